@@ -1,0 +1,83 @@
+//! What preflight is told by each end. Facts, not judgements: the coordinator's `preflight` turns them into findings.
+use serde::{Deserialize, Serialize};
+
+/// A server, as either agent sees its own.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct ServerFacts {
+    /// server_version_num
+    pub version: u32,
+    pub database: String,
+    /// "app at db.example.org:5432 as postgres"
+    pub place: String,
+    pub role: String,
+    pub superuser: bool,
+    pub encoding: String,
+    pub collate: String,
+    pub ctype: String,
+    pub locale_provider: String,
+    pub max_connections: u32,
+    pub used_connections: u32,
+    pub max_locks_per_transaction: u32,
+    pub max_prepared_transactions: u32,
+    pub in_recovery: bool,
+    /// A session keeps its backend across transactions: false behind a transaction pooler.
+    pub session_stable: bool,
+    /// Clock of the server and of the agent, microseconds since 1970.
+    pub server_clock_us: i64,
+    pub agent_clock_us: i64,
+    pub cpus: u32,
+    pub agent_version: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Extension {
+    pub name: String,
+    pub version: String,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SourceFacts {
+    pub server: ServerFacts,
+    /// Of the selected tables, bytes.
+    pub size_bytes: u64,
+    pub tables: u64,
+    /// Tables that the role may not read.
+    pub unreadable: Vec<String>,
+    /// Tables whose rows row level security would filter for the role.
+    pub filtered_by_rls: Vec<String>,
+    pub extensions: Vec<Extension>,
+    /// Roles that own, are granted, or are named in a policy: role, one object as an example.
+    pub roles: Vec<(String, String)>,
+    pub large_objects: u64,
+    pub foreign_tables: Vec<String>,
+    pub tablespaces: Vec<String>,
+    pub subscriptions: Vec<String>,
+    pub event_triggers: Vec<String>,
+    /// pg_dump: path and version, or why there is none.
+    pub pg_dump: Result<String, String>,
+    pub pg_dump_major: u32,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TargetFacts {
+    pub server: ServerFacts,
+    pub extensions_available: Vec<Extension>,
+    pub extensions_installed: Vec<Extension>,
+    pub roles: Vec<String>,
+    /// User tables, views, functions and types: how many, and some of them.
+    pub objects: u64,
+    pub object_sample: Vec<String>,
+    /// Tables, with whether they hold rows: for a migration into an existing schema.
+    pub tables: Vec<(String, bool)>,
+    /// Id and phase of an unfinished migration.
+    pub unfinished: Option<(String, String)>,
+    /// Id and verdict of the latest finished one.
+    pub finished: Option<(String, String)>,
+    pub can_create: bool,
+    pub can_set_replication_role: bool,
+    /// Bytes free where the server keeps its data, when this host can see it.
+    pub disk_free: Option<u64>,
+    pub data_dir_free: u64,
+    /// Versions of pg_restore found, major; or why there is none.
+    pub pg_restore: Result<Vec<u32>, String>,
+}

@@ -1,0 +1,165 @@
+//! The chunk frame: about 1 MiB of COPY data, compressed, with a digest of what it was before.
+//!
+//! Invariant 1 (bytes): what reaches `COPY FROM` is byte for byte what left `COPY TO`. [`open`] is the only way to get at a
+//! chunk's data, and gives none that does not agree with its digest. The digest finds faults, not forgers: a forger is kept out
+//! by mutual TLS.
+use bytes::Bytes;
+use xxhash_rust::xxh3::xxh3_128;
+
+use crate::wire;
+
+/// COPY data is cut into chunks of this size, in bytes.
+pub const CHUNK_BYTES: usize = 1 << 20;
+
+/// A chunk that says it is larger than this is refused before anything is allocated for it.
+pub const MAX_RAW_BYTES: usize = 4 << 20;
+
+/// Limit for one gRPC message: a chunk that does not compress, and its frame.
+pub const MAX_MESSAGE_BYTES: usize = MAX_RAW_BYTES + (1 << 20);
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("chunk says it holds {0} bytes; the limit is {MAX_RAW_BYTES}")]
+    TooLarge(usize),
+    #[error("chunk cannot be decompressed ({0})")]
+    Zstd(std::io::Error),
+    #[error("chunk has {found} bytes after decompression, {expected} were sent")]
+    Length { expected: usize, found: usize },
+    #[error("chunk's digest does not agree with its bytes: it was damaged on the way")]
+    Digest,
+}
+
+/// Seals chunks at one compression level; one per stream.
+pub struct Sealer {
+    zstd: Option<zstd::bulk::Compressor<'static>>,
+}
+
+impl Sealer {
+    /// `level`: of zstd; 0 is off. Errors when zstd refuses the level.
+    pub fn new(level: i32) -> std::io::Result<Self> {
+        let zstd = if level == 0 {
+            None
+        } else {
+            Some(zstd::bulk::Compressor::new(level)?)
+        };
+        Ok(Self { zstd })
+    }
+
+    pub fn seal(&mut self, raw: Bytes) -> std::io::Result<wire::Chunk> {
+        let digest = Bytes::copy_from_slice(&xxh3_128(&raw).to_be_bytes());
+        let raw_length = raw.len() as u32;
+        if let Some(zstd) = &mut self.zstd {
+            let packed = zstd.compress(&raw)?;
+            if packed.len() < raw.len() {
+                return Ok(wire::Chunk {
+                    payload: packed.into(),
+                    raw_length,
+                    digest,
+                    compressed: true,
+                });
+            }
+        }
+        Ok(wire::Chunk {
+            payload: raw,
+            raw_length,
+            digest,
+            compressed: false,
+        })
+    }
+}
+
+/// Opens chunks; one per stream.
+pub struct Opener {
+    zstd: zstd::bulk::Decompressor<'static>,
+}
+
+impl Opener {
+    pub fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            zstd: zstd::bulk::Decompressor::new()?,
+        })
+    }
+
+    /// The chunk's data, checked against its digest.
+    pub fn open(&mut self, chunk: wire::Chunk) -> Result<Bytes, Error> {
+        let expected = chunk.raw_length as usize;
+        if expected > MAX_RAW_BYTES {
+            return Err(Error::TooLarge(expected));
+        }
+        let raw = if chunk.compressed {
+            Bytes::from(
+                self.zstd
+                    .decompress(&chunk.payload, expected)
+                    .map_err(Error::Zstd)?,
+            )
+        } else {
+            chunk.payload
+        };
+        if raw.len() != expected {
+            return Err(Error::Length {
+                expected,
+                found: raw.len(),
+            });
+        }
+        if xxh3_128(&raw).to_be_bytes()[..] != chunk.digest[..] {
+            return Err(Error::Digest);
+        }
+        Ok(raw)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn data() -> Bytes {
+        (0..200_000u32)
+            .flat_map(|n| (n / 7).to_le_bytes())
+            .collect::<Vec<_>>()
+            .into()
+    }
+
+    #[test]
+    fn what_is_sealed_opens_at_every_level() {
+        for level in [0, 1, 3, 9] {
+            let chunk = Sealer::new(level).unwrap().seal(data()).unwrap();
+            assert_eq!(chunk.compressed, level != 0);
+            assert_eq!(Opener::new().unwrap().open(chunk).unwrap(), data());
+        }
+    }
+
+    #[test]
+    fn any_flipped_byte_is_found() {
+        for level in [0, 1] {
+            let chunk = Sealer::new(level).unwrap().seal(data()).unwrap();
+            for at in (0..chunk.payload.len()).step_by(chunk.payload.len() / 50) {
+                let mut damaged = chunk.clone();
+                let mut payload = damaged.payload.to_vec();
+                payload[at] ^= 0x20;
+                damaged.payload = payload.into();
+                assert!(
+                    Opener::new().unwrap().open(damaged).is_err(),
+                    "level {level}, byte {at}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_chunk_that_claims_too_much_is_refused() {
+        let mut chunk = Sealer::new(1).unwrap().seal(data()).unwrap();
+        chunk.raw_length = u32::MAX;
+        assert!(matches!(
+            Opener::new().unwrap().open(chunk),
+            Err(Error::TooLarge(_))
+        ));
+    }
+
+    #[test]
+    fn a_shortened_length_is_found() {
+        let mut chunk = Sealer::new(1).unwrap().seal(data()).unwrap();
+        chunk.raw_length -= 1;
+        assert!(Opener::new().unwrap().open(chunk).is_err());
+    }
+}

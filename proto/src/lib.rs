@@ -1,0 +1,17 @@
+//! The contract between the three programs: protobuf messages and services, the domain types they become, the chunk
+//! frames, and the identity that every connection carries.
+pub mod channel;
+pub mod facts;
+pub mod frame;
+pub mod identity;
+pub mod model;
+pub mod pki;
+pub mod selection;
+pub mod serve;
+pub mod settings;
+mod tls;
+pub mod wire {
+    //! Generated from `proto/pgconvoy/v1`. Stops at the door: see [`crate::model`].
+    #![allow(clippy::all)]
+    tonic::include_proto!("pgconvoy.v1");
+}

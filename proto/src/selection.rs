@@ -1,0 +1,117 @@
+//! Which tables and schemas a command is about.
+use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+
+use crate::model::Selection;
+
+#[derive(Debug, thiserror::Error)]
+#[error("--{flag} {glob}: {reason}")]
+pub struct Error {
+    flag: &'static str,
+    glob: String,
+    reason: String,
+}
+
+/// A [`Selection`], compiled. A table is admitted when its schema and its name are: each include list that is not empty must match, and
+/// no exclude list may.
+pub struct Filter {
+    include_schema: Option<GlobSet>,
+    exclude_schema: GlobSet,
+    include_table: Option<GlobSet>,
+    exclude_table: GlobSet,
+}
+
+impl Filter {
+    pub fn new(selection: &Selection) -> Result<Self, Error> {
+        let some = |globs: &[String], set| (!globs.is_empty()).then_some(set);
+        Ok(Self {
+            include_schema: some(
+                &selection.include_schema,
+                compile("include-schema", &selection.include_schema)?,
+            ),
+            exclude_schema: compile("exclude-schema", &selection.exclude_schema)?,
+            include_table: some(
+                &selection.include_table,
+                compile("include-table", &selection.include_table)?,
+            ),
+            exclude_table: compile("exclude-table", &selection.exclude_table)?,
+        })
+    }
+
+    pub fn admits_schema(&self, schema: &str) -> bool {
+        self.include_schema
+            .as_ref()
+            .is_none_or(|set| set.is_match(schema))
+            && !self.exclude_schema.is_match(schema)
+    }
+
+    pub fn admits(&self, schema: &str, table: &str) -> bool {
+        let name = format!("{schema}.{table}");
+        self.admits_schema(schema)
+            && self
+                .include_table
+                .as_ref()
+                .is_none_or(|set| set.is_match(&name))
+            && !self.exclude_table.is_match(&name)
+    }
+}
+
+fn compile(flag: &'static str, globs: &[String]) -> Result<GlobSet, Error> {
+    let mut set = GlobSetBuilder::new();
+    for glob in globs {
+        let error = |reason: globset::Error| Error {
+            flag,
+            glob: glob.clone(),
+            reason: reason.kind().to_string(),
+        };
+        set.add(
+            GlobBuilder::new(glob)
+                .literal_separator(false)
+                .build()
+                .map_err(error)?,
+        );
+    }
+    set.build().map_err(|reason| Error {
+        flag,
+        glob: globs.join(" "),
+        reason: reason.to_string(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn filter(edit: impl FnOnce(&mut Selection)) -> Filter {
+        let mut selection = Selection::default();
+        edit(&mut selection);
+        Filter::new(&selection).unwrap()
+    }
+
+    #[test]
+    fn nothing_asked_admits_everything() {
+        assert!(filter(|_| {}).admits("a b", "c.d"));
+    }
+
+    #[test]
+    fn exclude_wins_over_include() {
+        let filter = filter(|s| {
+            s.include_schema.push("app*".into());
+            s.exclude_table.push("app.log_*".into());
+        });
+        assert!(filter.admits("app", "users"));
+        assert!(filter.admits("app2", "log_1"));
+        assert!(!filter.admits("app", "log_1"));
+        assert!(!filter.admits("public", "users"));
+    }
+
+    #[test]
+    fn a_broken_glob_names_its_flag() {
+        let selection = Selection {
+            include_table: vec!["a[".into()],
+            ..Selection::default()
+        };
+        let error = Filter::new(&selection).err().unwrap().to_string();
+        assert!(error.starts_with("--include-table a["), "{error}");
+    }
+}
