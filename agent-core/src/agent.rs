@@ -1,0 +1,164 @@
+//! What the two agents share as programs: flags, the health of their database, serving until told to stop.
+//!
+//! An agent listens and reports itself unhealthy when its database cannot be reached: it does not end.
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context;
+use pgconvoy_proto::identity::Identity;
+use pgconvoy_proto::serve;
+use pgconvoy_proto::settings::LogFormat;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tonic::service::RoutesBuilder;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+
+use crate::database::Database;
+
+/// How long calls in flight may go on after SIGTERM.
+const DRAIN: Duration = Duration::from_secs(20);
+const HEALTH_EVERY: Duration = Duration::from_secs(5);
+
+#[derive(Debug, Clone, clap::Args)]
+pub struct AgentArgs {
+    /// Identity bundle made by `pgconvoy pki init`
+    #[arg(long, env = "PGCONVOY_IDENTITY", value_name = "FILE")]
+    pub identity: PathBuf,
+    /// Database: postgres://user@host:port/db?sslmode=verify-full, or keyword=value; else PGHOST, PGUSER, PGPASSFILE...
+    #[arg(
+        long,
+        env = "PGCONVOY_DATABASE_URL",
+        hide_env_values = true,
+        value_name = "URL"
+    )]
+    pub database_url: Option<String>,
+    /// Folder with pg_dump and pg_restore [default: searched on PATH and in the usual places]
+    #[arg(long, env = "PGCONVOY_PG_BIN", value_name = "DIR")]
+    pub pg_bin: Option<PathBuf>,
+    /// Format of the log on stderr
+    #[arg(
+        long,
+        env = "PGCONVOY_LOG_FORMAT",
+        value_enum,
+        default_value = "text",
+        value_name = "FORMAT"
+    )]
+    pub log_format: LogFormat,
+    /// Settings file [default: ./pgconvoy.toml if there is one]
+    #[arg(long, env = "PGCONVOY_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+/// What an agent is and where it serves.
+pub struct Serving {
+    pub program: &'static str,
+    pub listen: SocketAddr,
+    pub identity: Identity,
+    pub database: Database,
+    /// Cancelled when the agent is told to stop.
+    pub stop: CancellationToken,
+}
+
+impl Serving {
+    pub fn new(
+        program: &'static str,
+        listen: SocketAddr,
+        identity: Identity,
+        database: Database,
+    ) -> Self {
+        Self {
+            program,
+            listen,
+            identity,
+            database,
+            stop: CancellationToken::new(),
+        }
+    }
+}
+
+/// Serves `routes` until SIGTERM or SIGINT, then drains. Prints one line on stdout when it is ready.
+pub async fn run(serving: Serving, mut routes: RoutesBuilder) -> anyhow::Result<()> {
+    let Serving {
+        program,
+        listen,
+        identity,
+        database,
+        stop,
+    } = serving;
+    let listener = tokio::net::TcpListener::bind(listen)
+        .await
+        .with_context(|| format!("cannot listen on {listen}: choose another --listen"))?;
+    let (reporter, health) = tonic_health::server::health_reporter();
+    routes.add_service(health);
+
+    let seen = look(&database).await;
+    report(&reporter, &seen).await;
+    println!(
+        "{program} {} ready: listening on {}, database {} ({}), identity {}",
+        env!("CARGO_PKG_VERSION"),
+        listener.local_addr()?,
+        database.describe(),
+        match &seen {
+            Ok(version) => format!("PostgreSQL {}", version_text(*version)),
+            Err(error) => format!("NOT REACHABLE: {error}"),
+        },
+        identity.describe(),
+    );
+
+    let watch = tokio::spawn(watch_health(database, reporter, stop.clone()));
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let stopper = stop.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => tracing::info!("SIGTERM: draining"),
+            _ = interrupt.recv() => tracing::info!("SIGINT: draining"),
+            _ = stopper.cancelled() => {}
+        }
+        stopper.cancel();
+    });
+    let served = serve::serve(listener, &identity, routes.routes(), stop.clone(), DRAIN).await;
+    stop.cancel();
+    watch.await.context("the health task failed")?;
+    tracing::info!("stopped");
+    served
+}
+
+/// 150020 is "15.20".
+pub fn version_text(version: u32) -> String {
+    format!("{}.{}", version / 10_000, version % 10_000)
+}
+
+async fn look(database: &Database) -> Result<u32, String> {
+    let session = database
+        .connect("pgconvoy health")
+        .await
+        .map_err(|error| error.to_string())?;
+    Ok(session.server_version())
+}
+
+async fn report(reporter: &HealthReporter, seen: &Result<u32, String>) {
+    let status = if seen.is_ok() {
+        ServingStatus::Serving
+    } else {
+        ServingStatus::NotServing
+    };
+    reporter.set_service_status("", status).await;
+}
+
+async fn watch_health(database: Database, reporter: HealthReporter, stop: CancellationToken) {
+    let mut healthy = true;
+    let mut tick = tokio::time::interval(HEALTH_EVERY);
+    while stop.run_until_cancelled(tick.tick()).await.is_some() {
+        let seen = look(&database).await;
+        match &seen {
+            Err(error) if healthy => tracing::warn!(%error, "the database cannot be reached"),
+            Ok(_) if !healthy => tracing::info!("the database can be reached again"),
+            _ => {}
+        }
+        healthy = seen.is_ok();
+        report(&reporter, &seen).await;
+    }
+}

@@ -1,0 +1,120 @@
+//! Opening a session: the attempts that an sslmode permits, within a time limit.
+//!
+//! Credentials stay home: only `prefer` and `allow` ever connect without TLS, and the log then says so.
+
+use std::time::Duration;
+
+use tokio_postgres::Config;
+use tokio_postgres::config::{ChannelBinding, SslMode, SslNegotiation, TargetSessionAttrs};
+
+use super::error::Opening;
+use super::{Database, Endpoint, Error};
+use crate::dbtls::Mode;
+use crate::session::Session;
+
+/// A host has several addresses, and TLS, authentication and the first query come after the socket.
+const OPENING_TIMEOUT_FACTOR: u32 = 3;
+/// A peer that vanished is noticed after a minute and a half, not after the kernel's two hours.
+pub(super) const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
+pub(super) const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+pub(super) const KEEPALIVE_RETRIES: u32 = 6;
+
+impl Database {
+    /// Opens a session with pinned settings, or says why that is not possible.
+    pub async fn connect(&self, application: &str) -> Result<Session, Error> {
+        let (first, second) = self.attempts();
+        let refused = match (self.attempt(application, first).await, second) {
+            (Err(error), Some(_)) if error.depends_on_tls() => error,
+            (outcome, _) => return outcome,
+        };
+        tracing::warn!(error = %refused, "sslmode {} permits another attempt", self.tls.mode.as_str());
+        let outcome = self.attempt(application, second.unwrap_or(first)).await;
+        // Where the second attempt only finds the door shut, the first one knows why.
+        outcome.map_err(|error| {
+            if error.depends_on_tls() {
+                refused
+            } else {
+                error
+            }
+        })
+    }
+
+    /// What to try, and what to try when the server wants it the other way; as libpq does. A Unix socket never has
+    /// TLS.
+    pub(super) fn attempts(&self) -> (SslMode, Option<SslMode>) {
+        match (&self.endpoint, self.tls.mode) {
+            (Endpoint::Socket(_), _) | (_, Mode::Disable) => (SslMode::Disable, None),
+            (_, Mode::Allow) => (SslMode::Disable, Some(SslMode::Require)),
+            (_, Mode::Prefer) => (SslMode::Prefer, Some(SslMode::Disable)),
+            (_, Mode::Require | Mode::VerifyCa | Mode::VerifyFull) => (SslMode::Require, None),
+        }
+    }
+
+    async fn attempt(&self, application: &str, mode: SslMode) -> Result<Session, Error> {
+        let at = self.at();
+        let limit = self.connect_timeout * OPENING_TIMEOUT_FACTOR;
+        let opening = Opening {
+            at: &at,
+            user: &self.user,
+            database: &self.name,
+        };
+        let session = Box::pin(async {
+            let (client, connection) = self
+                .config(application, mode)
+                .connect(self.tls.connector())
+                .await
+                .map_err(|error| opening.failed(&error))?;
+            Session::pin(client, connection, &opening).await
+        });
+        let seconds = limit.as_secs();
+        tokio::time::timeout(limit, session)
+            .await
+            .unwrap_or_else(|_| {
+                Err(Error::TimedOut {
+                    at: at.clone(),
+                    seconds,
+                })
+            })
+    }
+
+    fn config(&self, application: &str, mode: SslMode) -> Config {
+        let mut config = Config::new();
+        match &self.endpoint {
+            Endpoint::Socket(directory) => config.host_path(directory),
+            Endpoint::Tcp { host, address } => {
+                address.map(|address| config.hostaddr(address));
+                config.host(host)
+            }
+        };
+        config
+            .port(self.port)
+            .user(&self.user)
+            .dbname(&self.name)
+            .application_name(application)
+            .connect_timeout(self.connect_timeout)
+            .keepalives_idle(KEEPALIVE_IDLE)
+            .keepalives_interval(KEEPALIVE_INTERVAL)
+            .keepalives_retries(KEEPALIVE_RETRIES)
+            .ssl_mode(mode);
+        if let Some(password) = &self.password {
+            config.password(password);
+        }
+        if let Some(options) = &self.options {
+            config.options(options);
+        }
+        if self.negotiation.as_deref() == Some("direct") {
+            config.ssl_negotiation(SslNegotiation::Direct);
+        }
+        match self.channel_binding.as_deref() {
+            Some("disable") => config.channel_binding(ChannelBinding::Disable),
+            Some("require") => config.channel_binding(ChannelBinding::Require),
+            _ => &mut config,
+        };
+        match self.session_attrs.as_deref() {
+            Some("read-write") => config.target_session_attrs(TargetSessionAttrs::ReadWrite),
+            Some("read-only") => config.target_session_attrs(TargetSessionAttrs::ReadOnly),
+            _ => &mut config,
+        };
+        config
+    }
+}

@@ -1,0 +1,76 @@
+//! What an agent tells preflight of its server.
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use pgconvoy_proto::facts::ServerFacts;
+use tokio_postgres::Error;
+
+use crate::database::Database;
+use crate::session::Session;
+
+pub async fn server(session: &Session, database: &Database) -> Result<ServerFacts, Error> {
+    let row = session
+        .query_one(
+            "SELECT current_database()::text, current_user::text, r.rolsuper,
+                    pg_encoding_to_char(d.encoding)::text, d.datcollate::text, d.datctype::text,
+                    to_jsonb(d) ->> 'datlocprovider',
+                    current_setting('max_connections')::int4,
+                    (SELECT count(*)::int4 FROM pg_stat_activity WHERE backend_type = 'client backend'),
+                    current_setting('max_locks_per_transaction')::int4,
+                    current_setting('max_prepared_transactions')::int4,
+                    pg_is_in_recovery(),
+                    (extract(epoch FROM clock_timestamp()) * 1000000)::int8
+             FROM pg_database d, pg_roles r
+             WHERE d.datname = current_database() AND r.rolname = current_user",
+            &[],
+        )
+        .await?;
+    let count = |at: usize| row.get::<_, i32>(at) as u32;
+    let agent_clock = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    Ok(ServerFacts {
+        version: session.server_version(),
+        database: row.get(0),
+        place: database.describe(),
+        role: row.get(1),
+        superuser: row.get(2),
+        encoding: row.get(3),
+        collate: row.get(4),
+        ctype: row.get(5),
+        locale_provider: row
+            .get::<_, Option<String>>(6)
+            .unwrap_or_else(|| "c".into()),
+        max_connections: count(7),
+        used_connections: count(8),
+        max_locks_per_transaction: count(9),
+        max_prepared_transactions: count(10),
+        in_recovery: row.get(11),
+        session_stable: is_stable(session).await?,
+        server_clock_us: row.get(12),
+        agent_clock_us: agent_clock.as_micros() as i64,
+        cpus: std::thread::available_parallelism().map_or(1, |n| n.get() as u32),
+        agent_version: env!("CARGO_PKG_VERSION").into(),
+    })
+}
+
+/// Behind a transaction pooler a session setting does not survive, or the backend changes.
+async fn is_stable(session: &Session) -> Result<bool, Error> {
+    let ask = "SELECT pg_backend_pid(), current_setting('application_name')";
+    let before = session.query_one(ask, &[]).await?;
+    session
+        .batch_execute("SET application_name = 'pgconvoy pooler check'")
+        .await?;
+    let mut stable = true;
+    for _ in 0..3 {
+        let row = session.query_one(ask, &[]).await?;
+        stable &= row.get::<_, i32>(0) == before.get::<_, i32>(0)
+            && row.get::<_, &str>(1) == "pgconvoy pooler check";
+    }
+    session
+        .execute(
+            "SELECT set_config('application_name', $1, false)",
+            &[&before.get::<_, &str>(1)],
+        )
+        .await?;
+    Ok(stable)
+}

@@ -1,0 +1,243 @@
+//! Who owns what and who may do what: the same query at both ends, so that the two can be compared and made equal.
+//!
+//! Grants are *effective*: where the catalog holds none, the built-in default (acldefault) is spelled out. Members of extensions
+//! are left out: their grants come with CREATE EXTENSION.
+use std::collections::BTreeMap;
+
+use pgconvoy_proto::model::{Access, Entry, Grant, Oid};
+use tokio_postgres::{Error, Row};
+
+use super::foreign_schema;
+use crate::session::Session;
+
+/// One row per object that has an owner: catalog, OID, owner, ACL (effective), keywords for ALTER and GRANT, made late.
+/// Left out: what follows another object's owner (owned sequences, row types, array and multirange types).
+fn objects() -> String {
+    format!(
+        "SELECT c.tableoid AS class, c.oid, c.relowner AS owner,
+                coalesce(c.relacl, acldefault(CASE c.relkind WHEN 'S' THEN 's'::\"char\" ELSE 'r' END, c.relowner)) AS acl,
+                CASE c.relkind WHEN 'S' THEN 'SEQUENCE' WHEN 'v' THEN 'VIEW' WHEN 'm' THEN 'MATERIALIZED VIEW'
+                     WHEN 'f' THEN 'FOREIGN TABLE' ELSE 'TABLE' END AS keyword,
+                CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END AS grant_keyword, false AS late,
+                EXISTS (SELECT FROM pg_depend d WHERE c.relkind = 'S' AND d.classid = c.tableoid AND d.objid = c.oid
+                        AND d.refclassid = 'pg_class'::regclass AND d.deptype IN ('a', 'i')) AS follows
+         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+         WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND c.relpersistence <> 't' AND NOT {foreign}
+         UNION ALL
+         SELECT n.tableoid, n.oid, nspowner, coalesce(nspacl, acldefault('n', nspowner)), 'SCHEMA', 'SCHEMA', false, false
+         FROM pg_namespace n WHERE NOT {foreign}
+         UNION ALL
+         SELECT p.tableoid, p.oid, proowner, coalesce(proacl, acldefault('f', proowner)), 'ROUTINE', 'ROUTINE', false, false
+         FROM pg_proc p JOIN pg_namespace n ON n.oid = pronamespace WHERE NOT {foreign}
+         UNION ALL
+         SELECT t.tableoid, t.oid, typowner, coalesce(typacl, acldefault('T', typowner)), 'TYPE', 'TYPE', false, false
+         FROM pg_type t JOIN pg_namespace n ON n.oid = typnamespace LEFT JOIN pg_class r ON r.oid = t.typrelid
+         WHERE NOT {foreign} AND t.typtype <> 'm' AND t.typisdefined AND (t.typrelid = 0 OR r.relkind = 'c')
+           AND NOT EXISTS (SELECT FROM pg_type e WHERE e.typarray = t.oid)
+         UNION ALL
+         SELECT l.tableoid, l.oid, lanowner, coalesce(lanacl, acldefault('l', lanowner)), 'LANGUAGE', 'LANGUAGE', false, false
+         FROM pg_language l WHERE l.oid >= 16384 AND lanpltrusted
+         UNION ALL
+         SELECT f.tableoid, f.oid, fdwowner, coalesce(fdwacl, acldefault('F', fdwowner)),
+                'FOREIGN DATA WRAPPER', 'FOREIGN DATA WRAPPER', false, false FROM pg_foreign_data_wrapper f
+         UNION ALL
+         SELECT s.tableoid, s.oid, srvowner, coalesce(srvacl, acldefault('S', srvowner)),
+                'SERVER', 'FOREIGN SERVER', false, false FROM pg_foreign_server s
+         UNION ALL
+         SELECT o.tableoid, o.oid, oprowner, NULL, 'OPERATOR', NULL, false, false
+         FROM pg_operator o JOIN pg_namespace n ON n.oid = oprnamespace WHERE NOT {foreign}
+         UNION ALL
+         SELECT o.tableoid, o.oid, opcowner, NULL, 'OPERATOR CLASS', NULL, false, false
+         FROM pg_opclass o JOIN pg_namespace n ON n.oid = opcnamespace WHERE NOT {foreign}
+         UNION ALL
+         SELECT o.tableoid, o.oid, opfowner, NULL, 'OPERATOR FAMILY', NULL, false, false
+         FROM pg_opfamily o JOIN pg_namespace n ON n.oid = opfnamespace WHERE NOT {foreign}
+         UNION ALL
+         SELECT o.tableoid, o.oid, collowner, NULL, 'COLLATION', NULL, false, false
+         FROM pg_collation o JOIN pg_namespace n ON n.oid = collnamespace WHERE NOT {foreign}
+         UNION ALL
+         SELECT o.tableoid, o.oid, conowner, NULL, 'CONVERSION', NULL, false, false
+         FROM pg_conversion o JOIN pg_namespace n ON n.oid = connamespace WHERE NOT {foreign}
+         UNION ALL
+         SELECT o.tableoid, o.oid, dictowner, NULL, 'TEXT SEARCH DICTIONARY', NULL, false, false
+         FROM pg_ts_dict o JOIN pg_namespace n ON n.oid = dictnamespace WHERE NOT {foreign}
+         UNION ALL
+         SELECT o.tableoid, o.oid, cfgowner, NULL, 'TEXT SEARCH CONFIGURATION', NULL, false, false
+         FROM pg_ts_config o JOIN pg_namespace n ON n.oid = cfgnamespace WHERE NOT {foreign}
+         UNION ALL
+         SELECT o.tableoid, o.oid, stxowner, NULL, 'STATISTICS', NULL, true, false
+         FROM pg_statistic_ext o JOIN pg_namespace n ON n.oid = stxnamespace WHERE NOT {foreign}
+         UNION ALL
+         SELECT tableoid, oid, evtowner, NULL, 'EVENT TRIGGER', NULL, true, false FROM pg_event_trigger
+         UNION ALL
+         SELECT tableoid, oid, pubowner, NULL, 'PUBLICATION', NULL, true, false FROM pg_publication",
+        foreign = foreign_schema("n"),
+    )
+}
+
+/// An object's access, and whether post-data makes it.
+pub struct Found {
+    pub access: Access,
+    pub late: bool,
+    /// Its pg_class OID, when it is a relation.
+    pub relation: Option<Oid>,
+}
+
+/// Everything that has an owner, but members of extensions, in order of identity.
+pub async fn read(session: &Session) -> Result<Vec<Found>, Error> {
+    let query = format!(
+        "WITH o AS MATERIALIZED ({})
+         SELECT i.type, i.identity, o.keyword, o.grant_keyword, pg_get_userbyid(o.owner), o.late, o.follows,
+                o.class, o.oid,
+                CASE WHEN o.class = 'pg_class'::regclass THEN o.oid END,
+                a.ordinality, pg_get_userbyid(a.grantor),
+                CASE a.grantee WHEN 0 THEN '' ELSE pg_get_userbyid(a.grantee) END, a.privilege_type, a.is_grantable
+         FROM o
+         CROSS JOIN LATERAL pg_identify_object(o.class, o.oid, 0) i
+         LEFT JOIN LATERAL aclexplode(o.acl) WITH ORDINALITY a ON true
+         WHERE NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = o.class AND d.objid = o.oid AND d.deptype = 'e')
+         ORDER BY 1, 2, a.ordinality",
+        objects()
+    );
+    let mut found: Vec<Found> = Vec::new();
+    for row in session.query(&query, &[]).await? {
+        let (kind, identity): (String, String) = (row.get(0), row.get(1));
+        let same = |f: &Found| f.access.identity == identity && f.access.kind == kind;
+        if !found.last().is_some_and(same) {
+            let follows: bool = row.get(6);
+            found.push(Found {
+                access: Access {
+                    entry: Entry {
+                        class: row.get(7),
+                        oid: row.get(8),
+                    },
+                    kind,
+                    identity,
+                    owner_keyword: if follows { String::new() } else { row.get(2) },
+                    grant_keyword: row.get(3),
+                    owner: row.get(4),
+                    grants: Vec::new(),
+                    column_grants: Vec::new(),
+                },
+                late: row.get(5),
+                relation: row.get(9),
+            });
+        }
+        if let (Some(object), Some(_)) = (found.last_mut(), row.get::<_, Option<i64>>(10)) {
+            object.access.grants.push(grant(&row, 11));
+        }
+    }
+    let mut columns = column_grants(session).await?;
+    for object in &mut found {
+        if let Some(grants) = object.relation.and_then(|oid| columns.remove(&oid)) {
+            object.access.column_grants = grants;
+        }
+    }
+    Ok(found)
+}
+
+fn grant(row: &Row, at: usize) -> Grant {
+    Grant {
+        grantor: row.get(at),
+        grantee: row.get(at + 1),
+        privilege: row.get(at + 2),
+        grantable: row.get(at + 3),
+    }
+}
+
+async fn column_grants(
+    session: &Session,
+) -> Result<BTreeMap<Oid, Vec<(String, Vec<Grant>)>>, Error> {
+    let rows = session
+        .query(
+            "SELECT c.attrelid, c.attname, pg_get_userbyid(a.grantor),
+                    CASE a.grantee WHEN 0 THEN '' ELSE pg_get_userbyid(a.grantee) END, a.privilege_type, a.is_grantable
+             FROM pg_attribute c CROSS JOIN LATERAL aclexplode(c.attacl) WITH ORDINALITY a
+             WHERE c.attacl IS NOT NULL AND c.attnum > 0 AND NOT c.attisdropped
+             ORDER BY c.attrelid, c.attnum, a.ordinality",
+            &[],
+        )
+        .await?;
+    let mut columns: BTreeMap<Oid, Vec<(String, Vec<Grant>)>> = BTreeMap::new();
+    for row in rows {
+        let of_table = columns.entry(row.get(0)).or_default();
+        let name: String = row.get(1);
+        if of_table.last().is_none_or(|(last, _)| *last != name) {
+            of_table.push((name, Vec::new()));
+        }
+        if let Some((_, grants)) = of_table.last_mut() {
+            grants.push(grant(&row, 2));
+        }
+    }
+    Ok(columns)
+}
+
+/// Roles that a database's objects need, each with one object that needs it: owners, grantees, roles of policies, of
+/// default privileges and of user mappings.
+pub async fn roles(session: &Session, found: &[Found]) -> Result<Vec<(String, String)>, Error> {
+    let mut roles: BTreeMap<String, String> = BTreeMap::new();
+    let mut note = |role: &str, object: String| {
+        if !role.is_empty() {
+            roles.entry(role.to_owned()).or_insert(object);
+        }
+    };
+    for Found { access, .. } in found {
+        note(
+            &access.owner,
+            format!("owner of {} {}", access.kind, access.identity),
+        );
+        let columns = access.column_grants.iter().flat_map(|(_, grants)| grants);
+        for grant in access.grants.iter().chain(columns) {
+            note(
+                &grant.grantee,
+                format!("granted on {} {}", access.kind, access.identity),
+            );
+        }
+    }
+    let rows = session
+        .query(
+            "SELECT pg_get_userbyid(r), 'named by policy ' || quote_ident(polname) || ' on ' || polrelid::regclass
+             FROM pg_policy CROSS JOIN LATERAL unnest(polroles) r WHERE r <> 0
+             UNION ALL
+             SELECT pg_get_userbyid(defaclrole), 'has default privileges' FROM pg_default_acl
+             UNION ALL
+             SELECT pg_get_userbyid(a.grantee), 'granted by default privileges'
+             FROM pg_default_acl CROSS JOIN LATERAL aclexplode(defaclacl) a WHERE a.grantee <> 0
+             UNION ALL
+             SELECT usename, 'has a user mapping on server ' || srvname FROM pg_user_mappings
+             WHERE umuser <> 0 AND usename IS NOT NULL",
+            &[],
+        )
+        .await?;
+    for row in rows {
+        note(row.get(0), row.get(1));
+    }
+    Ok(roles.into_iter().collect())
+}
+
+/// What post-data makes that has an identity of its own: catalog and OID, members of extensions left out.
+const LATE_OBJECTS: &str = "
+    SELECT tableoid AS class, oid FROM pg_trigger WHERE NOT tgisinternal AND tgparentid = 0
+    UNION ALL SELECT tableoid, oid FROM pg_policy
+    UNION ALL SELECT tableoid, oid FROM pg_rewrite WHERE rulename <> '_RETURN' AND oid >= 16384
+    UNION ALL SELECT tableoid, oid FROM pg_constraint WHERE contype = 'c' AND NOT convalidated AND conrelid <> 0
+    UNION ALL SELECT tableoid, oid FROM pg_event_trigger
+    UNION ALL SELECT tableoid, oid FROM pg_publication
+    UNION ALL SELECT tableoid, oid FROM pg_statistic_ext";
+
+/// Identities of what post-data makes, as pg_identify_object() names them.
+pub async fn late_identities(session: &Session) -> Result<Vec<(String, String)>, Error> {
+    let query = format!(
+        "SELECT i.type, i.identity FROM ({LATE_OBJECTS}) o
+         CROSS JOIN LATERAL pg_identify_object(o.class, o.oid, 0) i
+         WHERE i.identity IS NOT NULL AND NOT EXISTS (
+             SELECT FROM pg_depend d WHERE d.classid = o.class AND d.objid = o.oid AND d.deptype = 'e')
+         ORDER BY 1, 2"
+    );
+    Ok(session
+        .query(&query, &[])
+        .await?
+        .iter()
+        .map(|row| (row.get(0), row.get(1)))
+        .collect())
+}

@@ -1,0 +1,285 @@
+//! What is built on the tables or beside them: indexes and the constraints they carry, foreign keys, sequence positions,
+//! materialized views; and what a selection leaves out of the archive.
+use std::collections::HashSet;
+
+use pgconvoy_proto::model::{
+    Entry, Finding, ForeignKey, IndexOn, Oid, SequenceValue, Severity, View, Work,
+};
+use pgconvoy_proto::selection::Filter;
+use tokio_postgres::Error;
+
+use super::foreign_schema;
+use crate::session::{Session, qualified};
+
+/// Relations (tables, partitioned tables, views, materialized views, sequences) that a filter leaves out.
+pub async fn excluded_relations(session: &Session, filter: &Filter) -> Result<HashSet<Oid>, Error> {
+    let query = format!(
+        "SELECT c.oid, n.nspname, coalesce(o.relname, c.relname), coalesce(o.nspname, n.nspname)
+         FROM pg_class c
+         JOIN pg_namespace n ON n.oid = c.relnamespace
+         LEFT JOIN LATERAL (
+             -- A sequence goes with the table that owns it.
+             SELECT t.relname, tn.nspname FROM pg_depend d
+             JOIN pg_class t ON t.oid = d.refobjid JOIN pg_namespace tn ON tn.oid = t.relnamespace
+             WHERE c.relkind = 'S' AND d.classid = 'pg_class'::regclass AND d.objid = c.oid
+               AND d.refclassid = 'pg_class'::regclass AND d.deptype IN ('a', 'i')) o ON true
+         WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND NOT {}",
+        foreign_schema("n"),
+    );
+    let rows = session.query(&query, &[]).await?;
+    Ok(rows
+        .iter()
+        .filter(|row| !filter.admits(row.get(3), row.get(2)))
+        .map(|row| row.get(0))
+        .collect())
+}
+
+/// The archive's entries that belong to excluded relations or schemas.
+pub async fn skipped_entries(
+    session: &Session,
+    filter: &Filter,
+    excluded: &HashSet<Oid>,
+) -> Result<Vec<Entry>, Error> {
+    let query = format!(
+        "SELECT oid, nspname FROM pg_namespace n WHERE NOT {}",
+        foreign_schema("n")
+    );
+    let schemas: Vec<Oid> = session
+        .query(&query, &[])
+        .await?
+        .iter()
+        .filter(|row| !filter.admits_schema(row.get(1)))
+        .map(|row| row.get(0))
+        .collect();
+    let relations: Vec<Oid> = excluded.iter().copied().collect();
+    // Row level security's entries have no catalog of their own: (0, table).
+    let rows = session
+        .query(
+            "SELECT 'pg_class'::regclass::oid, unnest($1::oid[])
+             UNION ALL SELECT 0::oid, unnest($1::oid[])
+             UNION ALL SELECT 'pg_class'::regclass::oid, indexrelid FROM pg_index WHERE indrelid = ANY ($1)
+             UNION ALL SELECT tableoid, oid FROM pg_constraint WHERE conrelid = ANY ($1) OR confrelid = ANY ($1)
+             UNION ALL SELECT tableoid, oid FROM pg_trigger WHERE tgrelid = ANY ($1)
+             UNION ALL SELECT tableoid, oid FROM pg_rewrite WHERE ev_class = ANY ($1)
+             UNION ALL SELECT tableoid, oid FROM pg_policy WHERE polrelid = ANY ($1)
+             UNION ALL SELECT tableoid, oid FROM pg_attrdef WHERE adrelid = ANY ($1)
+             UNION ALL SELECT tableoid, oid FROM pg_statistic_ext WHERE stxrelid = ANY ($1)
+             UNION ALL SELECT tableoid, oid FROM pg_publication_rel WHERE prrelid = ANY ($1)
+             UNION ALL SELECT 'pg_namespace'::regclass::oid, unnest($2::oid[])
+             UNION ALL SELECT tableoid, oid FROM pg_proc WHERE pronamespace = ANY ($2)
+             UNION ALL SELECT tableoid, oid FROM pg_type WHERE typnamespace = ANY ($2)
+             UNION ALL SELECT tableoid, oid FROM pg_operator WHERE oprnamespace = ANY ($2)
+             UNION ALL SELECT tableoid, oid FROM pg_opclass WHERE opcnamespace = ANY ($2)
+             UNION ALL SELECT tableoid, oid FROM pg_opfamily WHERE opfnamespace = ANY ($2)
+             UNION ALL SELECT tableoid, oid FROM pg_collation WHERE collnamespace = ANY ($2)
+             UNION ALL SELECT tableoid, oid FROM pg_conversion WHERE connamespace = ANY ($2)
+             UNION ALL SELECT tableoid, oid FROM pg_ts_dict WHERE dictnamespace = ANY ($2)
+             UNION ALL SELECT tableoid, oid FROM pg_ts_config WHERE cfgnamespace = ANY ($2)
+             UNION ALL SELECT tableoid, oid FROM pg_ts_parser WHERE prsnamespace = ANY ($2)
+             UNION ALL SELECT tableoid, oid FROM pg_ts_template WHERE tmplnamespace = ANY ($2)",
+            &[&relations, &schemas],
+        )
+        .await?;
+    Ok(rows
+        .iter()
+        .map(|row| Entry {
+            class: row.get(0),
+            oid: row.get(1),
+        })
+        .collect())
+}
+
+/// Indexes of user tables, partitioned tables and materialized views, the largest first.
+pub async fn indexes(session: &Session, excluded: &HashSet<Oid>) -> Result<Vec<Work>, Error> {
+    let query = format!(
+        "SELECT x.oid, n.nspname, x.relname, i.indrelid, t.relkind::text, k.oid, pg_relation_size(x.oid),
+                'pg_class'::regclass::oid, 'pg_constraint'::regclass::oid
+         FROM pg_index i
+         JOIN pg_class x ON x.oid = i.indexrelid
+         JOIN pg_class t ON t.oid = i.indrelid
+         JOIN pg_namespace n ON n.oid = x.relnamespace
+         LEFT JOIN pg_constraint k ON k.conindid = x.oid AND k.conrelid = t.oid AND k.contype IN ('p', 'u', 'x')
+         WHERE NOT {} AND t.relkind IN ('r', 'p', 'm') AND t.relpersistence <> 't' AND i.indisvalid
+           AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass
+                           AND d.objid = t.oid AND d.deptype = 'e')
+         ORDER BY 7 DESC, 1",
+        foreign_schema("n"),
+    );
+    let rows = session.query(&query, &[]).await?;
+    let works = rows
+        .iter()
+        .filter(|row| !excluded.contains(&row.get(3)))
+        .map(|row| {
+            let constraint: Option<Oid> = row.get(5);
+            let size: i64 = row.get(6);
+            let entry = match constraint {
+                Some(oid) => Entry {
+                    class: row.get(8),
+                    oid,
+                },
+                None => Entry {
+                    class: row.get(7),
+                    oid: row.get(0),
+                },
+            };
+            Work::Index {
+                entry,
+                schema: row.get(1),
+                name: row.get(2),
+                table: row.get(3),
+                on: match row.get::<_, &str>(4) {
+                    "p" => IndexOn::Partitioned,
+                    "m" => IndexOn::MaterializedView,
+                    _ => IndexOn::Table,
+                },
+                constraint: constraint.is_some(),
+                size_bytes: size as u64,
+            }
+        });
+    Ok(works.collect())
+}
+
+/// Foreign keys, those of partitions that come with their parent's left out. One that points outside the selection
+/// is a finding.
+pub async fn foreign_keys(
+    session: &Session,
+    excluded: &HashSet<Oid>,
+) -> Result<(Vec<ForeignKey>, Vec<Finding>), Error> {
+    let query = format!(
+        "SELECT k.conname, n.nspname, t.relname, t.oid, t.relkind = 'p', pg_get_constraintdef(k.oid),
+                k.convalidated, rn.nspname, r.relname, r.oid, k.confmatchtype = 'f',
+                (SELECT array_agg(a.attname::text ORDER BY u.n) FROM unnest(k.conkey) WITH ORDINALITY u (attnum, n)
+                 JOIN pg_attribute a ON a.attrelid = t.oid AND a.attnum = u.attnum),
+                (SELECT array_agg(a.attname::text ORDER BY u.n) FROM unnest(k.confkey) WITH ORDINALITY u (attnum, n)
+                 JOIN pg_attribute a ON a.attrelid = r.oid AND a.attnum = u.attnum)
+         FROM pg_constraint k
+         JOIN pg_class t ON t.oid = k.conrelid
+         JOIN pg_namespace n ON n.oid = t.relnamespace
+         JOIN pg_class r ON r.oid = k.confrelid
+         JOIN pg_namespace rn ON rn.oid = r.relnamespace
+         WHERE k.contype = 'f' AND k.conparentid = 0 AND NOT {}
+           AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass
+                           AND d.objid = t.oid AND d.deptype = 'e')
+         ORDER BY 2, 3, 1",
+        foreign_schema("n"),
+    );
+    let mut keys = Vec::new();
+    let mut findings = Vec::new();
+    for row in session.query(&query, &[]).await? {
+        let key = ForeignKey {
+            name: row.get(0),
+            schema: row.get(1),
+            table: row.get(2),
+            table_oid: row.get(3),
+            partitioned: row.get(4),
+            definition: row.get(5),
+            validated: row.get(6),
+            columns: row.get(11),
+            referenced_schema: row.get(7),
+            referenced_table: row.get(8),
+            referenced_columns: row.get(12),
+            match_full: row.get(10),
+        };
+        match (
+            excluded.contains(&key.table_oid),
+            excluded.contains(&row.get(9)),
+        ) {
+            (true, _) => {}
+            (false, false) => keys.push(key),
+            (false, true) => findings.push(
+                Finding::new(
+                    Severity::Warning,
+                    "foreign-key-outside-selection",
+                    format!("{}.{}: {}", key.schema, key.table, key.name),
+                    format!(
+                        "it references {}.{}, which is not selected: not created",
+                        key.referenced_schema, key.referenced_table
+                    ),
+                )
+                .hint("select the referenced table too, or add the foreign key by hand"),
+            ),
+        }
+    }
+    Ok((keys, findings))
+}
+
+/// Where sequences stand. Positions are not transactional: read after the snapshot, they are never behind its rows.
+pub async fn sequences(
+    session: &Session,
+    excluded: &HashSet<Oid>,
+) -> Result<Vec<SequenceValue>, Error> {
+    let query = format!(
+        "SELECT c.oid, n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+         WHERE c.relkind = 'S' AND c.relpersistence <> 't' AND NOT {} ORDER BY 2, 3",
+        foreign_schema("n"),
+    );
+    let named: Vec<(String, String)> = session
+        .query(&query, &[])
+        .await?
+        .iter()
+        .filter(|row| !excluded.contains(&row.get(0)))
+        .map(|row| (row.get(1), row.get(2)))
+        .collect();
+    let mut values = Vec::with_capacity(named.len());
+    for names in named.chunks(200) {
+        let one = |(at, (schema, name)): (usize, &(String, String))| {
+            format!(
+                "SELECT {at}, last_value, is_called FROM {}",
+                qualified(schema, name)
+            )
+        };
+        let query: Vec<String> = names.iter().enumerate().map(one).collect();
+        for row in session.query(&query.join(" UNION ALL "), &[]).await? {
+            let (schema, name) = names[row.get::<_, i32>(0) as usize].clone();
+            values.push(SequenceValue {
+                schema,
+                name,
+                last_value: row.get(1),
+                is_called: row.get(2),
+            });
+        }
+    }
+    Ok(values)
+}
+
+/// Materialized views that are populated.
+pub async fn materialized_views(
+    session: &Session,
+    excluded: &HashSet<Oid>,
+) -> Result<Vec<View>, Error> {
+    let query = format!(
+        "SELECT c.tableoid, c.oid, n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+         WHERE c.relkind = 'm' AND c.relispopulated AND NOT {} ORDER BY c.oid",
+        foreign_schema("n"),
+    );
+    let rows = session.query(&query, &[]).await?;
+    let views = rows.iter().map(|row| View {
+        entry: Entry {
+            class: row.get(0),
+            oid: row.get(1),
+        },
+        schema: row.get(2),
+        name: row.get(3),
+    });
+    Ok(views
+        .filter(|view| !excluded.contains(&view.entry.oid))
+        .collect())
+}
+
+/// Partitioned tables: ANALYZE gathers their inherited statistics, autovacuum never does.
+pub async fn partitioned_tables(
+    session: &Session,
+    excluded: &HashSet<Oid>,
+) -> Result<Vec<(String, String)>, Error> {
+    let query = format!(
+        "SELECT c.oid, n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+         WHERE c.relkind = 'p' AND NOT {} ORDER BY 2, 3",
+        foreign_schema("n"),
+    );
+    let rows = session.query(&query, &[]).await?;
+    Ok(rows
+        .iter()
+        .filter(|row| !excluded.contains(&row.get(0)))
+        .map(|row| (row.get(1), row.get(2)))
+        .collect())
+}

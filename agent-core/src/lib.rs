@@ -1,0 +1,14 @@
+//! What both agents must agree on about PostgreSQL: sessions, inventory, row splitting, digests, snapshots, children.
+pub mod agent;
+pub mod child;
+pub mod database;
+pub mod dbtls;
+pub mod facts;
+pub mod inventory;
+pub mod progress;
+pub mod rows;
+pub mod scan;
+pub mod session;
+pub mod snapshot;
+pub mod status;
+pub mod tools;

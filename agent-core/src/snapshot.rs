@@ -1,0 +1,235 @@
+//! One exported snapshot, and sessions that read under it.
+//!
+//! The holder's transaction takes ACCESS SHARE on every table before its first query, exports its snapshot, lists the tables
+//! again under it, and keeps the locks until the snapshot is closed. Without them a TRUNCATE or VACUUM FULL
+//! between two reads loses rows, and the digest of what was read agrees with the loss.
+//!
+//! A reader's own lock request would queue behind such a waiting TRUNCATE, which waits for the holder, which waits for the
+//! reader: a deadlock that PostgreSQL cannot see. Readers therefore ask with NOWAIT, and where somebody queues they give
+//! way to the holder's own session, which has the lock already.
+use std::collections::HashSet;
+use std::ops::Deref;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use pgconvoy_proto::model::{Oid, Table};
+use pgconvoy_proto::selection::Filter;
+use tokio::sync::OwnedMutexGuard;
+use tokio_postgres::error::SqlState;
+
+use crate::database::{self, Database};
+use crate::inventory::tables;
+use crate::session::{Session, qualified};
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Database(#[from] database::Error),
+    #[error(transparent)]
+    Postgres(#[from] tokio_postgres::Error),
+    #[error("the snapshot is gone: the session that held it ended")]
+    Lost,
+    #[error("tables come and go too fast to open a snapshot: {0} attempts")]
+    Unstable(usize),
+}
+
+/// Which tables are locked and read.
+pub enum Scope {
+    Selected(Filter),
+    /// These, by name: for one table at the target.
+    Named(Vec<Table>),
+}
+
+pub struct Snapshot {
+    /// pg_export_snapshot()
+    pub id: String,
+    /// The tables of the scope as the snapshot sees them, described.
+    pub tables: Vec<Table>,
+    database: Database,
+    application: String,
+    holder: Arc<tokio::sync::Mutex<Session>>,
+    idle: Mutex<Vec<Session>>,
+}
+
+/// A session that reads under the snapshot. Give it back when its last statement is through; dropped, it is closed.
+pub enum Reader {
+    Own(Session),
+    Holder(OwnedMutexGuard<Session>),
+}
+
+impl Deref for Reader {
+    type Target = Session;
+
+    fn deref(&self) -> &Session {
+        match self {
+            Self::Own(session) => session,
+            Self::Holder(session) => session,
+        }
+    }
+}
+
+const ATTEMPTS: usize = 10;
+const LOCKS_PER_STATEMENT: usize = 500;
+
+impl Snapshot {
+    pub async fn open(
+        database: &Database,
+        application: &str,
+        scope: &Scope,
+    ) -> Result<Self, Error> {
+        let holder = database.connect(application).await?;
+        for _ in 0..ATTEMPTS {
+            if let Some((id, tables)) = attempt(&holder, scope).await? {
+                return Ok(Self {
+                    id,
+                    tables,
+                    database: database.clone(),
+                    application: application.to_owned(),
+                    holder: Arc::new(tokio::sync::Mutex::new(holder)),
+                    idle: Mutex::new(Vec::new()),
+                });
+            }
+            holder.batch_execute("ROLLBACK").await?;
+        }
+        Err(Error::Unstable(ATTEMPTS))
+    }
+
+    /// A session for one statement on the table, which it has locked.
+    pub async fn reader(&self, table: &Table) -> Result<Reader, Error> {
+        let session = self.join().await?;
+        let name = qualified(&table.schema, &table.name);
+        let only = if table.through_root { "" } else { "ONLY " };
+        let lock = format!(
+            "SAVEPOINT reader; LOCK TABLE {only}{name} IN ACCESS SHARE MODE NOWAIT; RELEASE SAVEPOINT reader"
+        );
+        match session.batch_execute(&lock).await {
+            Ok(()) => Ok(Reader::Own(session)),
+            Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
+                session
+                    .batch_execute("ROLLBACK TO SAVEPOINT reader")
+                    .await?;
+                self.give_back(Reader::Own(session));
+                tracing::info!(table = %table, "somebody waits for a lock: reading through the snapshot's holder");
+                Ok(Reader::Holder(self.holder().await?))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The session that holds the snapshot, for queries under it.
+    pub async fn holder(&self) -> Result<OwnedMutexGuard<Session>, Error> {
+        let holder = self.holder.clone().lock_owned().await;
+        if holder.is_closed() {
+            Err(Error::Lost)
+        } else {
+            Ok(holder)
+        }
+    }
+
+    /// Whether the holder's session has ended. One that is busy has not.
+    pub fn is_lost(&self) -> bool {
+        self.holder
+            .try_lock()
+            .is_ok_and(|holder| holder.is_closed())
+    }
+
+    pub fn give_back(&self, reader: Reader) {
+        if let Reader::Own(session) = reader {
+            self.idle
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(session);
+        }
+    }
+
+    /// An idle session of this snapshot, or a new one.
+    async fn join(&self) -> Result<Session, Error> {
+        if self.is_lost() {
+            return Err(Error::Lost);
+        }
+        let idle = || {
+            self.idle
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .pop()
+        };
+        while let Some(session) = idle() {
+            if !session.is_closed() {
+                return Ok(session);
+            }
+        }
+        let session = self.database.connect(&self.application).await?;
+        let join = format!(
+            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT '{}'",
+            self.id
+        );
+        match session.batch_execute(&join).await {
+            Ok(()) => Ok(session),
+            // "invalid snapshot identifier" is an invalid parameter value, a vanished one an undefined object.
+            Err(error)
+                if [
+                    Some(&SqlState::INVALID_PARAMETER_VALUE),
+                    Some(&SqlState::UNDEFINED_OBJECT),
+                ]
+                .contains(&error.code()) =>
+            {
+                Err(Error::Lost)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// One try to lock and export. None: the tables changed between listing and locking.
+async fn attempt(
+    session: &Session,
+    scope: &Scope,
+) -> Result<Option<(String, Vec<Table>)>, tokio_postgres::Error> {
+    let before = list(session, scope).await?;
+    session
+        .batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        .await?;
+    for tables in before.chunks(LOCKS_PER_STATEMENT) {
+        // A partitioned table that is read through its root is locked with its partitions.
+        let names: Vec<String> = tables
+            .iter()
+            .map(|t| {
+                let only = if t.through_root { "" } else { "ONLY " };
+                format!("{only}{}", qualified(&t.schema, &t.name))
+            })
+            .collect();
+        let lock = format!("LOCK TABLE {} IN ACCESS SHARE MODE", names.join(", "));
+        match session.batch_execute(&lock).await {
+            Ok(()) => {}
+            Err(error) if vanished(&error) => return Ok(None),
+            Err(error) => return Err(error),
+        }
+    }
+    let id: String = session
+        .query_one("SELECT pg_export_snapshot()", &[])
+        .await?
+        .get(0);
+    let mut after = list(session, scope).await?;
+    let locked: HashSet<Oid> = before.iter().map(|table| table.oid).collect();
+    if !after.iter().all(|table| locked.contains(&table.oid)) {
+        return Ok(None);
+    }
+    if let Scope::Selected(_) = scope {
+        tables::describe(session, &mut after).await?;
+    }
+    Ok(Some((id, after)))
+}
+
+async fn list(session: &Session, scope: &Scope) -> Result<Vec<Table>, tokio_postgres::Error> {
+    match scope {
+        Scope::Selected(filter) => tables::relations(session, filter).await,
+        Scope::Named(tables) => Ok(tables.clone()),
+    }
+}
+
+fn vanished(error: &tokio_postgres::Error) -> bool {
+    [
+        Some(&SqlState::UNDEFINED_TABLE),
+        Some(&SqlState::INVALID_SCHEMA_NAME),
+    ]
+    .contains(&error.code())
+}

@@ -1,0 +1,85 @@
+//! Errors of the agents as gRPC status: the one place that decides what a caller may retry.
+//!
+//! UNAVAILABLE, ABORTED and DATA_LOSS may be retried; FAILED_PRECONDITION asks for `resume`; the rest is for a person.
+use std::error::Error as _;
+
+use tokio_postgres::error::SqlState;
+use tonic::{Code, Status};
+
+use crate::{database, scan, snapshot};
+
+/// What PostgreSQL, or the way to it, said: message, detail, hint and SQLSTATE in one line.
+pub fn postgres_text(error: &tokio_postgres::Error) -> String {
+    let Some(db) = error.as_db_error() else {
+        let mut text = error.to_string();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            text = format!("{text}: {cause}");
+            source = cause.source();
+        }
+        return text;
+    };
+    let mut text = format!("{}: {}", db.severity(), db.message());
+    for more in [db.detail(), db.hint()].into_iter().flatten() {
+        text = format!("{text} ({more})");
+    }
+    format!("{text} [SQLSTATE {}]", db.code().code())
+}
+
+/// `doing` says what was attempted: "loading public.users, part 3".
+pub fn postgres(doing: &str, error: &tokio_postgres::Error) -> Status {
+    Status::new(
+        postgres_code(error),
+        format!("{doing}: {}", postgres_text(error)),
+    )
+}
+
+fn postgres_code(error: &tokio_postgres::Error) -> Code {
+    let Some(state) = error.code() else {
+        return Code::Unavailable;
+    };
+    match state {
+        &SqlState::T_R_SERIALIZATION_FAILURE | &SqlState::T_R_DEADLOCK_DETECTED => Code::Aborted,
+        &SqlState::ADMIN_SHUTDOWN
+        | &SqlState::CRASH_SHUTDOWN
+        | &SqlState::CANNOT_CONNECT_NOW
+        | &SqlState::TOO_MANY_CONNECTIONS => Code::Unavailable,
+        state => match &state.code()[..2] {
+            "08" => Code::Unavailable,
+            "53" => Code::ResourceExhausted,
+            _ => Code::Internal,
+        },
+    }
+}
+
+impl From<database::Error> for Status {
+    fn from(error: database::Error) -> Self {
+        let code = if error.transient() {
+            Code::Unavailable
+        } else {
+            Code::Internal
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<snapshot::Error> for Status {
+    fn from(error: snapshot::Error) -> Self {
+        match error {
+            snapshot::Error::Database(error) => error.into(),
+            snapshot::Error::Postgres(error) => postgres("reading under the snapshot", &error),
+            snapshot::Error::Lost => Self::failed_precondition(error.to_string()),
+            snapshot::Error::Unstable(_) => Self::aborted(error.to_string()),
+        }
+    }
+}
+
+impl From<scan::Error> for Status {
+    fn from(error: scan::Error) -> Self {
+        match error {
+            scan::Error::Snapshot(error) => error.into(),
+            scan::Error::Postgres(error) => postgres("digesting", &error),
+            scan::Error::Rows { .. } => Self::internal(error.to_string()),
+        }
+    }
+}
