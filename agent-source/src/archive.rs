@@ -1,0 +1,114 @@
+//! The schema: pg_dump at the migration's snapshot, its custom archive streamed to the target agent as it is made.
+//!
+//! The archive may hold secrets (user mappings, subscriptions): it travels from agent to agent only.
+use std::path::Path;
+
+use bytes::{Bytes, BytesMut};
+use pgconvoy_agent_core::child::{self, Running};
+use pgconvoy_agent_core::database::Database;
+use pgconvoy_agent_core::snapshot::Snapshot;
+use pgconvoy_agent_core::tools::Tools;
+use pgconvoy_proto::wire;
+use tokio::io::AsyncReadExt;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
+use xxhash_rust::xxh3::Xxh3;
+
+use crate::lanes::{Lanes, from_target};
+
+const FRAME_BYTES: usize = 256 << 10;
+const FRAMES: usize = 4;
+
+/// A TRUNCATE that waits for the snapshot's locks would make pg_dump wait for ever: give up, and open another snapshot.
+const LOCK_WAIT: &str = "20s";
+
+pub struct Job {
+    pub migration: String,
+    pub target: String,
+}
+
+/// Sends the archive; its length in bytes.
+pub async fn send(
+    database: &Database,
+    pg_bin: Option<&Path>,
+    snapshot: &Snapshot,
+    lanes: &Lanes,
+    job: Job,
+) -> Result<u64, Status> {
+    let tools = Tools::find(pg_bin).await;
+    let server = snapshot.holder().await?.server_version() / 10_000;
+    let tool = tools
+        .pick_dump(server)
+        .map_err(|e| Status::internal(e.to_string()))?;
+    let libpq = database.libpq(&format!("pgconvoy {}", job.migration))?;
+    let mut command = child::command(&tool.path);
+    libpq.apply(&mut command);
+    command
+        .args([
+            "--format=custom",
+            "--schema-only",
+            "--no-password",
+            "--exclude-schema=pgconvoy",
+        ])
+        .arg(format!("--lock-wait-timeout={LOCK_WAIT}"))
+        .arg(format!("--snapshot={}", snapshot.id))
+        .args(["--dbname", &libpq.conninfo]);
+    let running = Running::start(command)
+        .await
+        .map_err(|e| Status::internal(e.to_string()))?;
+
+    let mut lane = lanes.take(&job.target).await?;
+    let (sender, frames) = mpsc::channel(FRAMES);
+    let (dumped, received) = tokio::join!(
+        dump(running, &job.migration, sender),
+        lane.receive_archive(ReceiverStream::new(frames))
+    );
+    dumped?;
+    let bytes = received.map_err(from_target)?.into_inner().bytes;
+    lanes.give_back(&job.target, lane);
+    Ok(bytes)
+}
+
+/// pg_dump's output as frames. The digest, which the target waits for, is sent only after pg_dump ended well.
+async fn dump(
+    mut running: Running,
+    migration: &str,
+    frames: mpsc::Sender<wire::ArchiveFrame>,
+) -> Result<(), Status> {
+    let mut frame = wire::ArchiveFrame {
+        migration: migration.to_owned(),
+        ..Default::default()
+    };
+    let mut hash = Xxh3::new();
+    loop {
+        let mut data = BytesMut::with_capacity(FRAME_BYTES);
+        let read = running.stdout().read_buf(&mut data).await;
+        if read.map_err(|e| Status::internal(format!("reading pg_dump's output: {e}")))? == 0 {
+            break;
+        }
+        hash.update(&data);
+        frame.data = data.freeze();
+        if frames.send(std::mem::take(&mut frame)).await.is_err() {
+            // The target agent ended the stream: its answer says why.
+            return Ok(());
+        }
+    }
+    let warnings = running.finish().await.map_err(explain)?;
+    if !warnings.trim().is_empty() {
+        tracing::warn!(%warnings, "pg_dump");
+    }
+    frame.digest = Bytes::copy_from_slice(&hash.digest128().to_be_bytes());
+    frames.send(frame).await.ok();
+    Ok(())
+}
+
+fn explain(error: child::Error) -> Status {
+    let text = error.to_string();
+    if text.contains("lock timeout") {
+        return Status::aborted(format!(
+            "pg_dump could not lock a table within {LOCK_WAIT}: somebody waits for an exclusive lock. {text}"
+        ));
+    }
+    Status::internal(text)
+}

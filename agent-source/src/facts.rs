@@ -1,0 +1,130 @@
+//! What preflight needs to know of the source.
+use std::path::Path;
+
+use pgconvoy_agent_core::database::Database;
+use pgconvoy_agent_core::inventory::{access, tables};
+use pgconvoy_agent_core::session::Session;
+use pgconvoy_agent_core::tools::Tools;
+use pgconvoy_agent_core::{facts, status};
+use pgconvoy_proto::facts::{Extension, SourceFacts};
+use pgconvoy_proto::model::{Selection, Table};
+use pgconvoy_proto::selection::Filter;
+use tokio_postgres::Error;
+use tonic::Status;
+
+pub async fn gather(
+    database: &Database,
+    pg_bin: Option<&Path>,
+    selection: &Selection,
+) -> Result<SourceFacts, Status> {
+    let filter = Filter::new(selection).map_err(|e| Status::invalid_argument(e.to_string()))?;
+    let session = database.connect("pgconvoy preflight").await?;
+    let mut gathered = query(&session, database, &filter)
+        .await
+        .map_err(|error| status::postgres("reading the catalogs", &error))?;
+    match Tools::find(pg_bin)
+        .await
+        .pick_dump(session.server_version() / 10_000)
+    {
+        Ok(tool) => {
+            let (major, minor) = tool.version;
+            gathered.pg_dump = Ok(format!("{} {major}.{minor}", tool.path.display()));
+            gathered.pg_dump_major = major;
+        }
+        Err(error) => gathered.pg_dump = Err(error.to_string()),
+    }
+    Ok(gathered)
+}
+
+async fn query(
+    session: &Session,
+    database: &Database,
+    filter: &Filter,
+) -> Result<SourceFacts, Error> {
+    // One transaction: the tables that are listed are the ones that are asked about.
+    session
+        .batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        .await?;
+    let mut selected = tables::relations(session, filter).await?;
+    tables::describe(session, &mut selected).await?;
+    let (unreadable, filtered_by_rls) = readable(session, &selected).await?;
+    let found = access::read(session).await?;
+    let facts = SourceFacts {
+        server: facts::server(session, database).await?,
+        size_bytes: selected.iter().map(|table| table.size_bytes).sum(),
+        tables: selected.len() as u64,
+        unreadable,
+        filtered_by_rls,
+        extensions: session
+            .query("SELECT extname, extversion FROM pg_extension WHERE extname <> 'plpgsql' ORDER BY 1", &[])
+            .await?
+            .iter()
+            .map(|row| Extension { name: row.get(0), version: row.get(1) })
+            .collect(),
+        roles: access::roles(session, &found).await?,
+        large_objects: session
+            .query_one("SELECT count(*) FROM pg_largeobject_metadata", &[])
+            .await?
+            .get::<_, i64>(0) as u64,
+        foreign_tables: names(
+            session,
+            "SELECT ftrelid::regclass::text FROM pg_foreign_table ORDER BY 1",
+        )
+        .await?,
+        tablespaces: names(
+            session,
+            "SELECT DISTINCT spcname::text FROM pg_class c JOIN pg_tablespace t ON t.oid = c.reltablespace
+             WHERE spcname <> 'pg_global' ORDER BY 1",
+        )
+        .await?,
+        subscriptions: names(
+            session,
+            "SELECT subname::text FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid
+             WHERE d.datname = current_database() ORDER BY 1",
+        )
+        .await?,
+        event_triggers: names(
+            session,
+            "SELECT evtname::text FROM pg_event_trigger e WHERE NOT EXISTS (SELECT FROM pg_depend d
+             WHERE d.classid = 'pg_event_trigger'::regclass AND d.objid = e.oid AND d.deptype = 'e') ORDER BY 1",
+        )
+        .await?,
+        pg_dump: Err(String::new()),
+        pg_dump_major: 0,
+    };
+    session.batch_execute("COMMIT").await?;
+    Ok(facts)
+}
+
+async fn names(session: &Session, query: &str) -> Result<Vec<String>, Error> {
+    Ok(session
+        .query(query, &[])
+        .await?
+        .iter()
+        .map(|row| row.get(0))
+        .collect())
+}
+
+/// Tables that the role may not read, and tables whose rows row level security would filter for it.
+async fn readable(
+    session: &Session,
+    selected: &[Table],
+) -> Result<(Vec<String>, Vec<String>), Error> {
+    let oids: Vec<u32> = selected.iter().map(|table| table.oid).collect();
+    let rows = session
+        .query(
+            "SELECT c.oid::regclass::text, has_table_privilege(c.oid, 'SELECT')
+                        AND has_schema_privilege(c.relnamespace, 'USAGE'),
+                    row_security_active(c.oid)
+             FROM pg_class c WHERE c.oid = ANY ($1) ORDER BY 1",
+            &[&oids],
+        )
+        .await?;
+    let with = |at: usize, value: bool| {
+        rows.iter()
+            .filter(|row| row.get::<_, bool>(at) == value)
+            .map(|row| row.get(0))
+            .collect()
+    };
+    Ok((with(1, false), with(2, true)))
+}

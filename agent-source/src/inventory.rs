@@ -1,0 +1,149 @@
+//! Opens the migration's snapshot and tells the coordinator what it holds.
+use std::sync::Arc;
+
+use pgconvoy_agent_core::database::Database;
+use pgconvoy_agent_core::inventory::{access, built};
+use pgconvoy_agent_core::session::Session;
+use pgconvoy_agent_core::snapshot::{Scope, Snapshot};
+use pgconvoy_agent_core::status;
+use pgconvoy_proto::model::{Access, Entry, Finding, Selection, Table, Work, to_json};
+use pgconvoy_proto::selection::Filter;
+use pgconvoy_proto::wire;
+use pgconvoy_proto::wire::inventory_item::Item;
+use tokio::sync::mpsc;
+use tonic::Status;
+
+use crate::snapshots::Snapshots;
+
+/// Owners and grants of so many objects make one step: one transaction at the target.
+const ACCESS_PER_STEP: usize = 500;
+
+struct Inventory {
+    tables: Vec<Table>,
+    works: Vec<Work>,
+    findings: Vec<Finding>,
+    skipped: Vec<Entry>,
+}
+
+pub async fn open(
+    database: Database,
+    snapshots: Snapshots,
+    migration: String,
+    selection: Selection,
+    items: mpsc::Sender<Result<wire::InventoryItem, Status>>,
+) -> Result<(), Status> {
+    snapshots.close(&migration);
+    let filter = || Filter::new(&selection).map_err(|e| Status::invalid_argument(e.to_string()));
+    let application = format!("pgconvoy {migration}");
+    let snapshot =
+        Arc::new(Snapshot::open(&database, &application, &Scope::Selected(filter()?)).await?);
+    let inventory = {
+        let session = snapshot.holder().await?;
+        read(&session, &filter()?, snapshot.tables.clone())
+            .await
+            .map_err(|error| status::postgres("reading the catalogs", &error))?
+    };
+    let header = wire::SnapshotHeader {
+        snapshot: snapshot.id.clone(),
+        database: database.describe(),
+        server_version: snapshot.holder().await?.server_version(),
+    };
+    snapshots.keep(&migration, snapshot);
+
+    let items_of = std::iter::once(Item::Header(header))
+        .chain(
+            inventory
+                .tables
+                .into_iter()
+                .map(|table| Item::Table(table.into())),
+        )
+        .chain(inventory.works.iter().map(|work| Item::Work(to_json(work))))
+        .chain(
+            inventory
+                .findings
+                .into_iter()
+                .map(|finding| Item::Finding(finding.into())),
+        )
+        .chain(inventory.skipped.into_iter().map(|entry| {
+            Item::Skipped(wire::SkippedObject {
+                class: entry.class,
+                oid: entry.oid,
+            })
+        }));
+    for item in items_of {
+        if items
+            .send(Ok(wire::InventoryItem { item: Some(item) }))
+            .await
+            .is_err()
+        {
+            tracing::info!(
+                migration,
+                "the coordinator left while it was sent the inventory"
+            );
+            break;
+        }
+    }
+    Ok(())
+}
+
+async fn read(
+    session: &Session,
+    filter: &Filter,
+    tables: Vec<Table>,
+) -> Result<Inventory, tokio_postgres::Error> {
+    let excluded = built::excluded_relations(session, filter).await?;
+    let skipped = built::skipped_entries(session, filter, &excluded).await?;
+    let mut works = built::indexes(session, &excluded).await?;
+    let (keys, findings) = built::foreign_keys(session, &excluded).await?;
+    works.extend(keys.into_iter().map(Work::ForeignKey));
+
+    let views = built::materialized_views(session, &excluded).await?;
+    if !views.is_empty() {
+        works.push(Work::Refresh { views });
+    }
+    let values = built::sequences(session, &excluded).await?;
+    works.extend(
+        values
+            .chunks(ACCESS_PER_STEP)
+            .map(|v| Work::Sequences { values: v.to_vec() }),
+    );
+    works.extend(access_steps(session, &excluded).await?);
+    works.push(Work::PostData {
+        made: access::late_identities(session).await?,
+    });
+    for (schema, name) in built::partitioned_tables(session, &excluded).await? {
+        works.push(Work::Statistics {
+            schema,
+            name,
+            partitioned: true,
+        });
+    }
+    Ok(Inventory {
+        tables,
+        works,
+        findings,
+        skipped,
+    })
+}
+
+async fn access_steps(
+    session: &Session,
+    excluded: &std::collections::HashSet<u32>,
+) -> Result<Vec<Work>, tokio_postgres::Error> {
+    let selected = access::read(session)
+        .await?
+        .into_iter()
+        .filter(|found| found.relation.is_none_or(|oid| !excluded.contains(&oid)));
+    let (late, early): (Vec<_>, Vec<_>) = selected.partition(|found| found.late);
+    let steps = |late: bool, found: Vec<access::Found>| {
+        let objects: Vec<Access> = found.into_iter().map(|found| found.access).collect();
+        objects
+            .chunks(ACCESS_PER_STEP)
+            .map(|objects| Work::Access {
+                late,
+                objects: objects.to_vec(),
+            })
+            .collect::<Vec<_>>()
+    };
+    Ok([steps(false, early), steps(true, late)].concat())
+}

@@ -1,0 +1,186 @@
+//! The source's RPCs: each decodes, calls the plain work, and encodes.
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use pgconvoy_agent_core::database::Database;
+use pgconvoy_agent_core::progress::{Counters, TaskStream};
+use pgconvoy_agent_core::scan;
+use pgconvoy_proto::identity::{Identity, Role};
+use pgconvoy_proto::model::{Selection, Table, required, to_json};
+use pgconvoy_proto::serve::admit;
+use pgconvoy_proto::wire;
+use pgconvoy_proto::wire::source_server::Source;
+use pgconvoy_proto::wire::{copy_part_event, digest_progress};
+use tonic::{Request, Response, Status};
+
+use crate::copy::{PartJob, copy_part};
+use crate::lanes::{self, Lanes};
+use crate::snapshots::Snapshots;
+use crate::{archive, facts, inventory};
+
+pub struct Service {
+    database: Database,
+    lanes: Lanes,
+    snapshots: Snapshots,
+    pg_bin: Option<PathBuf>,
+}
+
+impl Service {
+    pub fn new(
+        database: Database,
+        identity: Identity,
+        snapshots: Snapshots,
+        pg_bin: Option<PathBuf>,
+    ) -> Self {
+        Self {
+            database,
+            lanes: Lanes::new(identity),
+            snapshots,
+            pg_bin,
+        }
+    }
+}
+
+/// Every RPC of the source admits the coordinator only.
+fn command<T>(request: Request<T>) -> Result<T, Status> {
+    admit(&request, &[Role::Coordinator])?;
+    Ok(request.into_inner())
+}
+
+#[tonic::async_trait]
+impl Source for Service {
+    async fn facts(
+        &self,
+        request: Request<wire::SourceFactsRequest>,
+    ) -> Result<Response<wire::SourceFactsResponse>, Status> {
+        let selection = command(request)?.selection.unwrap_or_default().into();
+        let facts = facts::gather(&self.database, self.pg_bin.as_deref(), &selection).await?;
+        Ok(Response::new(wire::SourceFactsResponse {
+            facts: to_json(&facts),
+        }))
+    }
+
+    async fn measure_link(
+        &self,
+        request: Request<wire::MeasureLinkRequest>,
+    ) -> Result<Response<wire::MeasureLinkResponse>, Status> {
+        let request = command(request)?;
+        Ok(Response::new(
+            lanes::measure(&self.lanes, &request.target).await?,
+        ))
+    }
+
+    type OpenSnapshotStream = TaskStream<wire::InventoryItem>;
+
+    async fn open_snapshot(
+        &self,
+        request: Request<wire::OpenSnapshotRequest>,
+    ) -> Result<Response<Self::OpenSnapshotStream>, Status> {
+        let request = command(request)?;
+        let selection = Selection::from(request.selection.unwrap_or_default());
+        let (database, snapshots) = (self.database.clone(), self.snapshots.clone());
+        Ok(Response::new(TaskStream::new(move |items| {
+            inventory::open(database, snapshots, request.migration, selection, items)
+        })))
+    }
+
+    async fn renew_snapshot(
+        &self,
+        request: Request<wire::RenewSnapshotRequest>,
+    ) -> Result<Response<wire::RenewSnapshotResponse>, Status> {
+        let request = command(request)?;
+        self.snapshots
+            .get(&request.migration, &request.snapshot)
+            .map_err(|gone| Status::not_found(gone.message()))?;
+        Ok(Response::new(wire::RenewSnapshotResponse {}))
+    }
+
+    async fn close_snapshot(
+        &self,
+        request: Request<wire::CloseSnapshotRequest>,
+    ) -> Result<Response<wire::CloseSnapshotResponse>, Status> {
+        self.snapshots.close(&command(request)?.migration);
+        Ok(Response::new(wire::CloseSnapshotResponse {}))
+    }
+
+    async fn send_archive(
+        &self,
+        request: Request<wire::SendArchiveRequest>,
+    ) -> Result<Response<wire::SendArchiveResponse>, Status> {
+        let request = command(request)?;
+        let snapshot = self.snapshots.current(&request.migration)?;
+        let job = archive::Job {
+            migration: request.migration,
+            target: request.target,
+        };
+        let bytes = archive::send(
+            &self.database,
+            self.pg_bin.as_deref(),
+            &snapshot,
+            &self.lanes,
+            job,
+        )
+        .await?;
+        Ok(Response::new(wire::SendArchiveResponse { bytes }))
+    }
+
+    type CopyPartStream = TaskStream<wire::CopyPartEvent>;
+
+    async fn copy_part(
+        &self,
+        request: Request<wire::CopyPartRequest>,
+    ) -> Result<Response<Self::CopyPartStream>, Status> {
+        use copy_part_event::Event;
+        let request = command(request)?;
+        let snapshot = self.snapshots.get(&request.migration, &request.snapshot)?;
+        let job = PartJob {
+            migration: request.migration,
+            target: request.target,
+            table: required(request.table, "table")?.try_into()?,
+            part: required(request.part, "part")?.try_into()?,
+            compression: request.compression,
+        };
+        let counters = Arc::new(Counters::default());
+        let copy = copy_part(snapshot, self.lanes.clone(), job, counters.clone());
+        let event = |event| wire::CopyPartEvent { event: Some(event) };
+        Ok(Response::new(TaskStream::with_progress(
+            counters,
+            |progress| wire::CopyPartEvent {
+                event: Some(Event::Progress(progress.into())),
+            },
+            async move {
+                let (digest, already) = copy.await?;
+                Ok(event(Event::Done(wire::PartLoaded {
+                    digest: Some(digest.into()),
+                    already,
+                })))
+            },
+        )))
+    }
+
+    type DigestTableStream = TaskStream<wire::DigestProgress>;
+
+    async fn digest_table(
+        &self,
+        request: Request<wire::SourceDigestRequest>,
+    ) -> Result<Response<Self::DigestTableStream>, Status> {
+        use digest_progress::Event;
+        let request = command(request)?;
+        let snapshot = self.snapshots.get(&request.migration, &request.snapshot)?;
+        let table = Table::try_from(required(request.table, "table")?)?;
+        let counters = Arc::new(Counters::default());
+        let seen = counters.clone();
+        Ok(Response::new(TaskStream::with_progress(
+            counters,
+            |progress| wire::DigestProgress {
+                event: Some(Event::Progress(progress.into())),
+            },
+            async move {
+                let digest = scan::digest(&snapshot, &table, request.jobs as usize, &seen).await?;
+                Ok(wire::DigestProgress {
+                    event: Some(Event::Done(digest.into())),
+                })
+            },
+        )))
+    }
+}

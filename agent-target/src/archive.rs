@@ -1,0 +1,248 @@
+//! The schema archive at the target: received once, kept under `--data-dir` with mode 0600, read through its table of
+//! contents.
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+use pgconvoy_agent_core::child;
+use pgconvoy_agent_core::tools::{Tool, Tools};
+use pgconvoy_proto::model::Entry;
+use pgconvoy_proto::wire;
+use tokio::io::AsyncWriteExt;
+use tokio_stream::{Stream, StreamExt};
+use tonic::Status;
+use xxhash_rust::xxh3::Xxh3;
+
+/// The archives' folder, one folder per migration.
+#[derive(Clone, Debug)]
+pub struct Store {
+    data_dir: PathBuf,
+}
+
+impl Store {
+    pub fn new(data_dir: PathBuf) -> Self {
+        Self { data_dir }
+    }
+
+    pub fn folder(&self, migration: &str) -> Result<PathBuf, Status> {
+        // An id comes over the wire: it must not name another folder.
+        let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        if migration.is_empty() || !migration.chars().all(plain) {
+            return Err(Status::invalid_argument(format!(
+                "{migration:?} is no migration's id"
+            )));
+        }
+        Ok(self.data_dir.join(migration))
+    }
+
+    pub fn archive(&self, migration: &str) -> Result<PathBuf, Status> {
+        Ok(self.folder(migration)?.join("schema.dump"))
+    }
+
+    /// Receives an archive: into a temporary file, which takes its name when the digest agrees.
+    pub async fn receive(
+        &self,
+        mut frames: impl Stream<Item = Result<wire::ArchiveFrame, Status>> + Unpin,
+    ) -> Result<(String, u64), Status> {
+        let mut next = frames.next().await.transpose()?;
+        let migration = next
+            .as_ref()
+            .map(|f| f.migration.clone())
+            .unwrap_or_default();
+        let folder = self.folder(&migration)?;
+        private_folder(&folder).map_err(|e| cannot("create", &folder, &e))?;
+        let file = tempfile::NamedTempFile::new_in(&folder)
+            .map_err(|e| cannot("write in", &folder, &e))?;
+        let mut out =
+            tokio::fs::File::from_std(file.reopen().map_err(|e| cannot("write in", &folder, &e))?);
+        let (mut hash, mut bytes) = (Xxh3::new(), 0);
+        while let Some(frame) = next {
+            hash.update(&frame.data);
+            bytes += frame.data.len() as u64;
+            out.write_all(&frame.data)
+                .await
+                .map_err(|e| cannot("write in", &folder, &e))?;
+            if !frame.digest.is_empty() {
+                if frame.digest[..] != hash.digest128().to_be_bytes()[..] {
+                    return Err(Status::data_loss("the archive was damaged on the way"));
+                }
+                out.sync_all()
+                    .await
+                    .map_err(|e| cannot("write in", &folder, &e))?;
+                let path = self.archive(&migration)?;
+                file.persist(&path)
+                    .map_err(|e| cannot("write", &path, &e.error))?;
+                return Ok((migration, bytes));
+            }
+            next = frames.next().await.transpose()?;
+        }
+        Err(Status::data_loss(
+            "the archive's stream ended before its end",
+        ))
+    }
+
+    pub fn remove(&self, migration: &str) -> Result<bool, Status> {
+        let folder = self.folder(migration)?;
+        match std::fs::remove_dir_all(&folder) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(cannot("remove", &folder, &error)),
+        }
+    }
+}
+
+fn private_folder(folder: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+}
+
+fn cannot(what: &str, path: &Path, error: &std::io::Error) -> Status {
+    Status::resource_exhausted(format!(
+        "cannot {what} {}: {error} (see --data-dir of the target agent)",
+        path.display()
+    ))
+}
+
+/// One line of an archive's table of contents, as `pg_restore --list` prints it and `--use-list` reads it.
+///
+/// Only the numbers and the leading words are taken from it: names with spaces make the rest ambiguous.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    pub dump_id: u32,
+    /// At the source. Entries without an object of their own (comments, row level security) have class 0.
+    pub entry: Entry,
+    /// "TABLE", "FK CONSTRAINT", and whatever follows, names included.
+    pub rest: String,
+    /// Verbatim.
+    pub text: String,
+}
+
+impl Line {
+    fn parse(text: &str) -> Option<Self> {
+        let (dump_id, rest) = text.split_once("; ")?;
+        let (class, rest) = rest.split_once(' ')?;
+        let (oid, rest) = rest.split_once(' ')?;
+        Some(Self {
+            dump_id: dump_id.parse().ok()?,
+            entry: Entry {
+                class: class.parse().ok()?,
+                oid: oid.parse().ok()?,
+            },
+            rest: rest.to_owned(),
+            text: text.to_owned(),
+        })
+    }
+
+    /// Whether the entry is of this kind: its description starts with these words.
+    pub fn is(&self, kind: &str) -> bool {
+        self.rest
+            .strip_prefix(kind)
+            .is_some_and(|rest| rest.starts_with(' '))
+    }
+
+    pub fn is_any(&self, kinds: &[&str]) -> bool {
+        kinds.iter().any(|kind| self.is(kind))
+    }
+}
+
+/// An archive's table of contents, in its own order.
+pub struct Contents {
+    pub pre_data: Vec<Line>,
+    pub post_data: Vec<Line>,
+}
+
+impl Contents {
+    /// Reads it, without the entries that are not ours to make and those that the selection leaves out.
+    pub async fn read(
+        restore: &Tool,
+        archive: &Path,
+        skipped: &HashSet<Entry>,
+    ) -> Result<Self, Status> {
+        let section = |name: &'static str| async move {
+            let mut command = child::command(&restore.path);
+            command
+                .arg("--list")
+                .arg(format!("--section={name}"))
+                .arg(archive);
+            let mut listed = Vec::new();
+            child::run(command, &mut listed)
+                .await
+                .map_err(|e| Status::internal(e.to_string()))?;
+            let text = String::from_utf8_lossy(&listed);
+            let lines = text
+                .lines()
+                .filter(|line| !line.starts_with(';'))
+                .filter_map(Line::parse);
+            Ok::<_, Status>(
+                lines
+                    .filter(|line| !skipped.contains(&line.entry))
+                    // Grants are applied one by one from the catalog; DEFAULT ACL stays.
+                    .filter(|line| !line.is_any(&["ACL", "DATABASE", "DATABASE PROPERTIES"]))
+                    .collect::<Vec<_>>(),
+            )
+        };
+        Ok(Self {
+            pre_data: section("pre-data").await?,
+            post_data: section("post-data").await?,
+        })
+    }
+}
+
+/// The pg_restore for an archive: at least the pg_dump that made it, the target server's major if there is one.
+pub async fn restore_tool(
+    pg_bin: Option<&Path>,
+    archive: &Path,
+    server_major: u32,
+) -> Result<Tool, Status> {
+    let tools = Tools::find(pg_bin).await;
+    let failed = |e: pgconvoy_agent_core::tools::Error| Status::internal(e.to_string());
+    // Any pg_restore reads the header, unless the archive's format is newer than it knows; the newest knows most.
+    let newest = tools.newest_restore().map_err(failed)?;
+    let mut command = child::command(&newest.path);
+    command.arg("--list").arg(archive);
+    let mut listed = Vec::new();
+    child::run(command, &mut listed)
+        .await
+        .map_err(|e| Status::internal(e.to_string()))?;
+    let text = String::from_utf8_lossy(&listed);
+    let made_by = text
+        .lines()
+        .find_map(|line| line.split_once("Dumped by pg_dump version: "))
+        .and_then(|(_, version)| version.split(['.', ' ']).next()?.parse().ok())
+        .ok_or_else(|| Status::internal("the archive does not say which pg_dump made it"))?;
+    tools
+        .pick_restore(made_by, server_major)
+        .cloned()
+        .map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn lines_are_read_by_their_numbers_and_first_words() {
+        let line =
+            Line::parse("3382; 2606 16412 FK CONSTRAINT my schema a b_fkey some owner").unwrap();
+        assert_eq!(line.dump_id, 3382);
+        assert_eq!(
+            line.entry,
+            Entry {
+                class: 2606,
+                oid: 16412
+            }
+        );
+        assert!(line.is("FK CONSTRAINT") && !line.is("CONSTRAINT") && !line.is("FK CONSTRAINTS"));
+        assert!(Line::parse("; a comment of the list").is_none());
+    }
+
+    #[test]
+    fn an_id_cannot_leave_the_data_dir() {
+        let store = Store::new("/data".into());
+        assert!(store.folder("../etc").is_err() && store.folder("").is_err());
+        assert_eq!(store.folder("0198-a").unwrap(), Path::new("/data/0198-a"));
+    }
+}

@@ -1,0 +1,104 @@
+//! One driver per migration: whoever holds the advisory lock. Before it is granted, the backends that an earlier
+//! driver left behind are ended, so that nothing commits behind the new one's back.
+use pgconvoy_agent_core::session::Session;
+use pgconvoy_agent_core::status;
+use pgconvoy_proto::wire;
+use tokio::sync::mpsc;
+use tonic::Status;
+
+use crate::sessions::{Sessions, application_name};
+
+/// How long a backend gets to end, milliseconds (pg_terminate_backend's second argument).
+const END_WITHIN_MS: i64 = 30_000;
+
+/// Grants the migration to the caller, and holds it until the caller leaves.
+pub async fn drive(
+    sessions: Sessions,
+    migration: String,
+    driver: String,
+    granted: mpsc::Sender<Result<wire::DriveGranted, Status>>,
+) -> Result<(), Status> {
+    let session = sessions
+        .database
+        .connect(&format!("pgconvoy drive {driver}"))
+        .await?;
+    let failed =
+        |error: tokio_postgres::Error| status::postgres("taking over the migration", &error);
+    let locked: bool = session
+        .query_one(
+            "SELECT pg_try_advisory_lock(hashtext('pgconvoy'), hashtext($1))",
+            &[&migration],
+        )
+        .await
+        .map_err(failed)?
+        .get(0);
+    if !locked {
+        let other = holder(&session, &migration).await.map_err(failed)?;
+        return Err(Status::aborted(format!(
+            "migration {migration} is being driven by {other}: wait for it, or stop it"
+        )));
+    }
+    sessions.close_idle(&migration);
+    end_orphans(&session, &migration).await?;
+    if granted.send(Ok(wire::DriveGranted {})).await.is_err() {
+        return Ok(());
+    }
+    tracing::info!(migration, driver, "driven");
+    tokio::select! {
+        () = granted.closed() => {}
+        error = watch(&session) => return Err(error),
+    }
+    tracing::info!(migration, driver, "left");
+    Ok(())
+}
+
+/// Ends only when the session does: the lock is lost then.
+async fn watch(session: &Session) -> Status {
+    // A query that PostgreSQL answers when the backend is told to end.
+    match session
+        .batch_execute("SELECT pg_sleep('infinity'::float8)")
+        .await
+    {
+        Ok(()) => {
+            Status::unavailable("the target database ended the session that holds the migration")
+        }
+        Err(error) => status::postgres("the target database was lost", &error),
+    }
+}
+
+async fn holder(session: &Session, migration: &str) -> Result<String, tokio_postgres::Error> {
+    let row = session
+        .query_opt(
+            "SELECT a.application_name || ', since ' || to_char(a.backend_start, 'YYYY-MM-DD HH24:MI:SS TZ')
+             FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
+             WHERE l.locktype = 'advisory' AND l.granted AND l.database = (SELECT oid FROM pg_database
+                       WHERE datname = current_database())
+               AND l.classid = (hashtext('pgconvoy')::int8 & 4294967295)::oid
+               AND l.objid = (hashtext($1)::int8 & 4294967295)::oid",
+            &[&migration],
+        )
+        .await?;
+    Ok(row.map_or_else(|| "somebody else".to_owned(), |row| row.get(0)))
+}
+
+async fn end_orphans(session: &Session, migration: &str) -> Result<(), Status> {
+    let rows = session
+        .query(
+            "SELECT pid, pg_terminate_backend(pid, $2) FROM pg_stat_activity
+             WHERE application_name = $1 AND pid <> pg_backend_pid() AND datname = current_database()",
+            &[&application_name(migration), &END_WITHIN_MS],
+        )
+        .await
+        .map_err(|error| status::postgres("ending this migration's orphan backends", &error))?;
+    for row in rows {
+        let (pid, ended): (i32, bool) = (row.get(0), row.get(1));
+        tracing::info!(pid, ended, "orphan backend");
+        if !ended {
+            return Err(Status::aborted(format!(
+                "backend {pid} of an earlier run did not end within {} s: end it and resume",
+                END_WITHIN_MS / 1000
+            )));
+        }
+    }
+    Ok(())
+}

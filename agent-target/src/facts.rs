@@ -1,0 +1,171 @@
+//! What preflight needs to know of the target.
+use std::path::Path;
+
+use pgconvoy_agent_core::database::Database;
+use pgconvoy_agent_core::session::Session;
+use pgconvoy_agent_core::tools::Tools;
+use pgconvoy_agent_core::{facts, status};
+use pgconvoy_proto::facts::{Extension, TargetFacts};
+use tokio_postgres::Error;
+use tonic::Status;
+
+/// Named in a message; the rest is counted.
+const SAMPLE: usize = 5;
+
+pub async fn gather(
+    database: &Database,
+    pg_bin: Option<&Path>,
+    data_dir: &Path,
+) -> Result<TargetFacts, Status> {
+    let session = database.connect("pgconvoy preflight").await?;
+    let mut facts = query(&session, database)
+        .await
+        .map_err(|error| status::postgres("reading the target's catalogs", &error))?;
+    facts.data_dir_free = free(data_dir).unwrap_or(0);
+    let versions = Tools::find(pg_bin).await.restore_majors();
+    facts.pg_restore = versions.map_err(|error| error.to_string());
+    Ok(facts)
+}
+
+async fn query(session: &Session, database: &Database) -> Result<TargetFacts, Error> {
+    let objects = objects(session).await?;
+    let row = session
+        .query_one(
+            "SELECT has_database_privilege(current_database(), 'CREATE'),
+                    CASE WHEN current_setting('is_superuser') = 'on' THEN current_setting('data_directory') END",
+            &[],
+        )
+        .await?;
+    let (unfinished, finished) = migrations(session).await?;
+    let extensions = |query: &'static str| async move {
+        let rows = session.query(query, &[]).await?;
+        Ok::<Vec<Extension>, Error>(
+            rows.iter()
+                .map(|r| Extension {
+                    name: r.get(0),
+                    version: r.get(1),
+                })
+                .collect(),
+        )
+    };
+    Ok(TargetFacts {
+        server: facts::server(session, database).await?,
+        extensions_available: extensions(
+            "SELECT name::text, coalesce(default_version, '') FROM pg_available_extensions ORDER BY 1",
+        )
+        .await?,
+        extensions_installed: extensions(
+            "SELECT extname::text, extversion FROM pg_extension ORDER BY 1",
+        )
+        .await?,
+        roles: session
+            .query("SELECT rolname::text FROM pg_roles ORDER BY 1", &[])
+            .await?
+            .iter()
+            .map(|row| row.get(0))
+            .collect(),
+        objects: objects.len() as u64,
+        object_sample: objects.into_iter().take(SAMPLE).collect(),
+        tables: tables(session).await?,
+        unfinished,
+        finished,
+        can_create: row.get(0),
+        can_set_replication_role: can_set_replication_role(session).await?,
+        disk_free: row.get::<_, Option<String>>(1).and_then(|dir| free(Path::new(&dir))),
+        data_dir_free: 0,
+        pg_restore: Ok(Vec::new()),
+    })
+}
+
+/// User tables, views, sequences, functions and types outside extensions and the ledger: what makes a target not empty.
+async fn objects(session: &Session) -> Result<Vec<String>, Error> {
+    let rows = session
+        .query(
+            "WITH o AS (
+                 SELECT tableoid AS class, oid, relnamespace AS schema FROM pg_class
+                 WHERE relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND relpersistence <> 't'
+                 UNION ALL SELECT tableoid, oid, pronamespace FROM pg_proc
+                 UNION ALL SELECT t.tableoid, t.oid, t.typnamespace FROM pg_type t LEFT JOIN pg_class r ON r.oid = t.typrelid
+                 WHERE (t.typrelid = 0 OR r.relkind = 'c')
+                   AND NOT EXISTS (SELECT FROM pg_type e WHERE e.typarray = t.oid) AND t.typtype <> 'm')
+             SELECT i.type || ' ' || i.identity
+             FROM o JOIN pg_namespace n ON n.oid = o.schema CROSS JOIN LATERAL pg_identify_object(o.class, o.oid, 0) i
+             WHERE n.nspname NOT IN ('pg_catalog', 'information_schema', 'pgconvoy')
+               AND n.nspname !~ '^pg_(toast|temp)'
+               AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = o.class AND d.objid = o.oid AND d.deptype = 'e')
+             ORDER BY 1",
+            &[],
+        )
+        .await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+/// User tables, with whether they hold rows, for a migration into an existing schema. What the role may not read
+/// counts as holding some.
+async fn tables(session: &Session) -> Result<Vec<(String, bool)>, Error> {
+    let named = session
+        .query(
+            "SELECT n.nspname || '.' || c.relname, c.oid::regclass::text, has_table_privilege(c.oid, 'SELECT')
+             FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+             WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
+               AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pgconvoy') ORDER BY 1",
+            &[],
+        )
+        .await?;
+    let mut tables = Vec::with_capacity(named.len());
+    for row in named {
+        let holds = if row.get(2) {
+            let ask = format!("SELECT EXISTS (SELECT FROM {})", row.get::<_, &str>(1));
+            session.query_one(&ask, &[]).await?.get(0)
+        } else {
+            true
+        };
+        tables.push((row.get(0), holds));
+    }
+    Ok(tables)
+}
+
+type Named = Option<(String, String)>;
+
+/// The unfinished migration and its phase; the latest finished one and its verdict.
+async fn migrations(session: &Session) -> Result<(Named, Named), Error> {
+    let there: bool = session
+        .query_one("SELECT to_regclass('pgconvoy.migrations') IS NOT NULL", &[])
+        .await?
+        .get(0);
+    if !there {
+        return Ok((None, None));
+    }
+    let one = |query: &'static str| async move {
+        let row = session.query_opt(query, &[]).await?;
+        Ok::<Named, Error>(row.map(|row| (row.get(0), row.get(1))))
+    };
+    Ok((
+        one("SELECT id, phase FROM pgconvoy.migrations WHERE verdict IS NULL ORDER BY created_at DESC LIMIT 1")
+            .await?,
+        one("SELECT id, verdict FROM pgconvoy.migrations WHERE verdict IS NOT NULL
+             ORDER BY created_at DESC LIMIT 1")
+        .await?,
+    ))
+}
+
+async fn can_set_replication_role(session: &Session) -> Result<bool, Error> {
+    use tokio_postgres::error::SqlState;
+    match session
+        .batch_execute("BEGIN; SET LOCAL session_replication_role = replica; ROLLBACK")
+        .await
+    {
+        Ok(()) => Ok(true),
+        Err(error) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {
+            session.batch_execute("ROLLBACK").await?;
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Bytes free where `path` is, for this user; none when this host cannot see it.
+fn free(path: &Path) -> Option<u64> {
+    let stat = rustix::fs::statvfs(path).ok()?;
+    Some(stat.f_bavail * stat.f_frsize)
+}

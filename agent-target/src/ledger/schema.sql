@@ -1,0 +1,83 @@
+-- The ledger of pgconvoy: what a migration is, and how far it got. For rows it is the only truth: a part's entry
+-- commits with its rows. Dropped by `pgconvoy clean`.
+CREATE SCHEMA IF NOT EXISTS pgconvoy;
+REVOKE ALL ON SCHEMA pgconvoy FROM PUBLIC;
+COMMENT ON SCHEMA pgconvoy IS 'Ledger of pgconvoy migrations; dropped by: pgconvoy clean';
+
+CREATE TABLE IF NOT EXISTS pgconvoy.migrations (
+    id             text PRIMARY KEY,
+    source         text NOT NULL,
+    source_version int NOT NULL,
+    options        jsonb NOT NULL,
+    skipped        jsonb NOT NULL,
+    snapshot       text NOT NULL,
+    phase          text NOT NULL DEFAULT 'planned',
+    verdict        text,
+    archive_at     timestamptz,
+    created_at     timestamptz NOT NULL DEFAULT now(),
+    finished_at    timestamptz
+);
+COMMENT ON COLUMN pgconvoy.migrations.verdict IS 'null while unfinished; proven, unverified, differs';
+
+CREATE TABLE IF NOT EXISTS pgconvoy.tables (
+    migration     text NOT NULL REFERENCES pgconvoy.migrations ON DELETE CASCADE,
+    oid           oid NOT NULL,
+    schema        text NOT NULL,
+    name          text NOT NULL,
+    plan          jsonb NOT NULL,
+    snapshot      text,
+    source_rows   bigint,
+    source_bytes  bigint,
+    source_digest text,
+    target_rows   bigint,
+    target_bytes  bigint,
+    target_digest text,
+    verified_at   timestamptz,
+    PRIMARY KEY (migration, oid)
+);
+COMMENT ON COLUMN pgconvoy.tables.oid IS 'at the source';
+COMMENT ON COLUMN pgconvoy.tables.source_digest IS 'read by the source agent under the snapshot; null: the sum of the parts';
+COMMENT ON COLUMN pgconvoy.tables.target_digest IS 'read back by the target agent';
+
+CREATE TABLE IF NOT EXISTS pgconvoy.parts (
+    migration         text NOT NULL REFERENCES pgconvoy.migrations ON DELETE CASCADE,
+    table_oid         oid NOT NULL,
+    number            int NOT NULL,
+    snapshot          text NOT NULL,
+    rows              bigint,
+    bytes             bigint,
+    digest            text,
+    started_at        timestamptz NOT NULL DEFAULT clock_timestamp(),
+    committed_at      timestamptz,
+    server_started_at timestamptz NOT NULL DEFAULT pg_postmaster_start_time(),
+    PRIMARY KEY (migration, table_oid, number, snapshot)
+);
+COMMENT ON TABLE pgconvoy.parts IS 'one row per loaded part, committed in one transaction with the part''s rows';
+
+CREATE TABLE IF NOT EXISTS pgconvoy.steps (
+    migration   text NOT NULL REFERENCES pgconvoy.migrations ON DELETE CASCADE,
+    number      int NOT NULL,
+    kind        text NOT NULL,
+    object      text NOT NULL,
+    work        jsonb NOT NULL,
+    state       text NOT NULL DEFAULT 'open' CHECK (state IN ('open', 'running', 'done', 'failed')),
+    error       text,
+    started_at  timestamptz,
+    finished_at timestamptz,
+    PRIMARY KEY (migration, number)
+);
+COMMENT ON TABLE pgconvoy.steps IS 'DDL and the like; whether a step is done is looked up in the catalog before it is run again';
+
+CREATE TABLE IF NOT EXISTS pgconvoy.findings (
+    migration    text NOT NULL REFERENCES pgconvoy.migrations ON DELETE CASCADE,
+    number       bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    severity     text NOT NULL,
+    code         text NOT NULL,
+    object       text NOT NULL,
+    message      text NOT NULL,
+    source_value text NOT NULL DEFAULT '',
+    target_value text NOT NULL DEFAULT '',
+    hint         text NOT NULL DEFAULT '',
+    created_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
+    UNIQUE (migration, code, object)
+);

@@ -1,0 +1,310 @@
+//! Writes the plan into the ledger, and the small changes after that.
+use pgconvoy_agent_core::session::Session;
+use pgconvoy_proto::model::{Digest, Entry, Finding, Options, Step, Table, parse_json, required};
+use pgconvoy_proto::wire;
+use pgconvoy_proto::wire::plan_item::Item;
+use tokio_stream::{Stream, StreamExt};
+use tonic::Status;
+
+use super::{failed, json};
+
+/// Rows of the plan per statement.
+const BATCH: usize = 500;
+
+#[derive(Default)]
+struct Batch {
+    tables: Vec<Table>,
+    steps: Vec<Step>,
+    findings: Vec<Finding>,
+}
+
+/// Writes header, tables and steps in one transaction.
+pub async fn create(
+    session: &Session,
+    mut items: impl Stream<Item = Result<wire::PlanItem, Status>> + Unpin,
+) -> Result<(), Status> {
+    let first = items.next().await.transpose()?.and_then(|item| item.item);
+    let Some(Item::Header(header)) = first else {
+        return Err(Status::invalid_argument("a plan begins with its header"));
+    };
+    session.batch_execute("BEGIN").await.map_err(failed)?;
+    // Two coordinators at once: the second waits here, and then sees the first one's migration.
+    session
+        .batch_execute("SELECT pg_advisory_xact_lock(hashtext('pgconvoy'), hashtext('plan'))")
+        .await
+        .map_err(failed)?;
+    session
+        .batch_execute(include_str!("schema.sql"))
+        .await
+        .map_err(failed)?;
+    refuse_unfinished(session).await?;
+    insert_header(session, &header).await?;
+    let mut batch = Batch::default();
+    while let Some(item) = items.next().await {
+        match required(item?.item, "plan item")? {
+            Item::Header(_) => return Err(Status::invalid_argument("a second header")),
+            Item::Table(table) => batch.tables.push(table.try_into()?),
+            Item::Step(step) => batch.steps.push(step.try_into()?),
+            Item::Finding(finding) => batch.findings.push(finding.try_into()?),
+        }
+        if batch.tables.len() + batch.steps.len() >= BATCH {
+            insert(session, &header, std::mem::take(&mut batch)).await?;
+        }
+    }
+    insert(session, &header, batch).await?;
+    session.batch_execute("COMMIT").await.map_err(failed)
+}
+
+async fn refuse_unfinished(session: &Session) -> Result<(), Status> {
+    let unfinished = session
+        .query_opt(
+            "SELECT id FROM pgconvoy.migrations WHERE verdict IS NULL LIMIT 1",
+            &[],
+        )
+        .await
+        .map_err(failed)?;
+    match unfinished {
+        None => Ok(()),
+        Some(row) => Err(Status::already_exists(format!(
+            "migration {} is unfinished: run pgconvoy resume",
+            row.get::<_, &str>(0)
+        ))),
+    }
+}
+
+async fn insert_header(session: &Session, header: &wire::MigrationHeader) -> Result<(), Status> {
+    let options: Options = parse_json(&header.options)?;
+    let skipped: Vec<Entry> = header
+        .skipped
+        .iter()
+        .map(|e| Entry {
+            class: e.class,
+            oid: e.oid,
+        })
+        .collect();
+    session
+        .execute(
+            "INSERT INTO pgconvoy.migrations (id, source, source_version, options, skipped, snapshot)
+             VALUES ($1, $2, $3, $4, $5, $6)",
+            &[
+                &header.id,
+                &header.source,
+                &(header.source_version as i32),
+                &json(&options),
+                &json(&skipped),
+                &header.snapshot,
+            ],
+        )
+        .await
+        .map_err(failed)?;
+    Ok(())
+}
+
+async fn insert(
+    session: &Session,
+    header: &wire::MigrationHeader,
+    batch: Batch,
+) -> Result<(), Status> {
+    let plans: Vec<_> = batch.tables.iter().map(json).collect();
+    session
+        .execute(
+            "INSERT INTO pgconvoy.tables (migration, oid, schema, name, plan, snapshot)
+             SELECT $1, (p ->> 'oid')::oid, p ->> 'schema', p ->> 'name', p, $3 FROM unnest($2::jsonb[]) p",
+            &[&header.id, &plans, &header.snapshot],
+        )
+        .await
+        .map_err(failed)?;
+    let numbers: Vec<i32> = batch.steps.iter().map(|step| step.number as i32).collect();
+    let kinds: Vec<&str> = batch.steps.iter().map(|step| step.work.kind()).collect();
+    let objects: Vec<String> = batch.steps.iter().map(|step| step.work.object()).collect();
+    let works: Vec<_> = batch.steps.iter().map(|step| json(&step.work)).collect();
+    session
+        .execute(
+            "INSERT INTO pgconvoy.steps (migration, number, kind, object, work)
+             SELECT $1, s.* FROM unnest($2::int[], $3::text[], $4::text[], $5::jsonb[]) s",
+            &[&header.id, &numbers, &kinds, &objects, &works],
+        )
+        .await
+        .map_err(failed)?;
+    findings(session, &header.id, &batch.findings).await
+}
+
+/// Adds findings; one that is there already (same code and object) is told anew.
+pub async fn findings(
+    session: &Session,
+    migration: &str,
+    findings: &[Finding],
+) -> Result<(), Status> {
+    for f in findings {
+        session
+            .execute(
+                "INSERT INTO pgconvoy.findings
+                     (migration, severity, code, object, message, source_value, target_value, hint)
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+                 ON CONFLICT (migration, code, object) DO UPDATE SET severity = excluded.severity,
+                     message = excluded.message, source_value = excluded.source_value,
+                     target_value = excluded.target_value, hint = excluded.hint, created_at = clock_timestamp()",
+                &[
+                    &migration,
+                    &f.severity.as_str(),
+                    &f.code,
+                    &f.object,
+                    &f.message,
+                    &f.source_value,
+                    &f.target_value,
+                    &f.hint,
+                ],
+            )
+            .await
+            .map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// The changes of a RecordRequest, in one transaction.
+pub async fn record(session: &Session, request: wire::RecordRequest) -> Result<(), Status> {
+    session.batch_execute("BEGIN").await.map_err(failed)?;
+    let changed = session
+        .execute(
+            "UPDATE pgconvoy.migrations SET
+                 phase = coalesce(nullif($2, ''), phase),
+                 snapshot = coalesce(nullif($3, ''), snapshot),
+                 verdict = coalesce(nullif($4, ''), verdict),
+                 finished_at = CASE WHEN $4 <> '' THEN clock_timestamp() ELSE finished_at END
+             WHERE id = $1",
+            &[
+                &request.migration,
+                &request.phase,
+                &request.snapshot,
+                &request.verdict,
+            ],
+        )
+        .await
+        .map_err(failed)?;
+    if changed != 1 {
+        return Err(Status::not_found(format!(
+            "there is no migration {}",
+            request.migration
+        )));
+    }
+    for table in request.tables {
+        record_table(session, &request.migration, table).await?;
+    }
+    for step in request.steps {
+        let step = Step::try_from(step)?;
+        session
+            .execute(
+                "UPDATE pgconvoy.steps SET work = $3, object = $4, state = 'open', error = NULL
+                 WHERE migration = $1 AND number = $2",
+                &[
+                    &request.migration,
+                    &(step.number as i32),
+                    &json(&step.work),
+                    &step.work.object(),
+                ],
+            )
+            .await
+            .map_err(failed)?;
+    }
+    session
+        .execute(
+            "DELETE FROM pgconvoy.findings WHERE migration = $1 AND object = ANY ($2)
+             AND code IN ('rows-differ', 'columns-differ', 'table-missing', 'table-extra')",
+            &[&request.migration, &request.compared],
+        )
+        .await
+        .map_err(failed)?;
+    let new: Result<Vec<Finding>, _> = request
+        .findings
+        .into_iter()
+        .map(Finding::try_from)
+        .collect();
+    findings(session, &request.migration, &new?).await?;
+    session.batch_execute("COMMIT").await.map_err(failed)
+}
+
+async fn record_table(
+    session: &Session,
+    migration: &str,
+    record: wire::RecordTable,
+) -> Result<(), Status> {
+    let source = record.source_digest.map(Digest::from);
+    let planned = record.planned.map(Table::try_from).transpose()?;
+    session
+        .execute(
+            "UPDATE pgconvoy.tables SET snapshot = coalesce(nullif($3, ''), snapshot),
+                 plan = coalesce($4, plan), source_rows = $5, source_bytes = $6, source_digest = $7
+             WHERE migration = $1 AND oid = $2",
+            &[
+                &migration,
+                &record.table,
+                &record.snapshot,
+                &planned.as_ref().map(json),
+                &source.map(|d| d.rows as i64),
+                &source.map(|d| d.bytes as i64),
+                &source.map(|d| d.hex()),
+            ],
+        )
+        .await
+        .map_err(failed)?;
+    Ok(())
+}
+
+/// What the target agent read back of a table.
+pub async fn target_digest(
+    session: &Session,
+    migration: &str,
+    table: u32,
+    digest: Digest,
+) -> Result<(), Status> {
+    session
+        .execute(
+            "UPDATE pgconvoy.tables SET target_rows = $3, target_bytes = $4, target_digest = $5,
+                 verified_at = clock_timestamp()
+             WHERE migration = $1 AND oid = $2",
+            &[
+                &migration,
+                &table,
+                &(digest.rows as i64),
+                &(digest.bytes as i64),
+                &digest.hex(),
+            ],
+        )
+        .await
+        .map_err(failed)?;
+    Ok(())
+}
+
+/// A step's state, and when it began or ended.
+pub async fn step_state(
+    session: &Session,
+    migration: &str,
+    numbers: &[u32],
+    state: &str,
+    error: Option<&str>,
+) -> Result<(), Status> {
+    let numbers: Vec<i32> = numbers.iter().map(|number| *number as i32).collect();
+    session
+        .execute(
+            "UPDATE pgconvoy.steps SET state = $3, error = $4,
+                 started_at = CASE WHEN $3 = 'running' THEN clock_timestamp() ELSE started_at END,
+                 finished_at = CASE WHEN $3 = 'running' THEN NULL ELSE clock_timestamp() END
+             WHERE migration = $1 AND number = ANY ($2)",
+            &[&migration, &numbers, &state, &error],
+        )
+        .await
+        .map_err(failed)?;
+    Ok(())
+}
+
+/// The schema archive is in the data dir, whole.
+pub async fn archive_received(session: &Session, migration: &str) -> Result<(), Status> {
+    session
+        .execute(
+            "UPDATE pgconvoy.migrations SET archive_at = clock_timestamp() WHERE id = $1",
+            &[&migration],
+        )
+        .await
+        .map_err(failed)?;
+    Ok(())
+}

@@ -1,0 +1,90 @@
+//! pgconvoy-target: the agent beside the target database. It loads, builds, digests, and keeps the ledger.
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::Parser;
+use pgconvoy_agent_core::agent::{self, AgentArgs, Serving};
+use pgconvoy_agent_core::child;
+use pgconvoy_agent_core::database::Database;
+use pgconvoy_proto::frame::MAX_MESSAGE_BYTES;
+use pgconvoy_proto::identity::{Identity, Role};
+use pgconvoy_proto::settings;
+use pgconvoy_proto::wire::target_server::TargetServer;
+use tonic::service::RoutesBuilder;
+
+use crate::archive::Store;
+use crate::service::Service;
+use crate::sessions::Sessions;
+use crate::steps::Runner;
+
+mod archive;
+mod artefacts;
+mod clean;
+mod drive;
+mod empty;
+mod facts;
+mod ledger;
+mod load;
+mod restore;
+mod service;
+mod sessions;
+mod steps;
+
+/// The agent beside the target database: loads what the source agent sends, builds indexes, digests, keeps the ledger.
+///
+/// Example: pgconvoy-target --listen 0.0.0.0:7402 --identity target.pem --database-url postgres://postgres@localhost/app
+///          --data-dir /var/lib/pgconvoy
+#[derive(Debug, Parser)]
+#[command(name = "pgconvoy-target", version)]
+struct Args {
+    /// Address to listen on; port 0 takes a free one
+    #[arg(
+        long,
+        env = "PGCONVOY_LISTEN",
+        value_name = "ADDR",
+        default_value = "0.0.0.0:7402"
+    )]
+    listen: SocketAddr,
+    #[command(flatten)]
+    agent: AgentArgs,
+    /// Folder for schema archives, one folder per migration
+    #[arg(long, env = "PGCONVOY_DATA_DIR", value_name = "DIR")]
+    data_dir: PathBuf,
+}
+
+fn main() -> anyhow::Result<()> {
+    child::become_child_if_asked();
+    let args: Args = settings::parse("target-agent");
+    settings::init_logging(args.agent.log_format);
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?
+        .block_on(run(args))
+}
+
+async fn run(args: Args) -> anyhow::Result<()> {
+    let database = Database::resolve_target(args.agent.database_url.as_deref(), |name| {
+        std::env::var(name).ok()
+    })
+    .context("--database-url")?;
+    let identity = Identity::load(&args.agent.identity)?.require(Role::Target)?;
+    std::fs::create_dir_all(&args.data_dir)
+        .with_context(|| format!("--data-dir {}", args.data_dir.display()))?;
+    let service = Service {
+        runner: Runner {
+            sessions: Sessions::new(database.clone()),
+            store: Store::new(args.data_dir.clone()),
+            pg_bin: args.agent.pg_bin,
+        },
+        data_dir: args.data_dir,
+    };
+    let mut routes = RoutesBuilder::default();
+    routes.add_service(
+        TargetServer::new(service)
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES),
+    );
+    let serving = Serving::new("pgconvoy-target", args.listen, identity, database);
+    agent::run(serving, routes).await
+}

@@ -1,0 +1,250 @@
+//! The target's RPCs: each decodes, calls the plain work, and encodes.
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use pgconvoy_agent_core::progress::{Counters, TaskStream};
+use pgconvoy_agent_core::scan;
+use pgconvoy_agent_core::snapshot::{Scope, Snapshot};
+use pgconvoy_proto::identity::Role;
+use pgconvoy_proto::model::to_json;
+use pgconvoy_proto::serve::admit;
+use pgconvoy_proto::wire;
+use pgconvoy_proto::wire::digest_progress::Event;
+use pgconvoy_proto::wire::target_server::Target;
+use tokio_stream::StreamExt;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::sessions::{Purpose, application_name};
+use crate::steps::Runner;
+use crate::{artefacts, clean, drive, empty, facts, ledger, load};
+
+pub struct Service {
+    pub runner: Runner,
+    pub data_dir: PathBuf,
+}
+
+/// Commands come from the coordinator.
+fn command<T>(request: Request<T>) -> Result<T, Status> {
+    admit(&request, &[Role::Coordinator])?;
+    Ok(request.into_inner())
+}
+
+/// Rows and the archive come from the source agent.
+fn pushed<T>(request: Request<Streaming<T>>) -> Result<Streaming<T>, Status> {
+    admit(&request, &[Role::Source])?;
+    Ok(request.into_inner())
+}
+
+#[tonic::async_trait]
+impl Target for Service {
+    async fn facts(
+        &self,
+        request: Request<wire::TargetFactsRequest>,
+    ) -> Result<Response<wire::TargetFactsResponse>, Status> {
+        command(request)?;
+        let database = &self.runner.sessions.database;
+        let facts = facts::gather(database, self.runner.pg_bin.as_deref(), &self.data_dir).await?;
+        Ok(Response::new(wire::TargetFactsResponse {
+            facts: to_json(&facts),
+        }))
+    }
+
+    async fn probe(
+        &self,
+        request: Request<Streaming<wire::ProbeRequest>>,
+    ) -> Result<Response<wire::ProbeResponse>, Status> {
+        let mut frames = pushed(request)?;
+        let mut bytes = 0;
+        while let Some(frame) = frames.next().await {
+            bytes += frame?.data.len() as u64;
+        }
+        Ok(Response::new(wire::ProbeResponse { bytes }))
+    }
+
+    async fn create_migration(
+        &self,
+        request: Request<Streaming<wire::PlanItem>>,
+    ) -> Result<Response<wire::CreateMigrationResponse>, Status> {
+        let items = command(request)?;
+        let session = self
+            .runner
+            .sessions
+            .database
+            .connect("pgconvoy plan")
+            .await?;
+        ledger::write::create(&session, items).await?;
+        Ok(Response::new(wire::CreateMigrationResponse {}))
+    }
+
+    type ReadLedgerStream = TaskStream<wire::LedgerItem>;
+
+    async fn read_ledger(
+        &self,
+        request: Request<wire::ReadLedgerRequest>,
+    ) -> Result<Response<Self::ReadLedgerStream>, Status> {
+        let migration = command(request)?.migration;
+        let session = self
+            .runner
+            .sessions
+            .database
+            .connect("pgconvoy status")
+            .await?;
+        let target = self.runner.sessions.database.describe();
+        Ok(Response::new(TaskStream::new(|items| async move {
+            ledger::read::send(&session, &migration, &target, &items).await
+        })))
+    }
+
+    type DriveStream = TaskStream<wire::DriveGranted>;
+
+    async fn drive(
+        &self,
+        request: Request<wire::DriveRequest>,
+    ) -> Result<Response<Self::DriveStream>, Status> {
+        let request = command(request)?;
+        let sessions = self.runner.sessions.clone();
+        Ok(Response::new(TaskStream::new(|granted| {
+            drive::drive(sessions, request.migration, request.driver, granted)
+        })))
+    }
+
+    async fn receive_archive(
+        &self,
+        request: Request<Streaming<wire::ArchiveFrame>>,
+    ) -> Result<Response<wire::ReceiveArchiveResponse>, Status> {
+        let (migration, bytes) = self.runner.store.receive(pushed(request)?).await?;
+        let session = self
+            .runner
+            .sessions
+            .take(&migration, Purpose::Plain)
+            .await?;
+        ledger::write::archive_received(&session, &migration).await?;
+        self.runner
+            .sessions
+            .give_back(&migration, Purpose::Plain, session);
+        Ok(Response::new(wire::ReceiveArchiveResponse { bytes }))
+    }
+
+    async fn load_part(
+        &self,
+        request: Request<Streaming<wire::PartFrame>>,
+    ) -> Result<Response<wire::PartReceipt>, Status> {
+        let frames = pushed(request)?;
+        Ok(Response::new(
+            load::load_part(&self.runner.sessions, frames).await?,
+        ))
+    }
+
+    async fn run_steps(
+        &self,
+        request: Request<wire::RunStepsRequest>,
+    ) -> Result<Response<wire::RunStepsResponse>, Status> {
+        let request = command(request)?;
+        let findings = Box::pin(self.runner.run(&request.migration, &request.steps)).await?;
+        let findings = findings.into_iter().map(Into::into).collect();
+        Ok(Response::new(wire::RunStepsResponse { findings }))
+    }
+
+    async fn empty_table(
+        &self,
+        request: Request<wire::EmptyTableRequest>,
+    ) -> Result<Response<wire::EmptyTableResponse>, Status> {
+        let request = command(request)?;
+        let session = self
+            .runner
+            .sessions
+            .take(&request.migration, Purpose::Load)
+            .await?;
+        empty::empty_table(&session, &request.migration, request.table).await?;
+        self.runner
+            .sessions
+            .give_back(&request.migration, Purpose::Load, session);
+        Ok(Response::new(wire::EmptyTableResponse {}))
+    }
+
+    type DigestTableStream = TaskStream<wire::DigestProgress>;
+
+    async fn digest_table(
+        &self,
+        request: Request<wire::TargetDigestRequest>,
+    ) -> Result<Response<Self::DigestTableStream>, Status> {
+        let request = command(request)?;
+        let sessions = self.runner.sessions.clone();
+        let counters = Arc::new(Counters::default());
+        let seen = counters.clone();
+        Ok(Response::new(TaskStream::with_progress(
+            counters,
+            |progress| wire::DigestProgress {
+                event: Some(Event::Progress(progress.into())),
+            },
+            async move {
+                let session = sessions.take(&request.migration, Purpose::Plain).await?;
+                let table = ledger::table(&session, &request.migration, request.table)
+                    .await?
+                    .table;
+                let application = application_name(&request.migration);
+                let scope = Scope::Named(vec![table.clone()]);
+                let snapshot = Snapshot::open(&sessions.database, &application, &scope).await?;
+                let digest = scan::digest(&snapshot, &table, request.jobs as usize, &seen).await?;
+                ledger::write::target_digest(&session, &request.migration, table.oid, digest)
+                    .await?;
+                sessions.give_back(&request.migration, Purpose::Plain, session);
+                Ok(wire::DigestProgress {
+                    event: Some(Event::Done(digest.into())),
+                })
+            },
+        )))
+    }
+
+    async fn record(
+        &self,
+        request: Request<wire::RecordRequest>,
+    ) -> Result<Response<wire::RecordResponse>, Status> {
+        let request = command(request)?;
+        let migration = request.migration.clone();
+        let session = self
+            .runner
+            .sessions
+            .take(&migration, Purpose::Plain)
+            .await?;
+        ledger::write::record(&session, request).await?;
+        self.runner
+            .sessions
+            .give_back(&migration, Purpose::Plain, session);
+        Ok(Response::new(wire::RecordResponse {}))
+    }
+
+    type ArtefactsStream = TaskStream<wire::Artefact>;
+
+    async fn artefacts(
+        &self,
+        request: Request<wire::ArtefactsRequest>,
+    ) -> Result<Response<Self::ArtefactsStream>, Status> {
+        let migration = command(request)?.migration;
+        let session = self
+            .runner
+            .sessions
+            .database
+            .connect("pgconvoy artefacts")
+            .await?;
+        let runner = self.runner.clone();
+        Ok(Response::new(TaskStream::new(|out| {
+            artefacts::send(runner, session, migration, out)
+        })))
+    }
+
+    async fn clean(
+        &self,
+        request: Request<wire::CleanRequest>,
+    ) -> Result<Response<wire::CleanResponse>, Status> {
+        let migration = command(request)?.migration;
+        let session = self
+            .runner
+            .sessions
+            .database
+            .connect("pgconvoy clean")
+            .await?;
+        let removed = clean::clean(&session, &self.runner.store, &migration).await?;
+        Ok(Response::new(wire::CleanResponse { removed }))
+    }
+}

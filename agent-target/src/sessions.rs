@@ -1,0 +1,80 @@
+//! Sessions with the target database, kept for reuse by application name.
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use pgconvoy_agent_core::database::Database;
+use pgconvoy_agent_core::session::Session;
+use pgconvoy_agent_core::status;
+use tokio_postgres::error::SqlState;
+use tonic::Status;
+
+/// What a session is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Purpose {
+    /// DDL, the ledger, look-ups.
+    Plain,
+    /// Loading rows: triggers and foreign keys do not fire, where the role may ask for that.
+    Load,
+}
+
+#[derive(Clone)]
+pub struct Sessions {
+    pub database: Database,
+    idle: Arc<Mutex<HashMap<(String, Purpose), Vec<Session>>>>,
+}
+
+/// How this migration's backends are called in pg_stat_activity.
+pub fn application_name(migration: &str) -> String {
+    format!("pgconvoy {migration}")
+}
+
+impl Sessions {
+    pub fn new(database: Database) -> Self {
+        Self {
+            database,
+            idle: Arc::default(),
+        }
+    }
+
+    /// An idle session for the migration, or a new one. Give it back after its last statement went well; dropped,
+    /// it is closed and what it was doing is undone.
+    pub async fn take(&self, migration: &str, purpose: Purpose) -> Result<Session, Status> {
+        let key = (migration.to_owned(), purpose);
+        let pop = || self.lock().get_mut(&key).and_then(Vec::pop);
+        while let Some(session) = pop() {
+            if !session.is_closed() {
+                return Ok(session);
+            }
+        }
+        let session = self.database.connect(&application_name(migration)).await?;
+        if purpose == Purpose::Load {
+            match session
+                .batch_execute("SET session_replication_role = replica")
+                .await
+            {
+                Ok(()) => {}
+                Err(error) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {
+                    tracing::debug!("the role may not set session_replication_role");
+                }
+                Err(error) => return Err(status::postgres("preparing a session", &error)),
+            }
+        }
+        Ok(session)
+    }
+
+    pub fn give_back(&self, migration: &str, purpose: Purpose, session: Session) {
+        self.lock()
+            .entry((migration.to_owned(), purpose))
+            .or_default()
+            .push(session);
+    }
+
+    /// Closes the idle sessions of a migration.
+    pub fn close_idle(&self, migration: &str) {
+        self.lock().retain(|(name, _), _| name != migration);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<(String, Purpose), Vec<Session>>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,271 @@
+//! Owners and grants, one by one, until the target's catalog says what the source's did.
+//!
+//! Invariant 6 (no open window): this runs between pre-data and the first row. What the target's default privileges added and
+//! the source lacks is revoked. A grant that cannot be made is a finding and costs no other one.
+use std::collections::{HashMap, HashSet};
+
+use pgconvoy_agent_core::inventory::access;
+use pgconvoy_agent_core::session::{Session, quote_ident};
+use pgconvoy_agent_core::status;
+use pgconvoy_proto::model::{Access, Finding, Grant, Severity};
+use tokio_postgres::Error;
+use tonic::Status;
+
+/// PostgreSQL 17 knows one privilege more than its predecessors.
+const MAINTAIN: &str = "MAINTAIN";
+const MAINTAIN_SINCE: u32 = 170_000;
+
+type Here = HashMap<(String, String), Access>;
+
+/// Makes owners and grants of the objects those of the source. One transaction.
+pub async fn apply(
+    session: &Session,
+    source_version: u32,
+    objects: &[&Access],
+) -> Result<Vec<Finding>, Status> {
+    let failed = |error: Error| status::postgres("applying owners and grants", &error);
+    session.batch_execute("BEGIN").await.map_err(failed)?;
+    let maintain = source_version >= MAINTAIN_SINCE && session.server_version() >= MAINTAIN_SINCE;
+    let mut work = Apply {
+        session,
+        roles: roles(session).await.map_err(failed)?,
+        maintain,
+        findings: Vec::new(),
+    };
+    let before = here(session).await.map_err(failed)?;
+    for object in objects {
+        if let Some(now) = before.get(&key(object)) {
+            work.owner(object, now).await.map_err(failed)?;
+        }
+    }
+    // A new owner changes who granted what.
+    let owned = here(session).await.map_err(failed)?;
+    for object in objects {
+        if let Some(now) = owned.get(&key(object)) {
+            work.grants(object, now).await.map_err(failed)?;
+        }
+    }
+    session.batch_execute("COMMIT").await.map_err(failed)?;
+    Ok(work.findings)
+}
+
+fn key(object: &Access) -> (String, String) {
+    (object.kind.clone(), object.identity.clone())
+}
+
+async fn here(session: &Session) -> Result<Here, Error> {
+    let found = access::read(session).await?;
+    Ok(found
+        .into_iter()
+        .map(|found| (key(&found.access), found.access))
+        .collect())
+}
+
+async fn roles(session: &Session) -> Result<HashSet<String>, Error> {
+    let rows = session.query("SELECT rolname FROM pg_roles", &[]).await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+struct Apply<'a> {
+    session: &'a Session,
+    roles: HashSet<String>,
+    /// Both servers know MAINTAIN.
+    maintain: bool,
+    findings: Vec<Finding>,
+}
+
+impl Apply<'_> {
+    async fn owner(&mut self, object: &Access, now: &Access) -> Result<(), Error> {
+        if object.owner == now.owner || object.owner_keyword.is_empty() {
+            return Ok(());
+        }
+        let refused = if self.roles.contains(&object.owner) {
+            let owner = quote_ident(&object.owner);
+            let alter = format!(
+                "ALTER {} {} OWNER TO {owner}",
+                object.owner_keyword, object.identity
+            );
+            self.attempt(&alter).await?
+        } else {
+            Some("the role does not exist at the target".into())
+        };
+        if let Some(reason) = refused {
+            let finding = self.finding("owner-not-kept", object, reason);
+            self.findings
+                .push(finding.values(&object.owner, &now.owner));
+        }
+        Ok(())
+    }
+
+    async fn grants(&mut self, object: &Access, now: &Access) -> Result<(), Error> {
+        let Some(keyword) = &object.grant_keyword else {
+            return Ok(());
+        };
+        let on = format!("ON {keyword} {}", object.identity);
+        // Where the owner could not be kept, what the source's owner may do is the new owner's to do.
+        let as_owned = |grant: &Grant| -> Grant {
+            let rename = |role: &String| {
+                if *role == object.owner {
+                    now.owner.clone()
+                } else {
+                    role.clone()
+                }
+            };
+            Grant {
+                grantor: rename(&grant.grantor),
+                grantee: rename(&grant.grantee),
+                ..grant.clone()
+            }
+        };
+        let wanted: Vec<Grant> = object.grants.iter().map(as_owned).collect();
+        self.make_equal(object, &on, None, &wanted, &now.grants, &now.owner)
+            .await?;
+        let mut columns: Vec<&String> = object.column_grants.iter().map(|(name, _)| name).collect();
+        columns.extend(now.column_grants.iter().map(|(name, _)| name));
+        columns.sort();
+        columns.dedup();
+        for column in columns {
+            let of = |access: &Access| -> Vec<Grant> {
+                let found = access.column_grants.iter().find(|(name, _)| name == column);
+                found.map(|(_, grants)| grants.clone()).unwrap_or_default()
+            };
+            let wanted: Vec<Grant> = of(object).iter().map(as_owned).collect();
+            self.make_equal(object, &on, Some(column), &wanted, &of(now), &now.owner)
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// Takes everything away where the two differ, and grants again in the source's order.
+    async fn make_equal(
+        &mut self,
+        object: &Access,
+        on: &str,
+        column: Option<&str>,
+        wanted: &[Grant],
+        now: &[Grant],
+        owner: &str,
+    ) -> Result<(), Error> {
+        let known: HashSet<&Grant> = wanted
+            .iter()
+            .filter(|grant| self.comparable(grant))
+            .collect();
+        let have: HashSet<&Grant> = now.iter().filter(|grant| self.comparable(grant)).collect();
+        if known == have {
+            return Ok(());
+        }
+        let columns = column
+            .map(|name| format!(" ({})", quote_ident(name)))
+            .unwrap_or_default();
+        let grantees: HashSet<&str> = now.iter().map(|grant| grant.grantee.as_str()).collect();
+        for grantee in grantees {
+            let from = role(grantee);
+            let revoke = format!("REVOKE ALL{columns} {on} FROM {from} CASCADE");
+            if let Some(reason) = self.attempt(&revoke).await? {
+                self.findings.push(
+                    self.finding("grant-not-revoked", object, reason)
+                        .values("", from),
+                );
+            }
+        }
+        let kept = now
+            .iter()
+            .filter(|grant| !self.comparable(grant) && grant.grantee == owner);
+        let (by_owner, by_others): (Vec<&Grant>, Vec<&Grant>) = wanted
+            .iter()
+            .filter(|grant| self.comparable(grant))
+            .chain(kept)
+            .partition(|grant| grant.grantor == owner);
+        for grant in by_owner.into_iter().chain(by_others) {
+            let statement = format!(
+                "GRANT {}{columns} {on} TO {}{}",
+                grant.privilege,
+                role(&grant.grantee),
+                if grant.grantable && !grant.grantee.is_empty() && grant.grantee != owner {
+                    " WITH GRANT OPTION"
+                } else {
+                    ""
+                }
+            );
+            if let Some(reason) = self.grant(&statement, grant, owner).await? {
+                let what = format!("{}{columns} to {}", grant.privilege, role(&grant.grantee));
+                let object = format!("{} {}: {what}", object.kind, object.identity);
+                self.findings.push(
+                    Finding::new(Severity::Warning, "grant-not-kept", object, reason)
+                        .hint("create the role and grant again, if it is needed"),
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Grants as the one who granted it. The reason, when it could not be.
+    async fn grant(
+        &self,
+        statement: &str,
+        grant: &Grant,
+        owner: &str,
+    ) -> Result<Option<String>, Error> {
+        let missing = |name: &str| !name.is_empty() && !self.roles.contains(name);
+        if missing(&grant.grantee) {
+            return Ok(Some(format!(
+                "role {} does not exist at the target",
+                role(&grant.grantee)
+            )));
+        }
+        if grant.grantor == owner {
+            return self.attempt(statement).await;
+        }
+        if missing(&grant.grantor) {
+            return Ok(Some(format!(
+                "its grantor {} does not exist at the target",
+                role(&grant.grantor)
+            )));
+        }
+        let grantor = quote_ident(&grant.grantor);
+        self.attempt(&format!(
+            "SET LOCAL ROLE {grantor}; {statement}; RESET ROLE"
+        ))
+        .await
+    }
+
+    /// Runs a statement in a savepoint: none when it went well, else what PostgreSQL said.
+    async fn attempt(&self, statement: &str) -> Result<Option<String>, Error> {
+        let guarded = format!("SAVEPOINT attempt; {statement}; RELEASE SAVEPOINT attempt");
+        match self.session.batch_execute(&guarded).await {
+            Ok(()) => Ok(None),
+            Err(error) => match error.as_db_error().map(|db| db.message().to_owned()) {
+                // Rolling back to the savepoint also resets the role.
+                Some(reason) if !self.session.is_closed() => {
+                    self.session
+                        .batch_execute("ROLLBACK TO SAVEPOINT attempt")
+                        .await?;
+                    Ok(Some(reason))
+                }
+                _ => Err(error),
+            },
+        }
+    }
+
+    fn comparable(&self, grant: &Grant) -> bool {
+        self.maintain || grant.privilege != MAINTAIN
+    }
+
+    fn finding(&self, code: &str, object: &Access, reason: String) -> Finding {
+        Finding::new(
+            Severity::Warning,
+            code,
+            format!("{} {}", object.kind, object.identity),
+            reason,
+        )
+        .hint("create the role at the target and set it by hand, if it is needed")
+    }
+}
+
+fn role(name: &str) -> String {
+    if name.is_empty() {
+        "PUBLIC".into()
+    } else {
+        quote_ident(name)
+    }
+}

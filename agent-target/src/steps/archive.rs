@@ -1,0 +1,278 @@
+//! Steps that restore entries of the archive: pre-data, indexes, the attachment of partitions' indexes, the rest of post-data.
+use std::collections::{HashMap, HashSet};
+
+use pgconvoy_agent_core::inventory::access;
+use pgconvoy_agent_core::session::Session;
+use pgconvoy_agent_core::status;
+use pgconvoy_proto::model::{Access, Entry, Finding, Severity, Work};
+use tonic::Status;
+
+use super::{Migration, Runner};
+use crate::archive::{Contents, Line, restore_tool};
+use crate::ledger;
+use crate::restore::{Refused, Restore};
+
+/// Without these there is no place for the rows: refused, the migration cannot go on.
+const VITAL: &[&str] = &[
+    "SCHEMA",
+    "EXTENSION",
+    "TYPE",
+    "SHELL TYPE",
+    "DOMAIN",
+    "TABLE",
+    "TABLE ATTACH",
+    "SEQUENCE",
+];
+
+/// Lost, these change nothing that the application reads.
+const COSMETIC: &[&str] = &["COMMENT", "SECURITY LABEL", "DEFAULT ACL"];
+
+fn read_failed(error: tokio_postgres::Error) -> Status {
+    status::postgres("reading the target's catalogs", &error)
+}
+
+impl Runner {
+    async fn open(
+        &self,
+        session: &Session,
+        migration: &Migration,
+    ) -> Result<(Restore, Contents), Status> {
+        let archive = self.store.archive(&migration.id)?;
+        if !archive.exists() {
+            return Err(Status::failed_precondition(format!(
+                "the schema archive {} is not there: was --data-dir changed?",
+                archive.display()
+            )));
+        }
+        let major = session.server_version() / 10_000;
+        let tool = restore_tool(self.pg_bin.as_deref(), &archive, major).await?;
+        let skipped: HashSet<Entry> = migration.skipped.iter().copied().collect();
+        let contents = Contents::read(&tool, &archive, &skipped).await?;
+        let database = self.sessions.database.clone();
+        Ok((
+            Restore {
+                database,
+                migration: migration.id.clone(),
+                tool,
+                archive,
+            },
+            contents,
+        ))
+    }
+
+    /// Pre-data, and row level security: invariant 6 (no open window), it is on before the first row arrives.
+    pub(super) async fn pre_data(
+        &self,
+        session: &Session,
+        migration: &Migration,
+    ) -> Result<Vec<Finding>, Status> {
+        let planned = planned_access(session, &migration.id).await?;
+        let here: HashSet<(String, String)> = access::read(session)
+            .await
+            .map_err(read_failed)?
+            .into_iter()
+            .map(|found| (found.access.kind, found.access.identity))
+            .collect();
+        let is_here =
+            |object: &Access| here.contains(&(object.kind.clone(), object.identity.clone()));
+        // A target that was empty has none of these, unless the transaction that makes them all has committed.
+        let telling = [
+            "table",
+            "view",
+            "function",
+            "type",
+            "sequence",
+            "materialized view",
+            "procedure",
+        ];
+        if planned
+            .values()
+            .any(|object| telling.contains(&object.kind.as_str()) && is_here(object))
+        {
+            return Ok(Vec::new());
+        }
+        let (restore, contents) = self.open(session, migration).await?;
+        let rls = |line: &Line| line.is("ROW SECURITY") && !migration.options.skip_rls;
+        let missing = |line: &Line| !planned.get(&line.entry).is_some_and(is_here);
+        let lines = contents
+            .pre_data
+            .into_iter()
+            .filter(missing)
+            .chain(contents.post_data.into_iter().filter(rls))
+            .collect();
+        let refused = restore
+            .run(lines, |line| line.is_any(VITAL) || line.is("ROW SECURITY"))
+            .await?;
+        Ok(refused
+            .into_iter()
+            .map(|refused| finding(migration, refused))
+            .collect())
+    }
+
+    /// Indexes and the constraints that they carry: those that are not there yet.
+    pub(super) async fn indexes(
+        &self,
+        session: &Session,
+        migration: &Migration,
+        works: &[&Work],
+    ) -> Result<Vec<Finding>, Status> {
+        let mut wanted = HashMap::new();
+        for work in works {
+            if let Work::Index {
+                entry,
+                schema,
+                name,
+                ..
+            } = work
+            {
+                wanted.insert(*entry, (schema.as_str(), name.as_str()));
+            }
+        }
+        let (schemas, names): (Vec<&str>, Vec<&str>) = wanted.values().copied().unzip();
+        let there: HashSet<(String, String)> = session
+            .query(
+                "SELECT n.nspname, c.relname FROM unnest($1::text[], $2::text[]) w (schema, name)
+                 JOIN pg_namespace n ON n.nspname = w.schema
+                 JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w.name AND c.relkind IN ('i', 'I')",
+                &[&schemas, &names],
+            )
+            .await
+            .map_err(read_failed)?
+            .iter()
+            .map(|row| (row.get(0), row.get(1)))
+            .collect();
+        wanted.retain(|_, (schema, name)| {
+            !there.contains(&((*schema).to_owned(), (*name).to_owned()))
+        });
+        if wanted.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (restore, contents) = self.open(session, migration).await?;
+        let lines: Vec<Line> = contents
+            .post_data
+            .into_iter()
+            .filter(|line| wanted.contains_key(&line.entry))
+            .collect();
+        let unknown = wanted.len() - lines.len();
+        if unknown > 0 {
+            return Err(Status::internal(format!(
+                "the archive lacks {unknown} of the planned indexes"
+            )));
+        }
+        let refused = restore.run(lines, |_| false).await?;
+        Ok(refused
+            .into_iter()
+            .map(|refused| finding(migration, refused))
+            .collect())
+    }
+
+    /// ALTER INDEX ... ATTACH PARTITION does nothing where it is done.
+    pub(super) async fn attach_indexes(
+        &self,
+        session: &Session,
+        migration: &Migration,
+    ) -> Result<Vec<Finding>, Status> {
+        let (restore, contents) = self.open(session, migration).await?;
+        let lines = contents
+            .post_data
+            .into_iter()
+            .filter(|line| is_attach(line))
+            .collect();
+        let refused = restore.run(lines, |_| false).await?;
+        Ok(refused
+            .into_iter()
+            .map(|refused| finding(migration, refused))
+            .collect())
+    }
+
+    /// What no other step makes: triggers, rules, policies, publications, comments...
+    pub(super) async fn post_data(
+        &self,
+        session: &Session,
+        migration: &Migration,
+        made: &[(String, String)],
+    ) -> Result<Vec<Finding>, Status> {
+        let here: HashSet<(String, String)> = access::late_identities(session)
+            .await
+            .map_err(read_failed)?
+            .into_iter()
+            .collect();
+        if made.iter().any(|object| here.contains(object)) {
+            return Ok(Vec::new());
+        }
+        let (restore, contents) = self.open(session, migration).await?;
+        let built = planned_indexes(session, &migration.id).await?;
+        let elsewhere = |line: &Line| {
+            built.contains(&line.entry)
+                || is_attach(line)
+                || line.is_any(&["FK CONSTRAINT", "ROW SECURITY", "MATERIALIZED VIEW DATA"])
+                || migration.options.skip_rls && line.is("POLICY")
+        };
+        let lines = contents
+            .post_data
+            .into_iter()
+            .filter(|line| !elsewhere(line))
+            .collect();
+        let refused = restore.run(lines, |_| false).await?;
+        Ok(refused
+            .into_iter()
+            .map(|refused| finding(migration, refused))
+            .collect())
+    }
+}
+
+/// An entry of its own kind has no object: a schema called "ATTACH" does not mislead.
+fn is_attach(line: &Line) -> bool {
+    line.is("INDEX ATTACH") && line.entry.class == 0
+}
+
+fn finding(migration: &Migration, refused: Refused) -> Finding {
+    let chosen = !migration.options.selection.is_everything();
+    let severity = if chosen || refused.line.is_any(COSMETIC) {
+        Severity::Warning
+    } else {
+        Severity::Difference
+    };
+    let hint = if chosen {
+        "it may need an object that is not selected"
+    } else {
+        "create it by hand at the target; the message is PostgreSQL's own"
+    };
+    Finding::new(severity, "not-restored", refused.line.rest, refused.message).hint(hint)
+}
+
+/// The planned objects of pre-data, by their archive entry.
+async fn planned_access(session: &Session, id: &str) -> Result<HashMap<Entry, Access>, Status> {
+    let rows = session
+        .query(
+            "SELECT work FROM pgconvoy.steps WHERE migration = $1 AND kind = 'access'",
+            &[&id],
+        )
+        .await
+        .map_err(ledger::failed)?;
+    let mut planned = HashMap::new();
+    for row in rows {
+        if let Work::Access {
+            late: false,
+            objects,
+        } = ledger::from_json(row.get(0))?
+        {
+            planned.extend(objects.into_iter().map(|object| (object.entry, object)));
+        }
+    }
+    Ok(planned)
+}
+
+/// Entries of the planned indexes and their constraints.
+async fn planned_indexes(session: &Session, id: &str) -> Result<HashSet<Entry>, Status> {
+    let rows = session
+        .query(
+            "SELECT work -> 'entry' FROM pgconvoy.steps WHERE migration = $1 AND kind IN ('index', 'constraint')",
+            &[&id],
+        )
+        .await
+        .map_err(ledger::failed)?;
+    rows.into_iter()
+        .map(|row| ledger::from_json(row.get(0)))
+        .collect()
+}

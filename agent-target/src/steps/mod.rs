@@ -1,0 +1,137 @@
+//! Steps: everything done at the target besides loading rows. One file per kind of work.
+//!
+//! A step may be run again at any time: what is there already is looked up in the catalog, which is the only truth for
+//! DDL; the state in the ledger is for people and for planning. What could not be kept is a finding; an error means the step
+//! is not done.
+mod access;
+mod archive;
+mod foreign_key;
+mod rest;
+
+use std::path::PathBuf;
+
+use pgconvoy_agent_core::session::Session;
+use pgconvoy_proto::model::{Entry, Finding, Options, Step, Work};
+use tonic::Status;
+
+use crate::archive::Store;
+use crate::ledger;
+use crate::sessions::{Purpose, Sessions};
+
+#[derive(Clone)]
+pub struct Runner {
+    pub sessions: Sessions,
+    pub store: Store,
+    pub pg_bin: Option<PathBuf>,
+}
+
+/// A migration, as far as its steps need to know it.
+pub struct Migration {
+    pub id: String,
+    pub options: Options,
+    pub skipped: Vec<Entry>,
+    pub source_version: u32,
+}
+
+impl Migration {
+    pub async fn read(session: &Session, id: &str) -> Result<Self, Status> {
+        let row = session
+            .query_opt(
+                "SELECT options, skipped, source_version FROM pgconvoy.migrations WHERE id = $1",
+                &[&id],
+            )
+            .await
+            .map_err(ledger::failed)?
+            .ok_or_else(|| Status::not_found(format!("there is no migration {id}")))?;
+        Ok(Self {
+            id: id.to_owned(),
+            options: ledger::from_json(row.get(0))?,
+            skipped: ledger::from_json(row.get(1))?,
+            source_version: row.get::<_, i32>(2) as u32,
+        })
+    }
+}
+
+impl Runner {
+    /// Runs steps in order and records how they ended.
+    pub async fn run(&self, id: &str, numbers: &[u32]) -> Result<Vec<Finding>, Status> {
+        let session = self.sessions.take(id, Purpose::Plain).await?;
+        let migration = Migration::read(&session, id).await?;
+        let steps = ledger::steps(&session, id, numbers).await?;
+        ledger::write::step_state(&session, id, numbers, "running", None).await?;
+        let outcome = self.work(&session, &migration, &steps).await;
+        let (state, error) = match &outcome {
+            Ok(_) => ("done", None),
+            Err(status) => ("failed", Some(status.message())),
+        };
+        // A step that failed leaves its session in an unknown state: it is closed, and what it began undone.
+        let recorder = match &outcome {
+            Ok(_) => session,
+            Err(_) => {
+                drop(session);
+                self.sessions.take(id, Purpose::Plain).await?
+            }
+        };
+        if let Ok(findings) = &outcome {
+            ledger::write::findings(&recorder, id, findings).await?;
+        }
+        ledger::write::step_state(&recorder, id, numbers, state, error).await?;
+        self.sessions.give_back(id, Purpose::Plain, recorder);
+        outcome
+    }
+
+    /// Steps of a kind that belong together are done together: indexes in one pg_restore, grants with one look at the catalog.
+    async fn work(
+        &self,
+        session: &Session,
+        migration: &Migration,
+        steps: &[Step],
+    ) -> Result<Vec<Finding>, Status> {
+        let mut findings = Vec::new();
+        for alike in steps.chunk_by(|a, b| a.work.kind() == b.work.kind()) {
+            let works: Vec<&Work> = alike.iter().map(|step| &step.work).collect();
+            findings.extend(self.alike(session, migration, &works).await?);
+        }
+        Ok(findings)
+    }
+
+    async fn alike(
+        &self,
+        session: &Session,
+        migration: &Migration,
+        works: &[&Work],
+    ) -> Result<Vec<Finding>, Status> {
+        let mut findings = Vec::new();
+        match works[0] {
+            Work::PreData => return self.pre_data(session, migration).await,
+            Work::AttachIndexes => return self.attach_indexes(session, migration).await,
+            Work::PostData { made } => return self.post_data(session, migration, made).await,
+            Work::Index { .. } => return self.indexes(session, migration, works).await,
+            Work::Access { .. } => {
+                let objects = works.iter().flat_map(|work| match work {
+                    Work::Access { objects, .. } => objects.as_slice(),
+                    _ => &[],
+                });
+                let objects: Vec<_> = objects.collect();
+                return access::apply(session, migration.source_version, &objects).await;
+            }
+            _ => {}
+        }
+        for work in works {
+            match work {
+                Work::ForeignKey(key) => findings.extend(foreign_key::build(session, key).await?),
+                Work::Refresh { views } => rest::refresh(session, views).await?,
+                Work::Sequences { values } => rest::set_sequences(session, values).await?,
+                Work::Statistics {
+                    schema,
+                    name,
+                    partitioned,
+                } => {
+                    rest::statistics(session, schema, name, *partitioned).await?;
+                }
+                _ => unreachable!("done together, above"),
+            }
+        }
+        Ok(findings)
+    }
+}

@@ -1,0 +1,56 @@
+//! Steps of one statement each: refreshing materialized views, setting sequences, statistics.
+use pgconvoy_agent_core::session::{Session, qualified, quote_literal};
+use pgconvoy_agent_core::status;
+use pgconvoy_proto::model::{SequenceValue, View};
+use tonic::Status;
+
+/// REFRESH runs as the view's owner, after policies, grants and owners are in place, and with row level security applied as
+/// the application has it: with `row_security = off` it would fail for an owner who is subject to policies.
+pub async fn refresh(session: &Session, views: &[View]) -> Result<(), Status> {
+    for view in views {
+        let name = qualified(&view.schema, &view.name);
+        let refresh =
+            format!("BEGIN; SET LOCAL row_security = on; REFRESH MATERIALIZED VIEW {name}; COMMIT");
+        session
+            .batch_execute(&refresh)
+            .await
+            .map_err(|error| status::postgres(&format!("refreshing {name}"), &error))?;
+    }
+    Ok(())
+}
+
+pub async fn set_sequences(session: &Session, values: &[SequenceValue]) -> Result<(), Status> {
+    let set: Vec<String> = values
+        .iter()
+        .map(|value| {
+            let name = quote_literal(&qualified(&value.schema, &value.name));
+            format!(
+                "SELECT setval({name}::regclass, {}, {});",
+                value.last_value, value.is_called
+            )
+        })
+        .collect();
+    session
+        .batch_execute(&set.join("\n"))
+        .await
+        .map_err(|error| status::postgres("setting sequences", &error))
+}
+
+/// VACUUM too: rows that were not loaded with FREEZE have hint bits and the visibility map to be written.
+pub async fn statistics(
+    session: &Session,
+    schema: &str,
+    name: &str,
+    partitioned: bool,
+) -> Result<(), Status> {
+    let name = qualified(schema, name);
+    let what = if partitioned {
+        "ANALYZE"
+    } else {
+        "VACUUM (ANALYZE)"
+    };
+    session
+        .batch_execute(&format!("{what} {name}"))
+        .await
+        .map_err(|error| status::postgres(&format!("{what} {name}"), &error))
+}
