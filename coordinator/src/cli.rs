@@ -1,0 +1,266 @@
+//! The command line: flags, and nothing else.
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+use pgconvoy_proto::model::Selection;
+
+use crate::demo;
+
+/// Moves a PostgreSQL database across networks, from agent to agent, and proves that it arrived.
+///
+/// Settings come as flag, as environment variable PGCONVOY_*, or from pgconvoy.toml, in that order.
+/// Exit codes: 0 done and proven, 1 error, 2 usage, 3 verification found differences, 4 preflight found a blocker,
+/// 130 interrupted (resume).
+#[derive(Debug, Parser)]
+#[command(name = "pgconvoy", version, propagate_version = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+    #[command(flatten)]
+    pub global: Global,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct Global {
+    /// Parent folder of the runs' artefacts; DIR/latest links to the newest
+    #[arg(
+        long,
+        global = true,
+        env = "PGCONVOY_RUN_DIR",
+        value_name = "DIR",
+        default_value = "pgconvoy-runs"
+    )]
+    pub run_dir: PathBuf,
+    /// One JSON object per line on stdout; text goes to stderr
+    #[arg(long, global = true, env = "PGCONVOY_JSON")]
+    pub json: bool,
+    /// Which migration [default: the latest]
+    #[arg(long, global = true, env = "PGCONVOY_MIGRATION", value_name = "ID")]
+    pub migration: Option<String>,
+    /// Settings file [default: ./pgconvoy.toml if there is one]
+    #[arg(long, global = true, env = "PGCONVOY_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Makes the keys: a private CA and one bundle file per role
+    #[command(subcommand)]
+    Pki(PkiCommand),
+    /// Checks both ends and the way between them; changes nothing
+    #[command(
+        after_help = "Example:\n  pgconvoy preflight --source https://src:7401 --target https://dst:7402 \
+                            --identity coordinator.pem"
+    )]
+    Preflight(PreflightArgs),
+    /// Shows what a migration would do, table by table; changes nothing
+    Plan(MigrateArgs),
+    /// The whole migration, in the foreground; exits 0 only when it is verified
+    #[command(
+        after_help = "Examples:\n  pgconvoy migrate --source https://src:7401 --target https://dst:7402 \
+                            --identity coordinator.pem\n  pgconvoy migrate ... --streams 4 --exclude-table 'log.*'\n\n\
+                            Interrupted or failed: pgconvoy resume with the same --source, --target and --identity."
+    )]
+    Migrate(MigrateArgs),
+    /// Carries an interrupted migration to its end
+    Resume(ResumeArgs),
+    /// Where a migration stands, from the ledger
+    Status(Ends),
+    /// Compares both databases again, by digests that each agent computes from its own
+    #[command(
+        after_help = "Example:\n  pgconvoy verify --source https://src:7401 --target https://dst:7402 \
+                            --identity coordinator.pem --include-table 'public.orders'"
+    )]
+    Verify(VerifyArgs),
+    /// What was migrated and how it compares, as text or (--json) JSON
+    Report(Ends),
+    /// Removes ledger, archives and leftovers; what was migrated stays
+    Clean(CleanArgs),
+    /// Two throw-away servers, sample data, both agents: a whole migration on this machine
+    #[command(after_help = "Example:\n  pgconvoy demo --keep")]
+    Demo(demo::Options),
+    /// Prints a completion script for a shell
+    #[command(
+        after_help = "Example:\n  pgconvoy completions bash > /etc/bash_completion.d/pgconvoy"
+    )]
+    Completions { shell: Shell },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum PkiCommand {
+    /// Makes DIR/ca.pem, ca.key, source.pem, target.pem, coordinator.pem
+    #[command(
+        after_help = "Example:\n  pgconvoy pki init --dir keys --source-name src.example.org \
+                            --target-name dst.example.org --target-name 203.0.113.7"
+    )]
+    Init {
+        /// Folder for the keys; created if missing
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+        /// Host name or IP address of the source agent; repeatable
+        #[arg(long, value_name = "HOST", required = true)]
+        source_name: Vec<String>,
+        /// Host name or IP address of the target agent; repeatable
+        #[arg(long, value_name = "HOST", required = true)]
+        target_name: Vec<String>,
+        /// How long the bundles are valid
+        #[arg(long, value_name = "DAYS", default_value_t = 825)]
+        days: u32,
+    },
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct Ends {
+    /// The source agent, https://HOST:PORT
+    #[arg(long, env = "PGCONVOY_SOURCE", value_name = "URL")]
+    pub source: Option<String>,
+    /// The target agent, https://HOST:PORT
+    #[arg(long, env = "PGCONVOY_TARGET", value_name = "URL")]
+    pub target: String,
+    /// The target agent's address as the source agent reaches it [default: --target]
+    #[arg(long, env = "PGCONVOY_TARGET_FROM_SOURCE", value_name = "URL")]
+    pub target_from_source: Option<String>,
+    /// The coordinator's identity bundle, made by `pgconvoy pki init`
+    #[arg(long, env = "PGCONVOY_IDENTITY", value_name = "FILE")]
+    pub identity: PathBuf,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct Filters {
+    /// Only these schemas; repeatable
+    #[arg(long, env = "PGCONVOY_INCLUDE_SCHEMA", value_name = "GLOB")]
+    pub include_schema: Vec<String>,
+    /// Not these schemas; repeatable
+    #[arg(long, env = "PGCONVOY_EXCLUDE_SCHEMA", value_name = "GLOB")]
+    pub exclude_schema: Vec<String>,
+    /// Only these tables, schema.table; repeatable
+    #[arg(long, env = "PGCONVOY_INCLUDE_TABLE", value_name = "GLOB")]
+    pub include_table: Vec<String>,
+    /// Not these tables, schema.table; repeatable
+    #[arg(long, env = "PGCONVOY_EXCLUDE_TABLE", value_name = "GLOB")]
+    pub exclude_table: Vec<String>,
+}
+
+impl Filters {
+    pub fn selection(&self) -> Selection {
+        Selection {
+            include_schema: self.include_schema.clone(),
+            exclude_schema: self.exclude_schema.clone(),
+            include_table: self.include_table.clone(),
+            exclude_table: self.exclude_table.clone(),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct PreflightArgs {
+    #[command(flatten)]
+    pub ends: Ends,
+    #[command(flatten)]
+    pub filters: Filters,
+    /// The tables exist at the target already
+    #[arg(long, env = "PGCONVOY_SKIP_SCHEMA")]
+    pub skip_schema: bool,
+}
+
+/// How much is done at once.
+#[derive(Debug, Clone, Args)]
+pub struct Effort {
+    /// Parts that are copied at once [default: the target's processors, 2 to 8]
+    #[arg(long, env = "PGCONVOY_STREAMS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub streams: Option<u32>,
+    /// Indexes that are built at once [default: the target's processors, 1 to 4]
+    #[arg(long, env = "PGCONVOY_INDEX_JOBS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub index_jobs: Option<u32>,
+    /// auto, off, or a level of zstd from 1 to 19
+    #[arg(
+        long,
+        env = "PGCONVOY_COMPRESSION",
+        value_name = "HOW",
+        default_value = "auto"
+    )]
+    pub compression: Compression,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compression {
+    Auto,
+    Off,
+    Level(i32),
+}
+
+impl std::str::FromStr for Compression {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "off" => Ok(Self::Off),
+            level => match level.parse() {
+                Ok(level @ 1..=19) => Ok(Self::Level(level)),
+                _ => Err("auto, off, or a number from 1 to 19".into()),
+            },
+        }
+    }
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct MigrateArgs {
+    #[command(flatten)]
+    pub ends: Ends,
+    #[command(flatten)]
+    pub filters: Filters,
+    #[command(flatten)]
+    pub effort: Effort,
+    /// Show the plan and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Rows only: the tables are at the target, empty
+    #[arg(long, env = "PGCONVOY_SKIP_SCHEMA")]
+    pub skip_schema: bool,
+    /// Schema only
+    #[arg(long, env = "PGCONVOY_SKIP_DATA")]
+    pub skip_data: bool,
+    /// Leave row level security and policies out; needs --force
+    #[arg(long, env = "PGCONVOY_SKIP_RLS")]
+    pub skip_rls: bool,
+    /// Do not read the target back: the migration ends unverified
+    #[arg(long, env = "PGCONVOY_NO_VERIFY")]
+    pub no_verify: bool,
+    /// Go on in spite of blockers that can be overridden
+    #[arg(long, env = "PGCONVOY_FORCE")]
+    pub force: bool,
+    /// Tables are cut into parts of about this size, MiB
+    #[arg(long, env = "PGCONVOY_PART_SIZE", value_name = "MIB", default_value_t = 128,
+          value_parser = clap::value_parser!(u64).range(1..=65536))]
+    pub part_size: u64,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct ResumeArgs {
+    #[command(flatten)]
+    pub ends: Ends,
+    #[command(flatten)]
+    pub effort: Effort,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct VerifyArgs {
+    #[command(flatten)]
+    pub ends: Ends,
+    #[command(flatten)]
+    pub filters: Filters,
+    /// Tables that are compared at once [default: the target's processors, 2 to 8]
+    #[arg(long, env = "PGCONVOY_STREAMS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub streams: Option<u32>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct CleanArgs {
+    #[command(flatten)]
+    pub ends: Ends,
+    /// Also an unfinished migration: it cannot be resumed then
+    #[arg(long, env = "PGCONVOY_FORCE")]
+    pub force: bool,
+}

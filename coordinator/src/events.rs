@@ -1,0 +1,261 @@
+//! What happens during a command, told three ways: to `events.jsonl` in the run folder, to stdout as JSON lines, and to a person on
+//! stderr.
+use std::fs::File;
+use std::io::{IsTerminal, Write};
+use std::sync::{Mutex, PoisonError};
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use pgconvoy_proto::model::{Finding, Severity};
+use serde::Serialize;
+
+use crate::live::Moment;
+
+#[derive(Debug, Clone, Serialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum Event {
+    Migration {
+        id: String,
+        source: String,
+        target: String,
+    },
+    Phase {
+        phase: String,
+    },
+    Progress(Moment),
+    Table {
+        table: String,
+        rows: u64,
+        bytes: u64,
+        parts: usize,
+    },
+    Step {
+        kind: String,
+        object: String,
+        seconds: f64,
+    },
+    Verified {
+        table: String,
+        rows: u64,
+        digest: String,
+        equal: bool,
+    },
+    Retry {
+        what: String,
+        attempt: u32,
+        reason: String,
+    },
+    Finding(Finding),
+    Note {
+        text: String,
+    },
+}
+
+/// How people are told.
+enum Voice {
+    /// A terminal: a bar that is drawn again and again, and lines above it.
+    Live {
+        bars: MultiProgress,
+        bar: ProgressBar,
+        source: ProgressBar,
+        target: ProgressBar,
+    },
+    /// Not a terminal: lines.
+    Plain,
+}
+
+pub struct Reporter {
+    json: bool,
+    voice: Voice,
+    log: Mutex<Option<File>>,
+}
+
+impl Reporter {
+    pub fn new(json: bool) -> Self {
+        let voice = if std::io::stderr().is_terminal() && !json {
+            live()
+        } else {
+            Voice::Plain
+        };
+        Self {
+            json,
+            voice,
+            log: Mutex::new(None),
+        }
+    }
+
+    /// From now on every event is also written here.
+    pub fn log_to(&self, file: File) {
+        *self.log.lock().unwrap_or_else(PoisonError::into_inner) = Some(file);
+    }
+
+    pub fn is_live(&self) -> bool {
+        matches!(self.voice, Voice::Live { .. })
+    }
+
+    pub fn json(&self) -> bool {
+        self.json
+    }
+
+    pub fn emit(&self, event: &Event) {
+        let mut value = serde_json::to_value(event).unwrap_or_else(|e| unreachable!("{e}"));
+        value["at"] = jiff::Timestamp::now().to_string().into();
+        if let Some(log) = self
+            .log
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .as_mut()
+            && let Err(error) = writeln!(log, "{value}")
+        {
+            eprintln!("pgconvoy: cannot write events.jsonl: {error}");
+        }
+        if self.json {
+            println!("{value}");
+        }
+        self.tell(event);
+    }
+
+    pub fn note(&self, text: impl Into<String>) {
+        self.emit(&Event::Note { text: text.into() });
+    }
+
+    /// A line for people, above the live display where there is one.
+    pub fn line(&self, text: &str) {
+        match &self.voice {
+            Voice::Live { bars, .. } if bars.println(text).is_ok() => {}
+            _ => eprintln!("{text}"),
+        }
+    }
+
+    /// The result: the last line of stdout.
+    pub fn result(&self, result: &serde_json::Value) {
+        self.quiet();
+        if self.json {
+            println!("{result}");
+        }
+    }
+
+    /// Ends the live display.
+    pub fn quiet(&self) {
+        if let Voice::Live {
+            bars,
+            bar,
+            source,
+            target,
+        } = &self.voice
+        {
+            for bar in [bar, source, target] {
+                bar.finish_and_clear();
+            }
+            // Nothing is lost when a terminal that went away cannot be cleared.
+            bars.clear().ok();
+        }
+    }
+
+    fn tell(&self, event: &Event) {
+        match event {
+            Event::Migration { id, source, target } => {
+                self.line(&format!("migration {id}\n  from {source}\n  to   {target}"));
+            }
+            Event::Phase { phase } => self.line(&format!("* {phase}")),
+            Event::Progress(moment) => self.show(moment),
+            Event::Verified {
+                table,
+                equal: false,
+                ..
+            } => {
+                self.line(&format!("  DIFFERS: {table}"));
+            }
+            Event::Retry {
+                what,
+                attempt,
+                reason,
+            } => {
+                self.line(&format!(
+                    "  {what}: attempt {attempt} failed ({reason}); trying again"
+                ));
+            }
+            Event::Finding(finding) => self.line(&finding_text(finding)),
+            Event::Note { text } => self.line(&format!("  {text}")),
+            Event::Table { .. } | Event::Step { .. } | Event::Verified { .. } => {}
+        }
+    }
+
+    fn show(&self, moment: &Moment) {
+        match &self.voice {
+            Voice::Live {
+                bar,
+                source,
+                target,
+                ..
+            } => {
+                bar.set_length(moment.bytes_total.max(moment.bytes));
+                bar.set_position(moment.bytes);
+                bar.set_message(moment.text());
+                source.set_message(doing("source", &moment.source));
+                target.set_message(doing("target", &moment.target));
+            }
+            Voice::Plain => {
+                let running: Vec<&str> = moment
+                    .source
+                    .iter()
+                    .chain(&moment.target)
+                    .take(3)
+                    .map(String::as_str)
+                    .collect();
+                self.line(&format!("  {}; {}", moment.text(), running.join(", ")));
+            }
+        }
+    }
+}
+
+fn live() -> Voice {
+    let bars = MultiProgress::new();
+    let bar = bars.add(ProgressBar::new(0));
+    let style = |template| {
+        ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+    };
+    bar.set_style(style("  [{bar:30}] {msg}").progress_chars("=> "));
+    let line = || {
+        let line = bars.add(ProgressBar::new(0));
+        line.set_style(style("  {wide_msg}"));
+        line
+    };
+    let (source, target) = (line(), line());
+    Voice::Live {
+        bars,
+        bar,
+        source,
+        target,
+    }
+}
+
+fn doing(end: &str, what: &[String]) -> String {
+    if what.is_empty() {
+        format!("{end}: idle")
+    } else {
+        format!("{end}: {}", what.join(", "))
+    }
+}
+
+pub fn finding_text(finding: &Finding) -> String {
+    let mark = match finding.severity {
+        Severity::Info => "  info",
+        Severity::Warning => "  WARNING",
+        Severity::Difference => "  DIFFERENCE",
+        Severity::Blocker => "  BLOCKER",
+    };
+    let mut text = format!(
+        "{mark} [{}] {}: {}",
+        finding.code, finding.object, finding.message
+    );
+    if !finding.source_value.is_empty() || !finding.target_value.is_empty() {
+        text += &format!(
+            " (source: {}; target: {})",
+            finding.source_value, finding.target_value
+        );
+    }
+    if !finding.hint.is_empty() {
+        text += &format!("\n      -> {}", finding.hint);
+    }
+    text
+}

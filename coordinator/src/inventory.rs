@@ -1,0 +1,71 @@
+//! What the source holds, as its agent tells it when it opens a snapshot.
+use pgconvoy_proto::model::{Entry, Finding, Selection, Table, Work, parse_json, required};
+use pgconvoy_proto::wire;
+use pgconvoy_proto::wire::inventory_item::Item;
+use tokio_stream::StreamExt;
+
+use crate::ends::{Ends, said};
+
+#[derive(Debug, Default)]
+pub struct Inventory {
+    pub snapshot: String,
+    pub database: String,
+    pub server_version: u32,
+    pub tables: Vec<Table>,
+    pub works: Vec<Work>,
+    pub findings: Vec<Finding>,
+    pub skipped: Vec<Entry>,
+}
+
+/// Opens a snapshot for the migration; an earlier one of its is closed.
+pub async fn open(
+    ends: &mut Ends,
+    migration: &str,
+    selection: &Selection,
+) -> anyhow::Result<Inventory> {
+    let request = wire::OpenSnapshotRequest {
+        migration: migration.into(),
+        selection: Some(selection.clone().into()),
+    };
+    let mut items = ends
+        .source
+        .open_snapshot(request)
+        .await
+        .map_err(said("source"))?
+        .into_inner();
+    let mut inventory = Inventory::default();
+    while let Some(item) = items.next().await {
+        match required(item.map_err(said("source"))?.item, "inventory item")? {
+            Item::Header(header) => {
+                inventory.snapshot = header.snapshot;
+                inventory.database = header.database;
+                inventory.server_version = header.server_version;
+            }
+            Item::Table(table) => inventory.tables.push(table.try_into()?),
+            Item::Work(work) => inventory.works.push(parse_json(&work)?),
+            Item::Finding(finding) => inventory.findings.push(finding.try_into()?),
+            Item::Skipped(entry) => {
+                inventory.skipped.push(Entry {
+                    class: entry.class,
+                    oid: entry.oid,
+                });
+            }
+        }
+    }
+    anyhow::ensure!(
+        !inventory.snapshot.is_empty(),
+        "the source agent sent no snapshot"
+    );
+    Ok(inventory)
+}
+
+pub async fn close(ends: &mut Ends, migration: &str) -> anyhow::Result<()> {
+    let request = wire::CloseSnapshotRequest {
+        migration: migration.into(),
+    };
+    ends.source
+        .close_snapshot(request)
+        .await
+        .map_err(said("source"))?;
+    Ok(())
+}

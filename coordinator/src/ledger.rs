@@ -1,0 +1,204 @@
+//! The ledger as the coordinator sees it: what was planned, and what of it is done.
+use std::collections::HashMap;
+
+use anyhow::anyhow;
+use pgconvoy_proto::model::{
+    Digest, Finding, Oid, Options, Part, Severity, Step, Table, parse_json, required,
+};
+use pgconvoy_proto::wire;
+use pgconvoy_proto::wire::ledger_item::Item;
+use pgconvoy_proto::wire::target_client::TargetClient;
+use tokio_stream::StreamExt;
+use tonic::transport::Channel;
+
+use crate::ends::said;
+use crate::verdict::Verdict;
+
+#[derive(Clone, Debug)]
+pub struct Ledger {
+    pub id: String,
+    pub options: Options,
+    pub snapshot: String,
+    pub source: String,
+    pub target: String,
+    pub phase: String,
+    /// None while unfinished.
+    pub verdict: Option<Verdict>,
+    pub created_at: String,
+    pub finished_at: String,
+    pub archive_received: bool,
+    pub tables: Vec<TableEntry>,
+    pub steps: Vec<StepEntry>,
+    pub findings: Vec<Finding>,
+}
+
+#[derive(Clone, Debug)]
+pub struct TableEntry {
+    pub table: Table,
+    /// The snapshot that its rows are of.
+    pub snapshot: String,
+    /// As the source agent read it, where that was not the sum of the parts.
+    pub read_at_source: Option<Digest>,
+    pub target: Option<Digest>,
+    /// Parts that are loaded under `snapshot`, by number.
+    pub parts: HashMap<u32, Digest>,
+    /// The table is unlogged and the server restarted since it was loaded.
+    pub void: bool,
+    /// From the first part's begin to the last part's commit, summed.
+    pub seconds: f64,
+}
+
+impl TableEntry {
+    /// Parts that are not loaded yet.
+    pub fn missing(&self, part_bytes: u64) -> Vec<Part> {
+        if self.read_at_source.is_some() && !self.void {
+            return Vec::new();
+        }
+        let all = self.table.parts(part_bytes).into_iter();
+        all.filter(|part| self.void || !self.parts.contains_key(&part.number))
+            .collect()
+    }
+
+    /// The source's digest: as its agent read it, or of the parts that it sent.
+    pub fn source(&self) -> Digest {
+        self.read_at_source.unwrap_or_else(|| {
+            self.parts
+                .values()
+                .fold(Digest::default(), |mut sum, part| {
+                    sum += *part;
+                    sum
+                })
+        })
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct StepEntry {
+    pub step: Step,
+    pub state: String,
+    pub error: String,
+    pub seconds: f64,
+}
+
+impl StepEntry {
+    pub fn is_done(&self) -> bool {
+        self.state == "done"
+    }
+}
+
+impl Ledger {
+    /// Reads the ledger of a migration, of the latest when none is named.
+    pub async fn read(
+        target: &mut TargetClient<Channel>,
+        migration: Option<&str>,
+    ) -> anyhow::Result<Self> {
+        let request = wire::ReadLedgerRequest {
+            migration: migration.unwrap_or_default().into(),
+        };
+        let mut items = target
+            .read_ledger(request)
+            .await
+            .map_err(said("target"))?
+            .into_inner();
+        let mut ledger: Option<Self> = None;
+        let mut places = HashMap::new();
+        while let Some(item) = items.next().await {
+            let item = required(item.map_err(said("target"))?.item, "ledger item")?;
+            match (item, &mut ledger) {
+                (Item::Header(header), None) => ledger = Some(Self::from_header(header)?),
+                (Item::Table(entry), Some(ledger)) => {
+                    let entry = table_entry(entry)?;
+                    places.insert(entry.table.oid, ledger.tables.len());
+                    ledger.tables.push(entry);
+                }
+                (Item::Part(part), Some(ledger)) => ledger.add_part(&places, part)?,
+                (Item::Step(entry), Some(ledger)) => ledger.steps.push(StepEntry {
+                    step: required(entry.step, "step")?.try_into()?,
+                    state: entry.state,
+                    error: entry.error,
+                    seconds: entry.seconds,
+                }),
+                (Item::Finding(finding), Some(ledger)) => ledger.findings.push(finding.try_into()?),
+                (Item::Header(_), Some(_)) | (_, None) => {
+                    return Err(anyhow!("the target agent sent a ledger without order"));
+                }
+            }
+        }
+        ledger.ok_or_else(|| anyhow!("the target agent sent an empty ledger"))
+    }
+
+    fn from_header(header: wire::LedgerHeader) -> anyhow::Result<Self> {
+        let mut options: Options = parse_json(&header.options)?;
+        options.part_bytes = options.part_bytes.max(1);
+        Ok(Self {
+            id: header.id,
+            options,
+            snapshot: header.snapshot,
+            source: header.source,
+            target: header.target,
+            phase: header.phase,
+            verdict: Verdict::of_ledger(&header.verdict),
+            created_at: header.created_at,
+            finished_at: header.finished_at,
+            archive_received: header.archive_received,
+            tables: Vec::new(),
+            steps: Vec::new(),
+            findings: Vec::new(),
+        })
+    }
+
+    fn add_part(
+        &mut self,
+        places: &HashMap<Oid, usize>,
+        part: wire::LedgerPart,
+    ) -> anyhow::Result<()> {
+        let at = places
+            .get(&part.table)
+            .ok_or_else(|| anyhow!("the ledger has a part of an unplanned table"))?;
+        let table = &mut self.tables[*at];
+        table.void |= part.void;
+        table.seconds += part.seconds;
+        // Adopted under a new snapshot, a table keeps the parts of its old one.
+        if part.snapshot == table.snapshot
+            && let Some(digest) = part.digest
+        {
+            table.parts.insert(part.number, digest.into());
+        }
+        Ok(())
+    }
+
+    pub fn table(&self, oid: Oid) -> Option<&TableEntry> {
+        self.tables.iter().find(|entry| entry.table.oid == oid)
+    }
+
+    pub fn missing_parts(&self) -> usize {
+        let each = |entry: &TableEntry| entry.missing(self.options.part_bytes).len();
+        self.tables.iter().map(each).sum()
+    }
+
+    pub fn differences(&self) -> usize {
+        self.findings
+            .iter()
+            .filter(|f| f.severity == Severity::Difference)
+            .count()
+    }
+
+    pub fn warnings(&self) -> usize {
+        self.findings
+            .iter()
+            .filter(|f| f.severity == Severity::Warning)
+            .count()
+    }
+}
+
+fn table_entry(entry: wire::LedgerTable) -> anyhow::Result<TableEntry> {
+    Ok(TableEntry {
+        table: required(entry.table, "table")?.try_into()?,
+        snapshot: entry.snapshot,
+        read_at_source: entry.source_digest.map(Into::into),
+        target: entry.target_digest.map(Into::into),
+        parts: HashMap::new(),
+        void: false,
+        seconds: 0.0,
+    })
+}

@@ -1,0 +1,236 @@
+//! pgconvoy, the coordinator: the operator's program. It sequences the phases, schedules the work, compares digests and reports.
+//!
+//! It has no database credentials and links no PostgreSQL client; it keeps no state but the run folder's artefacts.
+pub mod cli;
+pub mod demo;
+mod ends;
+mod events;
+mod inventory;
+mod ledger;
+mod live;
+mod migrate;
+mod phases;
+mod plan;
+mod preflight;
+mod report;
+mod run_dir;
+mod schedule;
+mod text;
+mod verdict;
+mod verify;
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use clap::CommandFactory;
+use pgconvoy_proto::model::Finding;
+use pgconvoy_proto::{pki, wire};
+use serde_json::{Value, json};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::cli::{CleanArgs, Cli, Command, Ends, PkiCommand, PreflightArgs};
+use crate::ends::{Usage, said};
+use crate::events::{Event, Reporter};
+use crate::ledger::Ledger;
+use crate::preflight::Intent;
+pub use crate::verdict::Verdict;
+
+/// A command's end: the verdict, and what the last JSON line says beside it.
+type Ended = anyhow::Result<(Verdict, Value)>;
+
+/// Runs a command to its end, or until it is interrupted; the exit code.
+pub async fn run(cli: Cli) -> u8 {
+    let reporter = Arc::new(Reporter::new(cli.global.json));
+    let ended = tokio::select! {
+        ended = command(cli, &reporter) => ended,
+        () = interrupted() => {
+            reporter.line("interrupted: what is done is kept; pgconvoy resume goes on");
+            Ok((Verdict::Interrupted, Value::Null))
+        }
+    };
+    let (verdict, mut result, code) = match ended {
+        Ok((verdict, result)) => (verdict, result, verdict.code()),
+        Err(error) => {
+            reporter.quiet();
+            let usage = error.downcast_ref::<Usage>().is_some();
+            let text = format!("{error:#}");
+            reporter.line(&format!("error: {text}"));
+            let code = if usage { 2 } else { Verdict::Failed.code() };
+            (Verdict::Failed, json!({ "error": text }), code)
+        }
+    };
+    if !result.is_object() {
+        result = json!({});
+    }
+    result["event"] = "result".into();
+    result["verdict"] = verdict.as_str().into();
+    reporter.result(&result);
+    code
+}
+
+async fn interrupted() {
+    let terminate = signal(SignalKind::terminate());
+    let interrupt = signal(SignalKind::interrupt());
+    match (terminate, interrupt) {
+        (Ok(mut terminate), Ok(mut interrupt)) => {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        }
+        // Without handlers the signals end the process by themselves.
+        _ => std::future::pending().await,
+    }
+}
+
+async fn command(cli: Cli, reporter: &Arc<Reporter>) -> Ended {
+    let global = &cli.global;
+    let migration = global.migration.as_deref();
+    match cli.command {
+        Command::Pki(PkiCommand::Init {
+            dir,
+            source_name,
+            target_name,
+            days,
+        }) => {
+            let files = pki::init(&dir, &source_name, &target_name, days)?;
+            for file in &files {
+                reporter.line(&format!("  {}", file.display()));
+            }
+            reporter.line("keep ca.key off both hosts; give each program its own bundle");
+            Ok((Verdict::Ok, json!({ "files": files })))
+        }
+        Command::Preflight(args) => preflight(args, reporter).await,
+        Command::Plan(mut args) => {
+            args.dry_run = true;
+            Ok((migrate::migrate(args, global, reporter).await?, Value::Null))
+        }
+        Command::Migrate(args) => Ok((
+            Box::pin(migrate::migrate(args, global, reporter)).await?,
+            Value::Null,
+        )),
+        Command::Resume(args) => Ok((
+            Box::pin(migrate::resume(args, global, reporter)).await?,
+            Value::Null,
+        )),
+        Command::Verify(args) => Ok((verify::verify(args, global, reporter).await?, Value::Null)),
+        Command::Status(ends) => {
+            let ledger = read_ledger(&ends, migration).await?;
+            show(reporter, &report::status_text(&ledger));
+            Ok((Verdict::Ok, report::json(&ledger)))
+        }
+        Command::Report(ends) => {
+            let ledger = read_ledger(&ends, migration).await?;
+            show(reporter, &report::text(&ledger));
+            Ok((ledger.verdict.unwrap_or(Verdict::Ok), report::json(&ledger)))
+        }
+        Command::Clean(args) => clean(args, migration, reporter).await,
+        Command::Demo(options) => {
+            let code = demo::run(options).await?;
+            let verdict = [
+                Verdict::Proven,
+                Verdict::Differs,
+                Verdict::Blocked,
+                Verdict::Interrupted,
+            ]
+            .into_iter()
+            .find(|verdict| verdict.code() == code);
+            Ok((verdict.unwrap_or(Verdict::Failed), Value::Null))
+        }
+        Command::Completions { shell } => {
+            clap_complete::generate(
+                shell,
+                &mut Cli::command(),
+                "pgconvoy",
+                &mut std::io::stdout(),
+            );
+            Ok((Verdict::Ok, Value::Null))
+        }
+    }
+}
+
+/// What a command is asked to show goes to stdout, unless JSON does.
+fn show(reporter: &Reporter, text: &str) {
+    if reporter.json() {
+        eprint!("{text}");
+    } else {
+        print!("{text}");
+    }
+}
+
+async fn read_ledger(ends: &Ends, migration: Option<&str>) -> anyhow::Result<Ledger> {
+    Ledger::read(&mut ends::target(ends).await?, migration).await
+}
+
+async fn preflight(args: PreflightArgs, reporter: &Reporter) -> Ended {
+    let mut ends = ends::connect(&args.ends).await?;
+    let facts = preflight::gather(&mut ends, &args.filters.selection()).await?;
+    let intent = Intent {
+        skip_schema: args.skip_schema,
+        ..Intent::default()
+    };
+    let mut findings = preflight::findings(&facts, intent);
+    if let Some((id, phase)) = &facts.target.unfinished {
+        findings.insert(
+            0,
+            Finding::new(
+                pgconvoy_proto::model::Severity::Blocker,
+                "unfinished",
+                id.clone(),
+                format!("a migration is unfinished, in phase {phase}"),
+            )
+            .hint("pgconvoy resume"),
+        );
+    }
+    for finding in &findings {
+        reporter.emit(&Event::Finding(finding.clone()));
+    }
+    let blocked = preflight::is_blocked(&findings);
+    let verdict = if blocked {
+        Verdict::Blocked
+    } else {
+        Verdict::Ok
+    };
+    reporter.line(if blocked {
+        "blocked: nothing was changed"
+    } else {
+        "ready: nothing was changed"
+    });
+    Ok((verdict, json!({ "findings": findings })))
+}
+
+async fn clean(args: CleanArgs, migration: Option<&str>, reporter: &Reporter) -> Ended {
+    let mut target = ends::target(&args.ends).await?;
+    if !args.force {
+        match Ledger::read(&mut target, migration).await {
+            Ok(ledger) if ledger.verdict.is_none() => anyhow::bail!(
+                "migration {} is unfinished: resume it, or clean --force (what it created stays in the target)",
+                ledger.id
+            ),
+            // No ledger: nothing that could be unfinished.
+            Ok(_) | Err(_) => {}
+        }
+    }
+    let request = wire::CleanRequest {
+        migration: migration.unwrap_or_default().into(),
+    };
+    let removed = target
+        .clean(request)
+        .await
+        .map_err(said("target"))?
+        .into_inner()
+        .removed;
+    for what in &removed {
+        reporter.line(&format!("  removed: {what}"));
+    }
+    if removed.is_empty() {
+        reporter.line("there was nothing to remove");
+    }
+    if let (Some(id), true) = (migration, args.ends.source.is_some()) {
+        let mut ends = ends::connect(&args.ends).await?;
+        inventory::close(&mut ends, id)
+            .await
+            .context("closing the snapshot")?;
+    }
+    Ok((Verdict::Ok, json!({ "removed": removed })))
+}

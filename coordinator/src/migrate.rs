@@ -1,0 +1,392 @@
+//! `plan`, `migrate` and `resume`: from preflight to the verdict.
+use std::sync::Arc;
+
+use anyhow::{anyhow, bail};
+use pgconvoy_proto::model::{Options, Table};
+use pgconvoy_proto::wire;
+use pgconvoy_proto::wire::plan_item::Item;
+use serde_json::json;
+use tokio_stream::StreamExt;
+use tonic::Streaming;
+
+use crate::cli::{Compression, Effort, Global, MigrateArgs, ResumeArgs};
+use crate::ends::{self, Ends, Usage, said};
+use crate::events::{Event, Reporter};
+use crate::ledger::Ledger;
+use crate::live::{self, Live};
+use crate::phases::{Run, Settings, snapshot};
+use crate::plan::Plan;
+use crate::preflight::{self, Facts, Intent};
+use crate::run_dir::RunDir;
+use crate::text::{bytes, columns, duration};
+use crate::verdict::Verdict;
+use crate::{inventory, report};
+
+/// The whole migration.
+pub async fn migrate(
+    args: MigrateArgs,
+    global: &Global,
+    reporter: &Arc<Reporter>,
+) -> anyhow::Result<Verdict> {
+    check_usage(&args)?;
+    let mut ends = ends::connect(&args.ends).await?;
+    let options = options(&args);
+    let facts = preflight::gather(&mut ends, &options.selection).await?;
+    if !args.dry_run
+        && let Some(ended) = earlier(&mut ends, &facts, args.force, reporter).await?
+    {
+        return Ok(ended);
+    }
+    let findings = preflight::findings(&facts, intent(&args));
+    for finding in &findings {
+        reporter.emit(&Event::Finding(finding.clone()));
+    }
+    let blocked = preflight::is_blocked(&findings);
+    if blocked && !args.dry_run {
+        reporter.note("nothing was changed");
+        return Ok(Verdict::Blocked);
+    }
+    let settings = settings(&args.effort, &facts);
+    let id = global
+        .migration
+        .clone()
+        .unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
+    let inventory = inventory::open(&mut ends, &id, &options.selection).await?;
+    let mut plan = Plan::new(inventory, options);
+    plan.findings.extend(findings);
+    if args.dry_run {
+        inventory::close(&mut ends, &id).await?;
+        show_plan(&plan, &facts, settings, reporter);
+        return Ok(if blocked {
+            Verdict::Blocked
+        } else {
+            Verdict::Ok
+        });
+    }
+    // Before the ledger: a folder that cannot be written must not leave a migration behind.
+    let dir = RunDir::create(&global.run_dir, &id)?;
+    reporter.log_to(dir.events()?);
+    create(&mut ends, &id, plan).await?;
+    drive(ends, &id, settings, dir, reporter, None).await
+}
+
+/// Carries an unfinished migration to its end.
+pub async fn resume(
+    args: ResumeArgs,
+    global: &Global,
+    reporter: &Arc<Reporter>,
+) -> anyhow::Result<Verdict> {
+    let mut ends = ends::connect(&args.ends).await?;
+    let ledger = Ledger::read(&mut ends.target, global.migration.as_deref()).await?;
+    if let Some(verdict) = ledger.verdict {
+        reporter.note(format!("migration {} is finished: {verdict}", ledger.id));
+        return Ok(verdict);
+    }
+    let facts = preflight::gather(&mut ends, &ledger.options.selection).await?;
+    let settings = settings(&args.effort, &facts);
+    let dir = RunDir::create(&global.run_dir, &ledger.id)?;
+    reporter.log_to(dir.events()?);
+    drive(ends, &ledger.id, settings, dir, reporter, Some("resumed")).await
+}
+
+fn check_usage(args: &MigrateArgs) -> Result<(), Usage> {
+    if args.skip_schema && args.skip_data {
+        return Err(Usage(
+            "--skip-schema and --skip-data together leave nothing to do".into(),
+        ));
+    }
+    Ok(())
+}
+
+fn options(args: &MigrateArgs) -> Options {
+    Options {
+        selection: args.filters.selection(),
+        skip_schema: args.skip_schema,
+        skip_data: args.skip_data,
+        skip_rls: args.skip_rls,
+        no_verify: args.no_verify,
+        part_bytes: args.part_size << 20,
+    }
+}
+
+fn intent(args: &MigrateArgs) -> Intent {
+    Intent {
+        skip_schema: args.skip_schema,
+        skip_rls: args.skip_rls,
+        force: args.force,
+        streams: args.effort.streams,
+    }
+}
+
+/// An unfinished migration asks for `resume`; on a finished one nothing is done without --force.
+async fn earlier(
+    ends: &mut Ends,
+    facts: &Facts,
+    force: bool,
+    reporter: &Reporter,
+) -> anyhow::Result<Option<Verdict>> {
+    if let Some((id, phase)) = &facts.target.unfinished {
+        bail!(
+            "migration {id} is unfinished, in phase {phase}: run pgconvoy resume (or pgconvoy clean --force, and empty \
+             the target)"
+        );
+    }
+    match &facts.target.finished {
+        Some((id, _)) if !force => {
+            let ledger = Ledger::read(&mut ends.target, Some(id)).await?;
+            reporter.line(&report::status_text(&ledger));
+            reporter.note("it is finished: nothing was done (pgconvoy verify compares again)");
+            Ok(ledger.verdict)
+        }
+        _ => Ok(None),
+    }
+}
+
+/// Above this a link is faster than compressing for it, bytes per second.
+const FAST_LINK: f64 = 250e6;
+/// Below this a better ratio is worth its processor time.
+const SLOW_LINK: f64 = 5e6;
+
+fn settings(effort: &Effort, facts: &Facts) -> Settings {
+    let cpus = facts.target.server.cpus;
+    let link = facts.link.bytes as f64 / facts.link.seconds.max(1e-6);
+    let compression = match effort.compression {
+        Compression::Off => 0,
+        Compression::Level(level) => level,
+        Compression::Auto if link > FAST_LINK => 0,
+        Compression::Auto if link < SLOW_LINK => 3,
+        Compression::Auto => 1,
+    };
+    Settings {
+        streams: effort.streams.unwrap_or(cpus.clamp(2, 8)) as usize,
+        index_jobs: effort.index_jobs.unwrap_or(cpus.clamp(1, 4)) as usize,
+        compression,
+    }
+}
+
+/// Writes the plan into the ledger.
+async fn create(ends: &mut Ends, id: &str, plan: Plan) -> anyhow::Result<()> {
+    let skipped = plan.skipped.iter();
+    let header = wire::MigrationHeader {
+        id: id.into(),
+        options: pgconvoy_proto::model::to_json(&plan.options),
+        snapshot: plan.snapshot,
+        source: plan.source,
+        source_version: plan.source_version,
+        skipped: skipped
+            .map(|e| wire::SkippedEntry {
+                class: e.class,
+                oid: e.oid,
+            })
+            .collect(),
+    };
+    let items: Vec<Item> = std::iter::once(Item::Header(header))
+        .chain(
+            plan.tables
+                .into_iter()
+                .map(|table| Item::Table(table.into())),
+        )
+        .chain(plan.steps.into_iter().map(|step| Item::Step(step.into())))
+        .chain(
+            plan.findings
+                .into_iter()
+                .map(|finding| Item::Finding(finding.into())),
+        )
+        .collect();
+    let items = items
+        .into_iter()
+        .map(|item| wire::PlanItem { item: Some(item) });
+    ends.target
+        .create_migration(tokio_stream::iter(items))
+        .await
+        .map_err(said("target"))?;
+    Ok(())
+}
+
+/// Takes the migration over and runs it to its end.
+async fn drive(
+    mut ends: Ends,
+    id: &str,
+    settings: Settings,
+    dir: RunDir,
+    reporter: &Arc<Reporter>,
+    resumed: Option<&str>,
+) -> anyhow::Result<Verdict> {
+    let driving = take_over(&mut ends, id).await?;
+    // Only now: what an earlier driver left behind cannot change it any more.
+    let ledger = Ledger::read(&mut ends.target, Some(id)).await?;
+    reporter.emit(&Event::Migration {
+        id: id.into(),
+        source: ledger.source.clone(),
+        target: ledger.target.clone(),
+    });
+    let live = Arc::new(Live::default());
+    let mut run = Run {
+        ends,
+        ledger,
+        settings,
+        reporter: reporter.clone(),
+        live: live.clone(),
+        dir,
+    };
+    let _display = live::show(live, reporter.clone());
+    let work = async {
+        if resumed.is_some() {
+            snapshot::ensure(&mut run).await?;
+        }
+        let _lease = snapshot::keep_alive(
+            run.ends.source.clone(),
+            run.ledger.id.clone(),
+            run.ledger.snapshot.clone(),
+        );
+        let verdict = run.phases().await?;
+        finish(&mut run, verdict).await
+    };
+    let ended = tokio::select! {
+        ended = work => ended,
+        lost = lost(driving) => Err(lost),
+    };
+    ended.map_err(|error| {
+        error.context("the migration stopped; what is done is kept: pgconvoy resume goes on")
+    })
+}
+
+fn driver() -> String {
+    let host = rustix::system::uname();
+    format!(
+        "{} pid {}",
+        host.nodename().to_string_lossy(),
+        std::process::id()
+    )
+}
+
+async fn take_over(ends: &mut Ends, id: &str) -> anyhow::Result<Streaming<wire::DriveGranted>> {
+    let request = wire::DriveRequest {
+        migration: id.into(),
+        driver: driver(),
+    };
+    let mut driving = ends
+        .target
+        .drive(request)
+        .await
+        .map_err(said("target"))?
+        .into_inner();
+    match driving.next().await {
+        Some(Ok(_)) => Ok(driving),
+        Some(Err(status)) => Err(said("target")(status)),
+        None => Err(anyhow!("the target agent ended the call")),
+    }
+}
+
+/// Ends when the migration is not ours any more: the target database or its agent was lost.
+async fn lost(mut driving: Streaming<wire::DriveGranted>) -> anyhow::Error {
+    match driving.next().await {
+        Some(Err(status)) => said("target")(status),
+        Some(Ok(_)) | None => anyhow!("the target agent gave the migration up"),
+    }
+}
+
+async fn finish(run: &mut Run, verdict: Verdict) -> anyhow::Result<Verdict> {
+    let request = wire::RecordRequest {
+        phase: "done".into(),
+        verdict: verdict.as_str().into(),
+        ..Default::default()
+    };
+    run.record(request).await?;
+    run.refresh_ledger().await?;
+    inventory::close(&mut run.ends, &run.ledger.id).await?;
+    let text = report::text(&run.ledger);
+    run.dir.write("summary.txt", &text)?;
+    let json = serde_json::to_string_pretty(&report::json(&run.ledger))?;
+    run.dir.write("verification.json", &json)?;
+    run.reporter.quiet();
+    run.reporter.line(&text);
+    run.reporter
+        .line(&format!("artefacts in {}", run.dir.path().display()));
+    Ok(verdict)
+}
+
+/// Bytes per second that one stream brings into a target, as measured on small servers; an estimate is an estimate.
+const STREAM_RATE: f64 = 40e6;
+/// Rows compress about this much on the way.
+const COMPRESSION_RATIO: f64 = 3.0;
+
+fn show_plan(plan: &Plan, facts: &Facts, settings: Settings, reporter: &Reporter) {
+    let parts = |table: &Table| table.parts(plan.options.part_bytes).len();
+    let mut rows = vec![
+        ["table", "size", "parts", "format", "key"]
+            .map(str::to_owned)
+            .to_vec(),
+    ];
+    rows.extend(plan.tables.iter().map(|table| {
+        let key = &table.columns[..table.key_columns];
+        vec![
+            table.to_string(),
+            bytes(table.size_bytes),
+            parts(table).to_string(),
+            table.format.to_string(),
+            if key.is_empty() {
+                "none".into()
+            } else {
+                key.join(", ")
+            },
+        ]
+    }));
+    let ratio = if settings.compression == 0 {
+        1.0
+    } else {
+        COMPRESSION_RATIO
+    };
+    let link = facts.link.bytes as f64 / facts.link.seconds.max(1e-6) * ratio;
+    let rate = link.min(STREAM_RATE * settings.streams as f64);
+    let seconds = plan.size_bytes() as f64 / rate;
+    reporter.line(&columns(&rows));
+    for (kind, count) in kinds(plan) {
+        reporter.line(&format!("  {kind}: {count}"));
+    }
+    reporter.line(&format!(
+        "  {} tables, {}; {} streams, {} index jobs, compression {}; the rows take about {}",
+        plan.tables.len(),
+        bytes(plan.size_bytes()),
+        settings.streams,
+        settings.index_jobs,
+        if settings.compression == 0 {
+            "off".into()
+        } else {
+            format!("zstd {}", settings.compression)
+        },
+        duration(seconds),
+    ));
+    reporter.note("a plan: nothing was changed");
+    if reporter.json() {
+        let tables: Vec<_> = plan
+            .tables
+            .iter()
+            .map(|table| {
+                json!({
+                    "schema": table.schema, "table": table.name, "size_bytes": table.size_bytes,
+                    "parts": parts(table), "format": table.format,
+                    "key": table.columns[..table.key_columns], "columns": table.columns,
+                })
+            })
+            .collect();
+        let steps: Vec<_> = plan
+            .steps
+            .iter()
+            .map(|step| json!({ "kind": step.work.kind(), "object": step.work.object() }))
+            .collect();
+        println!(
+            "{}",
+            json!({ "event": "plan", "tables": tables, "steps": steps, "estimate_seconds": seconds,
+                    "streams": settings.streams, "index_jobs": settings.index_jobs,
+                    "compression": settings.compression })
+        );
+    }
+}
+
+fn kinds(plan: &Plan) -> Vec<(&'static str, usize)> {
+    plan.steps
+        .chunk_by(|a, b| a.work.kind() == b.work.kind())
+        .map(|alike| (alike[0].work.kind(), alike.len()))
+        .collect()
+}

@@ -1,0 +1,275 @@
+//! The rows: parts are copied, indexes built and tables digested side by side, each as soon as its table is ready for it.
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use pgconvoy_proto::model::{Digest, IndexOn, Oid, Part, Progress, Step, Table, Work, required};
+use pgconvoy_proto::wire;
+use pgconvoy_proto::wire::copy_part_event;
+use tokio::task::JoinSet;
+use tokio_stream::StreamExt;
+use tonic::Status;
+
+use super::steps::{self, StepRunner};
+use super::{Phase, Run, verify};
+use crate::ends::{retry, said};
+use crate::events::Event;
+use crate::ledger::{Ledger, StepEntry};
+use crate::live::{End, Live};
+use crate::schedule::{Build, Schedule, TableWork};
+
+pub async fn run(run: &mut Run) -> anyhow::Result<()> {
+    let schedule = Arc::new(Schedule::new(work(&run.ledger)));
+    let steps: HashMap<u32, Step> = run
+        .ledger
+        .steps
+        .iter()
+        .map(|entry| (entry.step.number, entry.step.clone()))
+        .collect();
+    let steps = Arc::new(steps);
+    let runner = StepRunner::of(run);
+    let copier = Copier::of(run);
+
+    let mut workers = JoinSet::new();
+    for _ in 0..run.settings.streams {
+        let (schedule, copier) = (schedule.clone(), copier.clone());
+        workers.spawn(async move {
+            while let Some((table, part)) = schedule.next_part() {
+                let loaded = copier.copy(&table, part).await?;
+                let last = schedule.part_done(table.oid);
+                copier.tell(&table, loaded, last);
+            }
+            anyhow::Ok(())
+        });
+    }
+    for _ in 0..run.settings.index_jobs {
+        let (schedule, runner, steps) = (schedule.clone(), runner.clone(), steps.clone());
+        workers.spawn(async move {
+            while let Some(builds) = schedule.next_builds().await {
+                let together: Vec<&Step> = builds
+                    .iter()
+                    .filter_map(|build| steps.get(&build.step))
+                    .collect();
+                runner.run(&together).await?;
+                schedule.builds_done(&builds);
+            }
+            Ok(())
+        });
+    }
+    let digester = verify::Digester::of(run);
+    for _ in 0..run.settings.streams.div_ceil(2) {
+        let (schedule, digester) = (schedule.clone(), digester.clone());
+        workers.spawn(async move {
+            while let Some(table) = schedule.next_digest().await {
+                digester.target(&table).await?;
+            }
+            Ok(())
+        });
+    }
+    steps::join(workers).await?;
+    steps::all(runner, without_table(&run.ledger), run.settings.index_jobs).await?;
+    run.refresh_ledger().await
+}
+
+/// Per table what the ledger says is missing. Largest first: the last stream should not be left with the largest table.
+fn work(ledger: &Ledger) -> Vec<TableWork> {
+    let mut constraints: HashMap<Oid, Vec<Build>> = HashMap::new();
+    let mut indexes: HashMap<Oid, Vec<Build>> = HashMap::new();
+    for entry in open_indexes(ledger) {
+        if let Work::Index {
+            table,
+            constraint,
+            size_bytes,
+            ..
+        } = entry.step.work
+        {
+            let build = Build {
+                step: entry.step.number,
+                table,
+                size_bytes,
+            };
+            let kind = if constraint {
+                &mut constraints
+            } else {
+                &mut indexes
+            };
+            kind.entry(table).or_default().push(build);
+        }
+    }
+    let mut work: Vec<TableWork> = ledger
+        .tables
+        .iter()
+        .map(|entry| TableWork {
+            parts: entry.missing(ledger.options.part_bytes),
+            constraints: constraints.remove(&entry.table.oid).unwrap_or_default(),
+            indexes: indexes.remove(&entry.table.oid).unwrap_or_default(),
+            digest: entry.target.is_none() && !ledger.options.no_verify,
+            table: entry.table.clone(),
+        })
+        .collect();
+    work.sort_by_key(|work| std::cmp::Reverse(work.table.size_bytes));
+    work
+}
+
+fn open_indexes(ledger: &Ledger) -> impl Iterator<Item = &StepEntry> {
+    ledger.steps.iter().filter(|entry| {
+        !entry.is_done()
+            && matches!(
+                entry.step.work,
+                Work::Index {
+                    on: IndexOn::Table,
+                    ..
+                }
+            )
+    })
+}
+
+/// Indexes of tables that are not copied by themselves: leaves that are loaded through their root, --skip-data.
+fn without_table(ledger: &Ledger) -> Vec<Step> {
+    open_indexes(ledger)
+        .filter(|entry| match entry.step.work {
+            Work::Index { table, .. } => ledger.table(table).is_none(),
+            _ => false,
+        })
+        .inspect(|entry| debug_assert_eq!(Phase::of(&entry.step.work), Phase::Copy))
+        .map(|entry| entry.step.clone())
+        .collect()
+}
+
+#[derive(Clone)]
+struct Copier {
+    migration: String,
+    snapshot: String,
+    compression: i32,
+    ends: crate::ends::Ends,
+    reporter: Arc<crate::events::Reporter>,
+    live: Arc<Live>,
+    /// Of parts that were loaded by this run, and how many the table has: for people.
+    loaded: Arc<std::sync::Mutex<HashMap<Oid, (Digest, usize)>>>,
+}
+
+impl Copier {
+    fn of(run: &Run) -> Self {
+        let live = run.live.clone();
+        let sum = |count: fn(&crate::ledger::TableEntry) -> u64| {
+            run.ledger.tables.iter().map(count).sum()
+        };
+        live.tables_total
+            .store(run.ledger.tables.len() as u64, Relaxed);
+        live.bytes_total
+            .store(sum(|entry| entry.table.size_bytes), Relaxed);
+        live.bytes.store(sum(|entry| entry.source().bytes), Relaxed);
+        live.rows.store(sum(|entry| entry.source().rows), Relaxed);
+        let part_bytes = run.ledger.options.part_bytes;
+        let done = run
+            .ledger
+            .tables
+            .iter()
+            .filter(|entry| entry.missing(part_bytes).is_empty());
+        live.tables_done.store(done.count() as u64, Relaxed);
+        Self {
+            migration: run.ledger.id.clone(),
+            snapshot: run.ledger.snapshot.clone(),
+            compression: run.settings.compression,
+            ends: run.ends.clone(),
+            reporter: run.reporter.clone(),
+            live,
+            loaded: Arc::default(),
+        }
+    }
+
+    /// Copies one part; what the ledger then holds of it.
+    async fn copy(&self, table: &Table, part: Part) -> anyhow::Result<Digest> {
+        let what = format!("{table} part {}", part.number);
+        let _running = self.live.start(End::Source, what.clone());
+        let _loading = self.live.start(End::Target, format!("COPY {what}"));
+        retry(&self.reporter, &what, || self.attempt(table, part))
+            .await
+            .map_err(said("source"))
+    }
+
+    async fn attempt(&self, table: &Table, part: Part) -> Result<Digest, Status> {
+        use copy_part_event::Event;
+        let mut source = self.ends.source.clone();
+        let request = wire::CopyPartRequest {
+            migration: self.migration.clone(),
+            snapshot: self.snapshot.clone(),
+            target: self.ends.target_address.clone(),
+            table: Some(table.clone().into()),
+            part: Some(part.into()),
+            compression: self.compression,
+        };
+        let mut counted = Counted {
+            live: &self.live,
+            so_far: Progress::default(),
+        };
+        let mut events = source.copy_part(request).await?.into_inner();
+        while let Some(event) = events.next().await {
+            match required(event?.event, "event")? {
+                Event::Progress(progress) => counted.set(progress.into()),
+                Event::Done(done) => {
+                    let digest = Digest::from(required(done.digest, "digest")?);
+                    let wire_bytes = counted.so_far.wire_bytes;
+                    counted.set(Progress {
+                        rows: digest.rows,
+                        bytes: digest.bytes,
+                        wire_bytes,
+                    });
+                    counted.so_far = Progress::default();
+                    return Ok(digest);
+                }
+            }
+        }
+        Err(Status::unavailable(
+            "the stream ended before the part was done",
+        ))
+    }
+
+    fn tell(&self, table: &Table, loaded: Digest, last: bool) {
+        let mut of_table = self
+            .loaded
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let (sum, parts) = of_table.entry(table.oid).or_default();
+        *sum += loaded;
+        *parts += 1;
+        if last {
+            self.live.tables_done.fetch_add(1, Relaxed);
+            let (table, rows, bytes) = (table.to_string(), sum.rows, sum.bytes);
+            self.reporter.emit(&Event::Table {
+                table,
+                rows,
+                bytes,
+                parts: *parts,
+            });
+        }
+    }
+}
+
+/// Adds a part's progress to what is shown, and takes it back when the part fails.
+struct Counted<'a> {
+    live: &'a Live,
+    so_far: Progress,
+}
+
+impl Counted<'_> {
+    fn set(&mut self, now: Progress) {
+        let add = |counter: &std::sync::atomic::AtomicU64, now: u64, before: u64| {
+            counter.fetch_add(now.wrapping_sub(before), Relaxed);
+        };
+        add(&self.live.rows, now.rows, self.so_far.rows);
+        add(&self.live.bytes, now.bytes, self.so_far.bytes);
+        add(
+            &self.live.wire_bytes,
+            now.wire_bytes,
+            self.so_far.wire_bytes,
+        );
+        self.so_far = now;
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.set(Progress::default());
+    }
+}

@@ -1,0 +1,217 @@
+//! A migration's phases: their order, what belongs to each, and how each runs.
+//!
+//! Invariant 4 (any kill): a phase may be run again from its beginning at any time; what is done is looked up, by the target agent, in
+//! the ledger for rows and in the catalog for everything else.
+mod copy;
+mod schema;
+pub mod snapshot;
+mod steps;
+pub mod verify;
+
+use std::sync::Arc;
+
+use pgconvoy_proto::model::{Finding, IndexOn, Work};
+use pgconvoy_proto::wire;
+
+use crate::ends::{Ends, said};
+use crate::events::{Event, Reporter};
+use crate::ledger::Ledger;
+use crate::live::Live;
+use crate::run_dir::RunDir;
+use crate::verdict::Verdict;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// The archive crosses; pre-data and row level security, in one transaction.
+    Schema,
+    /// Owners and grants, before the first row.
+    Access,
+    /// Rows; and per table, as soon as its rows are in, constraints, indexes and the digest of what was stored.
+    Copy,
+    PartitionedIndexes,
+    ForeignKeys,
+    /// Triggers, rules, policies, publications, comments.
+    PostData,
+    /// Owners of what post-data made.
+    LateAccess,
+    /// Materialized views: policies, grants and owners are in place.
+    Refresh,
+    ViewIndexes,
+    Sequences,
+    Statistics,
+    /// Digests that are not read yet, and the comparison.
+    Verify,
+}
+
+impl Phase {
+    pub const ALL: [Self; 12] = [
+        Self::Schema,
+        Self::Access,
+        Self::Copy,
+        Self::PartitionedIndexes,
+        Self::ForeignKeys,
+        Self::PostData,
+        Self::LateAccess,
+        Self::Refresh,
+        Self::ViewIndexes,
+        Self::Sequences,
+        Self::Statistics,
+        Self::Verify,
+    ];
+
+    /// The phase that a step belongs to.
+    pub fn of(work: &Work) -> Self {
+        match work {
+            Work::PreData => Self::Schema,
+            Work::Access { late: false, .. } => Self::Access,
+            Work::Index {
+                on: IndexOn::Table, ..
+            } => Self::Copy,
+            Work::Index {
+                on: IndexOn::Partitioned,
+                ..
+            }
+            | Work::AttachIndexes => Self::PartitionedIndexes,
+            Work::ForeignKey(_) => Self::ForeignKeys,
+            Work::PostData { .. } => Self::PostData,
+            Work::Access { late: true, .. } => Self::LateAccess,
+            Work::Refresh { .. } => Self::Refresh,
+            Work::Index {
+                on: IndexOn::MaterializedView,
+                ..
+            } => Self::ViewIndexes,
+            Work::Sequences { .. } => Self::Sequences,
+            Work::Statistics { .. } => Self::Statistics,
+        }
+    }
+
+    /// As the ledger has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Schema => "schema",
+            Self::Access => "access",
+            Self::Copy => "copy",
+            Self::PartitionedIndexes => "partitioned-indexes",
+            Self::ForeignKeys => "foreign-keys",
+            Self::PostData => "post-data",
+            Self::LateAccess => "late-access",
+            Self::Refresh => "refresh",
+            Self::ViewIndexes => "view-indexes",
+            Self::Sequences => "sequences",
+            Self::Statistics => "statistics",
+            Self::Verify => "verify",
+        }
+    }
+
+    async fn run(self, run: &mut Run) -> anyhow::Result<()> {
+        match self {
+            Self::Schema => schema::run(run).await,
+            Self::Copy => copy::run(run).await,
+            Self::Verify => verify::run(run).await,
+            Self::ForeignKeys | Self::ViewIndexes | Self::Statistics => {
+                steps::side_by_side(run, self, run.settings.index_jobs).await
+            }
+            Self::Access
+            | Self::PartitionedIndexes
+            | Self::PostData
+            | Self::LateAccess
+            | Self::Refresh
+            | Self::Sequences => steps::in_order(run, self).await,
+        }
+    }
+}
+
+/// How much is done at once.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    pub streams: usize,
+    pub index_jobs: usize,
+    /// zstd level; 0: off.
+    pub compression: i32,
+}
+
+/// A migration that is being driven.
+pub struct Run {
+    pub ends: Ends,
+    pub ledger: Ledger,
+    pub settings: Settings,
+    pub reporter: Arc<Reporter>,
+    pub live: Arc<Live>,
+    pub dir: RunDir,
+}
+
+impl Run {
+    /// Every phase from the first on: those that are done cost their look-ups.
+    pub async fn phases(&mut self) -> anyhow::Result<Verdict> {
+        for phase in Phase::ALL {
+            if phase.is_idle(&self.ledger) {
+                continue;
+            }
+            self.reporter.emit(&Event::Phase {
+                phase: phase.name().into(),
+            });
+            self.record(wire::RecordRequest {
+                phase: phase.name().into(),
+                ..Default::default()
+            })
+            .await?;
+            phase.run(self).await?;
+        }
+        self.refresh_ledger().await?;
+        Ok(match self.ledger.differences() {
+            0 if self.ledger.options.no_verify || self.ledger.options.skip_data => {
+                Verdict::Unverified
+            }
+            0 => Verdict::Proven,
+            _ => Verdict::Differs,
+        })
+    }
+
+    pub async fn record(&mut self, request: wire::RecordRequest) -> anyhow::Result<()> {
+        let request = wire::RecordRequest {
+            migration: self.ledger.id.clone(),
+            ..request
+        };
+        self.ends
+            .target
+            .record(request)
+            .await
+            .map_err(said("target"))?;
+        Ok(())
+    }
+
+    pub async fn refresh_ledger(&mut self) -> anyhow::Result<()> {
+        self.ledger = Ledger::read(&mut self.ends.target, Some(&self.ledger.id)).await?;
+        Ok(())
+    }
+
+    pub async fn record_findings(&mut self, findings: Vec<Finding>) -> anyhow::Result<()> {
+        for finding in &findings {
+            self.reporter.emit(&Event::Finding(finding.clone()));
+        }
+        let findings = findings.into_iter().map(Into::into).collect();
+        self.record(wire::RecordRequest {
+            findings,
+            ..Default::default()
+        })
+        .await
+    }
+}
+
+impl Phase {
+    /// Has no step in the plan, and does nothing else either.
+    fn is_idle(self, ledger: &Ledger) -> bool {
+        match self {
+            Self::Copy => ledger.tables.is_empty() && !self.has_steps(ledger),
+            Self::Verify => ledger.options.no_verify || ledger.tables.is_empty(),
+            _ => !self.has_steps(ledger),
+        }
+    }
+
+    fn has_steps(self, ledger: &Ledger) -> bool {
+        ledger
+            .steps
+            .iter()
+            .any(|entry| Self::of(&entry.step.work) == self)
+    }
+}

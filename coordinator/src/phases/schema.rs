@@ -1,0 +1,53 @@
+//! The schema: the archive goes from agent to agent, then pre-data is restored.
+use pgconvoy_proto::wire;
+use tonic::Code;
+
+use super::{Phase, Run, snapshot, steps};
+use crate::ends::{retry, said};
+use crate::live::End;
+
+/// How often another snapshot is opened because pg_dump could not lock a table at the last one.
+const SNAPSHOTS: usize = 3;
+
+pub async fn run(run: &mut Run) -> anyhow::Result<()> {
+    for attempt in 1.. {
+        if run.ledger.archive_received {
+            break;
+        }
+        let request = wire::SendArchiveRequest {
+            migration: run.ledger.id.clone(),
+            target: run.ends.target_address.clone(),
+        };
+        let running = run.live.start(End::Source, "pg_dump: the schema".into());
+        let sent = {
+            let source = run.ends.source.clone();
+            retry(&run.reporter, "sending the schema", || {
+                let (mut source, request) = (source.clone(), request.clone());
+                async move {
+                    // A lock that cannot be had needs another snapshot, not another try.
+                    let sent = source.send_archive(request).await;
+                    match sent {
+                        Err(status) if status.code() == Code::Aborted => Ok(Err(status)),
+                        other => other.map(Ok),
+                    }
+                }
+            })
+            .await
+            .map_err(said("source"))?
+        };
+        drop(running);
+        match sent {
+            Ok(_) => run.refresh_ledger().await?,
+            Err(status) if attempt < SNAPSHOTS => {
+                run.reporter
+                    .note(format!("{}; opening another snapshot", status.message()));
+                snapshot::renew(run).await?;
+            }
+            Err(status) => return Err(said("source")(status)),
+        }
+    }
+    steps::in_order(run, Phase::Schema).await?;
+    run.dir
+        .fetch_artefacts(&mut run.ends.target, &run.ledger.id)
+        .await
+}

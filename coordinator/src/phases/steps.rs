@@ -1,0 +1,134 @@
+//! Runs the steps of a phase at the target: in order, or several at once.
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use pgconvoy_proto::model::{Finding, Step};
+use pgconvoy_proto::wire;
+use pgconvoy_proto::wire::target_client::TargetClient;
+use tokio::task::JoinSet;
+use tonic::transport::Channel;
+
+use super::{Phase, Run};
+use crate::ends::{retry, said};
+use crate::events::{Event, Reporter};
+use crate::live::{End, Live};
+
+/// What is needed to run a step, apart from the rest of the run.
+#[derive(Clone)]
+pub struct StepRunner {
+    pub migration: String,
+    pub target: TargetClient<Channel>,
+    pub reporter: Arc<Reporter>,
+    pub live: Arc<Live>,
+}
+
+impl StepRunner {
+    pub fn of(run: &Run) -> Self {
+        Self {
+            migration: run.ledger.id.clone(),
+            target: run.ends.target.clone(),
+            reporter: run.reporter.clone(),
+            live: run.live.clone(),
+        }
+    }
+
+    /// Runs steps together; tells of them and of what was found.
+    pub async fn run(&self, steps: &[&Step]) -> anyhow::Result<()> {
+        let Some(first) = steps.first() else {
+            return Ok(());
+        };
+        let what = match steps.len() {
+            1 => format!("{} {}", first.work.kind(), first.work.object()),
+            more => format!(
+                "{} {} and {} more",
+                first.work.kind(),
+                first.work.object(),
+                more - 1
+            ),
+        };
+        let _running = self.live.start(End::Target, what.clone());
+        let begin = Instant::now();
+        let numbers: Vec<u32> = steps.iter().map(|step| step.number).collect();
+        let answer = retry(&self.reporter, &what, || {
+            let mut target = self.target.clone();
+            let request = wire::RunStepsRequest {
+                migration: self.migration.clone(),
+                steps: numbers.clone(),
+            };
+            async move { target.run_steps(request).await }
+        })
+        .await
+        .map_err(said("target"))?;
+        for finding in answer.into_inner().findings {
+            self.reporter
+                .emit(&Event::Finding(Finding::try_from(finding)?));
+        }
+        let seconds = begin.elapsed().as_secs_f64();
+        for step in steps {
+            let (kind, object) = (step.work.kind().into(), step.work.object());
+            self.reporter.emit(&Event::Step {
+                kind,
+                object,
+                seconds,
+            });
+        }
+        Ok(())
+    }
+}
+
+fn open_steps(run: &Run, phase: Phase) -> Vec<Step> {
+    let of_phase = run
+        .ledger
+        .steps
+        .iter()
+        .filter(|entry| Phase::of(&entry.step.work) == phase);
+    of_phase
+        .filter(|entry| !entry.is_done())
+        .map(|entry| entry.step.clone())
+        .collect()
+}
+
+pub async fn in_order(run: &Run, phase: Phase) -> anyhow::Result<()> {
+    let runner = StepRunner::of(run);
+    let steps = open_steps(run, phase);
+    // Steps of one kind belong together: owners and grants are applied with one look at the catalog.
+    for alike in steps.chunk_by(|a, b| a.work.kind() == b.work.kind()) {
+        runner.run(&alike.iter().collect::<Vec<_>>()).await?;
+    }
+    Ok(())
+}
+
+pub async fn side_by_side(run: &Run, phase: Phase, jobs: usize) -> anyhow::Result<()> {
+    all(StepRunner::of(run), open_steps(run, phase), jobs).await
+}
+
+/// Runs the steps, `jobs` at once. The first error ends it.
+pub async fn all(runner: StepRunner, steps: Vec<Step>, jobs: usize) -> anyhow::Result<()> {
+    let queue = Arc::new(Mutex::new(VecDeque::from(steps)));
+    let mut workers = JoinSet::new();
+    for _ in 0..jobs {
+        let (runner, queue) = (runner.clone(), queue.clone());
+        workers.spawn(async move {
+            let next = || {
+                queue
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .pop_front()
+            };
+            while let Some(step) = next() {
+                runner.run(&[&step]).await?;
+            }
+            anyhow::Ok(())
+        });
+    }
+    join(workers).await
+}
+
+/// Waits for all workers; the first error ends the others.
+pub async fn join(mut workers: JoinSet<anyhow::Result<()>>) -> anyhow::Result<()> {
+    while let Some(ended) = workers.join_next().await {
+        ended??;
+    }
+    Ok(())
+}

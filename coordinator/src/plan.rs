@@ -1,0 +1,158 @@
+//! The plan: a pure value, made of an inventory and options. What it says is written into the ledger before anything is
+//! done; resuming is the plan minus the ledger.
+use pgconvoy_proto::model::{Entry, Finding, IndexOn, Options, Severity, Step, Table, Work};
+
+use crate::inventory::Inventory;
+use crate::phases::Phase;
+
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub snapshot: String,
+    pub source: String,
+    pub source_version: u32,
+    pub options: Options,
+    /// Largest first.
+    pub tables: Vec<Table>,
+    /// In the order of their phases.
+    pub steps: Vec<Step>,
+    pub skipped: Vec<Entry>,
+    pub findings: Vec<Finding>,
+}
+
+impl Plan {
+    pub fn new(inventory: Inventory, options: Options) -> Self {
+        let Inventory {
+            snapshot,
+            database,
+            server_version,
+            mut tables,
+            works,
+            mut findings,
+            skipped,
+        } = inventory;
+        let mut works = works;
+        if options.skip_data {
+            tables.clear();
+        }
+        tables.sort_by_key(|table| (std::cmp::Reverse(table.size_bytes), table.oid));
+        works.push(Work::PreData);
+        if works.iter().any(|w| {
+            matches!(
+                w,
+                Work::Index {
+                    on: IndexOn::Partitioned,
+                    ..
+                }
+            )
+        }) {
+            works.push(Work::AttachIndexes);
+        }
+        works.extend(tables.iter().map(|table| Work::Statistics {
+            schema: table.schema.clone(),
+            name: table.name.clone(),
+            partitioned: table.through_root,
+        }));
+        works.retain(|work| wanted(work, &options));
+        if options.skip_rls {
+            findings.push(
+                Finding::new(
+                    Severity::Warning,
+                    "rls-skipped",
+                    "row level security",
+                    "--skip-rls: the target's tables are open to every role that may read them",
+                )
+                .hint("enable row level security and create the policies before anybody connects"),
+            );
+        }
+        // Stable: within a phase the source's order (the largest index first) stays.
+        works.sort_by_key(|work| Phase::of(work));
+        let number = |(at, work)| Step {
+            number: at as u32 + 1,
+            work,
+        };
+        Self {
+            snapshot,
+            source: database,
+            source_version: server_version,
+            options,
+            tables,
+            steps: works.into_iter().enumerate().map(number).collect(),
+            skipped,
+            findings,
+        }
+    }
+
+    pub fn size_bytes(&self) -> u64 {
+        self.tables.iter().map(|table| table.size_bytes).sum()
+    }
+}
+
+/// Statistics of a partitioned table come with the inventory; a root that is copied as a whole has them as a table.
+fn wanted(work: &Work, options: &Options) -> bool {
+    match work {
+        Work::Refresh { .. } | Work::Sequences { .. } => !options.skip_data,
+        Work::Statistics { .. } => !options.skip_data,
+        _ => !options.skip_schema,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn index(on: IndexOn, name: &str) -> Work {
+        Work::Index {
+            entry: Entry {
+                class: 1259,
+                oid: 1,
+            },
+            schema: "s".into(),
+            name: name.into(),
+            table: 7,
+            on,
+            constraint: false,
+            size_bytes: 0,
+        }
+    }
+
+    fn inventory() -> Inventory {
+        Inventory {
+            works: vec![
+                Work::Sequences { values: vec![] },
+                index(IndexOn::Partitioned, "p"),
+                index(IndexOn::Table, "t"),
+                Work::PostData { made: vec![] },
+            ],
+            ..Inventory::default()
+        }
+    }
+
+    #[test]
+    fn steps_are_in_the_order_of_their_phases() {
+        let plan = Plan::new(inventory(), Options::default());
+        let kinds: Vec<&str> = plan.steps.iter().map(|step| step.work.kind()).collect();
+        assert_eq!(
+            kinds,
+            [
+                "pre-data",
+                "index",
+                "index",
+                "attach-indexes",
+                "post-data",
+                "sequences"
+            ]
+        );
+        assert_eq!(plan.steps[1].work.object(), "s.t");
+    }
+
+    #[test]
+    fn skipping_the_schema_leaves_rows_and_sequences() {
+        let options = Options {
+            skip_schema: true,
+            ..Options::default()
+        };
+        let plan = Plan::new(inventory(), options);
+        let kinds: Vec<&str> = plan.steps.iter().map(|step| step.work.kind()).collect();
+        assert_eq!(kinds, ["sequences"]);
+    }
+}

@@ -1,0 +1,657 @@
+//! What would stand in the way: facts of both ends become findings. Pure, but for [`gather`].
+use pgconvoy_proto::facts::{SourceFacts, TargetFacts};
+use pgconvoy_proto::model::{Finding, Selection, Severity};
+use pgconvoy_proto::wire::MeasureLinkResponse;
+
+use crate::ends::Ends;
+use crate::text::bytes;
+
+pub struct Facts {
+    pub source: SourceFacts,
+    pub target: TargetFacts,
+    pub link: MeasureLinkResponse,
+    /// Of this machine, microseconds since 1970.
+    pub clock_us: i64,
+}
+
+/// What is asked of the target.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Intent {
+    pub skip_schema: bool,
+    pub skip_rls: bool,
+    pub force: bool,
+    pub streams: Option<u32>,
+}
+
+pub async fn gather(ends: &mut Ends, selection: &Selection) -> anyhow::Result<Facts> {
+    Ok(Facts {
+        source: ends.source_facts(selection).await?,
+        target: ends.target_facts().await?,
+        link: ends.measure_link().await?,
+        clock_us: jiff::Timestamp::now().as_microsecond(),
+    })
+}
+
+/// Clocks further apart than this make certificates and times in reports doubtful.
+const CLOCK_SKEW_SECONDS: i64 = 10;
+/// How many names a message lists.
+const NAMES: usize = 8;
+
+pub fn findings(facts: &Facts, intent: Intent) -> Vec<Finding> {
+    let mut found = Vec::new();
+    source(facts, &mut found);
+    tools(facts, intent, &mut found);
+    target(facts, intent, &mut found);
+    schema(facts, intent, &mut found);
+    capacity(facts, intent, &mut found);
+    surroundings(facts, &mut found);
+    found.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
+    found
+}
+
+pub fn is_blocked(findings: &[Finding]) -> bool {
+    findings
+        .iter()
+        .any(|finding| finding.severity == Severity::Blocker)
+}
+
+fn blocker(code: &str, object: impl Into<String>, message: impl Into<String>) -> Finding {
+    Finding::new(Severity::Blocker, code, object, message)
+}
+
+fn warning(code: &str, object: impl Into<String>, message: impl Into<String>) -> Finding {
+    Finding::new(Severity::Warning, code, object, message)
+}
+
+fn info(code: &str, object: impl Into<String>, message: impl Into<String>) -> Finding {
+    Finding::new(Severity::Info, code, object, message)
+}
+
+/// Some of the names, and how many more there are.
+fn names(all: &[String]) -> String {
+    let shown: Vec<&str> = all.iter().take(NAMES).map(String::as_str).collect();
+    match all.len().saturating_sub(NAMES) {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
+}
+
+fn source(facts: &Facts, found: &mut Vec<Finding>) {
+    let source = &facts.source;
+    let role = &source.server.role;
+    if !source.unreadable.is_empty() {
+        found.push(
+            blocker(
+                "source-unreadable",
+                names(&source.unreadable),
+                format!(
+                    "role {role} may not read {} tables",
+                    source.unreadable.len()
+                ),
+            )
+            .hint(format!(
+                "GRANT pg_read_all_data TO {role}, or use another role"
+            )),
+        );
+    }
+    if !source.filtered_by_rls.is_empty() {
+        found.push(
+            blocker(
+                "rls-filters-role",
+                names(&source.filtered_by_rls),
+                format!("row level security would hide rows of these tables from role {role}"),
+            )
+            .hint(format!(
+                "ALTER ROLE {role} BYPASSRLS, or use the tables' owner or a superuser"
+            )),
+        );
+    }
+    if source.large_objects > 0 {
+        found.push(
+            blocker(
+                "large-objects",
+                "pg_largeobject",
+                format!("{} large objects: pgconvoy does not carry them yet", source.large_objects),
+            )
+            .hint("move their content into bytea columns, or remove them with vacuumlo if nothing refers to them"),
+        );
+    }
+    if !source.server.session_stable {
+        found.push(
+            blocker(
+                "transaction-pooler",
+                source.server.place.clone(),
+                "a session does not keep its backend: this is a transaction pooler, which cannot hold a snapshot",
+            )
+            .hint("connect directly, or through a session pooler (Supabase: port 5432)"),
+        );
+    }
+    if !source.foreign_tables.is_empty() {
+        found.push(info(
+            "foreign-tables",
+            names(&source.foreign_tables),
+            "foreign tables are created; their rows stay where they are",
+        ));
+    }
+    if !source.subscriptions.is_empty() {
+        found.push(
+            warning(
+                "subscriptions",
+                names(&source.subscriptions),
+                "subscriptions are created disabled and without a slot",
+            )
+            .hint("enable them at the target after the source's are dropped"),
+        );
+    }
+    if !source.tablespaces.is_empty() {
+        found.push(info(
+            "tablespaces",
+            names(&source.tablespaces),
+            "tables of these tablespaces go into the target's default tablespace",
+        ));
+    }
+}
+
+fn tools(facts: &Facts, intent: Intent, found: &mut Vec<Finding>) {
+    if intent.skip_schema {
+        return;
+    }
+    if let Err(error) = &facts.source.pg_dump {
+        found.push(blocker("pg-dump", "source agent", error.clone()));
+    }
+    match &facts.target.pg_restore {
+        Err(error) => found.push(blocker("pg-restore", "target agent", error.clone())),
+        Ok(majors) if facts.source.pg_dump.is_ok() => {
+            let newest = majors.iter().copied().max().unwrap_or(0);
+            if newest < facts.source.pg_dump_major {
+                found.push(
+                    blocker(
+                        "pg-restore",
+                        "target agent",
+                        format!(
+                            "pg_restore {newest} cannot read an archive of pg_dump {}",
+                            facts.source.pg_dump_major
+                        ),
+                    )
+                    .hint(format!(
+                        "install postgresql-client-{} beside it",
+                        facts.source.pg_dump_major
+                    )),
+                );
+            }
+        }
+        Ok(_) => {}
+    }
+}
+
+fn target(facts: &Facts, intent: Intent, found: &mut Vec<Finding>) {
+    let target = &facts.target;
+    let database = &target.server.database;
+    if target.server.in_recovery {
+        found.push(blocker(
+            "target-standby",
+            database.clone(),
+            "the target is a standby: it cannot be written",
+        ));
+    }
+    if !target.server.session_stable {
+        found.push(
+            blocker(
+                "transaction-pooler",
+                target.server.place.clone(),
+                "the target is behind a transaction pooler",
+            )
+            .hint("connect directly"),
+        );
+    }
+    if !target.can_create {
+        found.push(
+            blocker(
+                "target-privilege",
+                database.clone(),
+                format!("role {} may not create schemas", target.server.role),
+            )
+            .hint(format!(
+                "GRANT CREATE ON DATABASE {database} TO {}",
+                target.server.role
+            )),
+        );
+    }
+    if intent.skip_schema {
+        if !target.can_set_replication_role {
+            found.push(
+                warning("triggers-fire", database.clone(), "the role may not set session_replication_role: triggers are disabled table by table, foreign keys are checked")
+                    .hint("use a superuser, or GRANT SET ON PARAMETER session_replication_role"),
+            );
+        }
+        let full: Vec<String> = target
+            .tables
+            .iter()
+            .filter(|(_, holds)| *holds)
+            .map(|(name, _)| name.clone())
+            .collect();
+        if !full.is_empty() {
+            found.push(
+                blocker("target-not-empty", names(&full), format!("{} tables of the target hold rows", full.len()))
+                    .hint("--skip-schema loads into empty tables: empty them first, nothing is overwritten"),
+            );
+        }
+        if target.tables.is_empty() {
+            found.push(
+                blocker(
+                    "target-without-schema",
+                    database.clone(),
+                    "--skip-schema, and the target has no tables",
+                )
+                .hint("leave --skip-schema out"),
+            );
+        }
+    } else if target.objects > 0 {
+        found.push(
+            blocker(
+                "target-not-empty",
+                names(&target.object_sample),
+                format!("the target database {database} is not empty: {} objects", target.objects),
+            )
+            .hint("migrate into a new database (CREATE DATABASE ... TEMPLATE template0), nothing is overwritten"),
+        );
+    }
+}
+
+fn schema(facts: &Facts, intent: Intent, found: &mut Vec<Finding>) {
+    let (source, target) = (&facts.source, &facts.target);
+    if intent.skip_rls && !intent.force {
+        found.push(
+            blocker(
+                "skip-rls",
+                "row level security",
+                "--skip-rls leaves the target's tables open",
+            )
+            .hint("add --force if that is meant"),
+        );
+    }
+    for extension in source.extensions.iter().filter(|_| !intent.skip_schema) {
+        let of = |list: &[pgconvoy_proto::facts::Extension]| {
+            list.iter()
+                .find(|e| e.name == extension.name)
+                .map(|e| e.version.clone())
+        };
+        match of(&target.extensions_installed).or_else(|| of(&target.extensions_available)) {
+            None => found.push(
+                blocker(
+                    "extension-missing",
+                    extension.name.clone(),
+                    format!(
+                        "extension {} is not available on the target's server",
+                        extension.name
+                    ),
+                )
+                .values(extension.version.clone(), "")
+                .hint(
+                    "install its package at the target, or drop it at the source if it is not used",
+                ),
+            ),
+            Some(version) if version != extension.version => found.push(
+                warning(
+                    "extension-version",
+                    extension.name.clone(),
+                    "another version at the target",
+                )
+                .values(extension.version.clone(), version),
+            ),
+            Some(_) => {}
+        }
+    }
+    let missing: Vec<&(String, String)> = source
+        .roles
+        .iter()
+        .filter(|(role, _)| !role.starts_with("pg_") && !target.roles.contains(role))
+        .collect();
+    for (role, example) in missing.into_iter().filter(|_| !intent.skip_schema) {
+        let severity = if intent.force {
+            Severity::Warning
+        } else {
+            Severity::Blocker
+        };
+        found.push(
+            Finding::new(
+                severity,
+                "role-missing",
+                role.clone(),
+                format!("role {role} does not exist at the target ({example}); pgconvoy does not carry roles yet"),
+            )
+            .hint("CREATE ROLE it there; with --force what it owns goes to the loading role, its grants are lost"),
+        );
+    }
+    if source.server.encoding != target.server.encoding && target.server.encoding != "UTF8" {
+        found.push(
+            blocker(
+                "encoding",
+                target.server.database.clone(),
+                "the target's encoding cannot hold every text",
+            )
+            .values(
+                source.server.encoding.clone(),
+                target.server.encoding.clone(),
+            )
+            .hint("create the target database with ENCODING 'UTF8' TEMPLATE template0"),
+        );
+    }
+    for (code, what, at_source, at_target) in [
+        (
+            "collation",
+            "default collation",
+            &source.server.collate,
+            &target.server.collate,
+        ),
+        (
+            "ctype",
+            "character classification",
+            &source.server.ctype,
+            &target.server.ctype,
+        ),
+    ] {
+        if at_source != at_target {
+            found.push(
+                warning(
+                    code,
+                    target.server.database.clone(),
+                    format!("the databases' {what} differs: sorting may too"),
+                )
+                .values(at_source, at_target),
+            );
+        }
+    }
+    if !source.event_triggers.is_empty() && !target.server.superuser {
+        found.push(warning(
+            "event-triggers",
+            names(&source.event_triggers),
+            format!(
+                "role {} is no superuser: event triggers cannot be created",
+                target.server.role
+            ),
+        ));
+    }
+    if target.server.version / 10_000 < source.server.version / 10_000 {
+        found.push(
+            warning(
+                "older-target",
+                target.server.database.clone(),
+                "the target is of an older major version",
+            )
+            .values(
+                (source.server.version / 10_000).to_string(),
+                (target.server.version / 10_000).to_string(),
+            )
+            .hint("what the older version does not know is refused when the schema is restored"),
+        );
+    }
+}
+
+fn capacity(facts: &Facts, intent: Intent, found: &mut Vec<Finding>) {
+    let (source, target) = (&facts.source, &facts.target);
+    let needed = source.size_bytes * 2;
+    match target.disk_free {
+        Some(free) if free < needed => found.push(
+            blocker(
+                "disk",
+                target.server.place.clone(),
+                format!(
+                    "{} free, {} needed (twice the source's {})",
+                    bytes(free),
+                    bytes(needed),
+                    bytes(source.size_bytes)
+                ),
+            )
+            .hint("make room, or move the data directory"),
+        ),
+        Some(_) => {}
+        None => found.push(info(
+            "disk-unknown",
+            target.server.place.clone(),
+            format!(
+                "the target agent cannot see the server's disk: make sure of {} free",
+                bytes(needed)
+            ),
+        )),
+    }
+    let streams = u64::from(intent.streams.unwrap_or(8));
+    for (end, server, sessions) in [
+        ("source", &source.server, streams + 3),
+        ("target", &target.server, 2 * streams + 8),
+    ] {
+        let free = u64::from(
+            server
+                .max_connections
+                .saturating_sub(server.used_connections),
+        );
+        if free < sessions {
+            found.push(
+                warning(
+                    "connections",
+                    end,
+                    format!("{free} connections are free, up to {sessions} are wanted"),
+                )
+                .hint("raise max_connections, or lower --streams"),
+            );
+        }
+        // Locks on tables, with their indexes and TOAST tables at the target: the whole of pre-data is one transaction.
+        let per_table = if end == "source" { 2 } else { 5 };
+        let wanted = source.tables * per_table;
+        let slots = u64::from(server.max_locks_per_transaction)
+            * u64::from(server.max_connections + server.max_prepared_transactions);
+        if wanted > slots {
+            let setting = wanted.div_ceil(u64::from(server.max_connections.max(1))) + 1;
+            found.push(
+                blocker(
+                    "locks",
+                    end,
+                    format!(
+                        "{} tables need some {wanted} locks, there is room for {slots}",
+                        source.tables
+                    ),
+                )
+                .hint(format!(
+                    "set max_locks_per_transaction = {setting} and restart the server"
+                )),
+            );
+        }
+    }
+}
+
+fn surroundings(facts: &Facts, found: &mut Vec<Finding>) {
+    for (what, clock) in [
+        (
+            "the source agent's host",
+            facts.source.server.agent_clock_us,
+        ),
+        (
+            "the target agent's host",
+            facts.target.server.agent_clock_us,
+        ),
+        (
+            "the source database's host",
+            facts.source.server.server_clock_us,
+        ),
+        (
+            "the target database's host",
+            facts.target.server.server_clock_us,
+        ),
+    ] {
+        let apart = (clock - facts.clock_us).abs() / 1_000_000;
+        if apart > CLOCK_SKEW_SECONDS {
+            found.push(
+                warning(
+                    "clock",
+                    what,
+                    format!("its clock is {apart} s from this machine's"),
+                )
+                .hint("run NTP"),
+            );
+        }
+    }
+    let link = &facts.link;
+    found.push(info(
+        "link",
+        "source agent to target agent",
+        format!(
+            "{}/s, round trip {:.1} ms",
+            bytes((link.bytes as f64 / link.seconds.max(1e-6)) as u64),
+            link.round_trip_seconds * 1000.0
+        ),
+    ));
+    if facts.source.server.agent_version != facts.target.server.agent_version {
+        found.push(
+            warning(
+                "agent-version",
+                "agents",
+                "the agents are of different versions",
+            )
+            .values(
+                &facts.source.server.agent_version,
+                &facts.target.server.agent_version,
+            ),
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pgconvoy_proto::facts::{Extension, ServerFacts};
+
+    use super::*;
+
+    fn server() -> ServerFacts {
+        ServerFacts {
+            version: 150_020,
+            database: "app".into(),
+            place: "app at db:5432 as postgres".into(),
+            role: "postgres".into(),
+            superuser: true,
+            encoding: "UTF8".into(),
+            max_connections: 100,
+            max_locks_per_transaction: 64,
+            session_stable: true,
+            ..ServerFacts::default()
+        }
+    }
+
+    fn facts() -> Facts {
+        Facts {
+            source: SourceFacts {
+                server: server(),
+                size_bytes: 1 << 30,
+                tables: 10,
+                unreadable: vec![],
+                filtered_by_rls: vec![],
+                extensions: vec![],
+                roles: vec![("postgres".into(), "owner of table t".into())],
+                large_objects: 0,
+                foreign_tables: vec![],
+                tablespaces: vec![],
+                subscriptions: vec![],
+                event_triggers: vec![],
+                pg_dump: Ok("pg_dump 15.20".into()),
+                pg_dump_major: 15,
+            },
+            target: TargetFacts {
+                server: server(),
+                extensions_available: vec![],
+                extensions_installed: vec![],
+                roles: vec!["postgres".into()],
+                objects: 0,
+                object_sample: vec![],
+                tables: vec![],
+                unfinished: None,
+                finished: None,
+                can_create: true,
+                can_set_replication_role: true,
+                disk_free: Some(1 << 40),
+                data_dir_free: 1 << 40,
+                pg_restore: Ok(vec![15]),
+            },
+            link: MeasureLinkResponse {
+                bytes: 1 << 20,
+                seconds: 0.1,
+                round_trip_seconds: 0.001,
+            },
+            clock_us: 0,
+        }
+    }
+
+    fn blockers(edit: impl FnOnce(&mut Facts), intent: Intent) -> Vec<String> {
+        let mut facts = facts();
+        edit(&mut facts);
+        let found = findings(&facts, intent);
+        let blocking = found
+            .into_iter()
+            .filter(|f| f.severity == Severity::Blocker);
+        blocking.map(|f| f.code).collect()
+    }
+
+    #[test]
+    fn a_plain_pair_has_no_blocker() {
+        assert!(blockers(|_| {}, Intent::default()).is_empty());
+    }
+
+    #[test]
+    fn each_obstacle_is_named() {
+        let of = |edit: fn(&mut Facts)| blockers(edit, Intent::default());
+        let extension = Extension {
+            name: "postgis".into(),
+            version: "3".into(),
+        };
+        assert_eq!(of(|f| f.source.large_objects = 1), ["large-objects"]);
+        assert_eq!(
+            of(|f| f.source.unreadable.push("t".into())),
+            ["source-unreadable"]
+        );
+        assert_eq!(
+            of(|f| f.source.filtered_by_rls.push("t".into())),
+            ["rls-filters-role"]
+        );
+        assert_eq!(of(|f| f.source.pg_dump = Err("none".into())), ["pg-dump"]);
+        assert_eq!(of(|f| f.source.pg_dump_major = 17), ["pg-restore"]);
+        assert_eq!(of(|f| f.target.objects = 1), ["target-not-empty"]);
+        assert_eq!(of(|f| f.target.disk_free = Some(1)), ["disk"]);
+        assert_eq!(of(|f| f.source.tables = 20_000), ["locks", "locks"]);
+        assert_eq!(
+            of(|f| f.source.server.session_stable = false),
+            ["transaction-pooler"]
+        );
+        assert_eq!(
+            of(|f| f.target.server.encoding = "LATIN1".into()),
+            ["encoding"]
+        );
+        assert_eq!(
+            blockers(|f| f.source.extensions.push(extension), Intent::default()),
+            ["extension-missing"]
+        );
+    }
+
+    #[test]
+    fn a_missing_role_can_be_forced_and_skipping_rls_must_be() {
+        let lose = |f: &mut Facts| f.target.roles.clear();
+        assert_eq!(blockers(lose, Intent::default()), ["role-missing"]);
+        assert!(
+            blockers(
+                lose,
+                Intent {
+                    force: true,
+                    ..Intent::default()
+                }
+            )
+            .is_empty()
+        );
+        assert_eq!(
+            blockers(
+                |_| {},
+                Intent {
+                    skip_rls: true,
+                    ..Intent::default()
+                }
+            ),
+            ["skip-rls"]
+        );
+    }
+}

@@ -1,0 +1,86 @@
+//! The run folder: artefacts of one migration, for people and for the archive. Nothing is read back from it: the ledger is the only truth.
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use pgconvoy_proto::wire;
+use pgconvoy_proto::wire::target_client::TargetClient;
+use tokio_stream::StreamExt;
+use tonic::transport::Channel;
+
+use crate::ends::said;
+
+#[derive(Clone, Debug)]
+pub struct RunDir {
+    path: PathBuf,
+}
+
+impl RunDir {
+    /// Makes the migration's folder and points `latest` at it.
+    pub fn create(parent: &Path, migration: &str) -> anyhow::Result<Self> {
+        let path = parent.join(migration);
+        let cannot = || format!("--run-dir {}: cannot write there", parent.display());
+        fs::create_dir_all(&path).with_context(cannot)?;
+        let (latest, new) = (parent.join("latest"), parent.join(".latest.new"));
+        if new.is_symlink() {
+            fs::remove_file(&new).with_context(cannot)?;
+        }
+        symlink(migration, &new).with_context(cannot)?;
+        fs::rename(&new, &latest).with_context(cannot)?;
+        Ok(Self { path })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// `events.jsonl`, to append to.
+    pub fn events(&self) -> anyhow::Result<File> {
+        let path = self.path.join("events.jsonl");
+        OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .with_context(|| path.display().to_string())
+    }
+
+    pub fn write(&self, name: &str, content: &str) -> anyhow::Result<()> {
+        let path = self.path.join(name);
+        fs::write(&path, content).with_context(|| path.display().to_string())
+    }
+
+    /// schema.sql and rls_policies.sql, from the target agent's archive.
+    pub async fn fetch_artefacts(
+        &self,
+        target: &mut TargetClient<Channel>,
+        migration: &str,
+    ) -> anyhow::Result<()> {
+        let request = wire::ArtefactsRequest {
+            migration: migration.to_owned(),
+        };
+        let mut artefacts = target
+            .artefacts(request)
+            .await
+            .map_err(said("target"))?
+            .into_inner();
+        let mut open: Option<(String, File)> = None;
+        while let Some(artefact) = artefacts.next().await {
+            let artefact = artefact.map_err(said("target"))?;
+            let name = &artefact.name;
+            anyhow::ensure!(
+                !name.contains('/') && !name.starts_with('.'),
+                "the target agent sent an artefact with the name {name:?}"
+            );
+            let mut file = match open.take() {
+                Some((opened, file)) if opened == *name => file,
+                _ => File::create(self.path.join(name)).with_context(|| name.clone())?,
+            };
+            file.write_all(&artefact.data)
+                .with_context(|| name.clone())?;
+            open = Some((artefact.name, file));
+        }
+        Ok(())
+    }
+}

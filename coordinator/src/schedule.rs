@@ -1,0 +1,281 @@
+//! The work queue of the copy phase: parts to copy, indexes to build, tables to digest, each given out as soon as it may be.
+//!
+//! Per table: parts, then its constraints (they need the table for themselves), then its other indexes and the digest,
+//! side by side. A digest never runs beside ADD CONSTRAINT: readers would queue behind its lock.
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use pgconvoy_proto::model::{Oid, Part, Table};
+use tokio::sync::Notify;
+
+/// What is to be done for one table.
+#[derive(Clone, Debug)]
+pub struct TableWork {
+    pub table: Table,
+    pub parts: Vec<Part>,
+    pub constraints: Vec<Build>,
+    pub indexes: Vec<Build>,
+    pub digest: bool,
+}
+
+/// A step that builds an index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Build {
+    pub step: u32,
+    pub table: Oid,
+    pub size_bytes: u64,
+}
+
+pub struct Schedule {
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    parts: VecDeque<(Table, Part)>,
+    builds: VecDeque<Build>,
+    digests: VecDeque<Table>,
+    tables: HashMap<Oid, Pending>,
+}
+
+struct Pending {
+    table: Table,
+    parts_left: usize,
+    constraints: Vec<Build>,
+    /// Given out and not done.
+    constraints_left: usize,
+    indexes: Vec<Build>,
+    digest: bool,
+}
+
+/// Builds below this size are given out several at a time: starting pg_restore costs more than they do.
+const SMALL_BYTES: u64 = 8 << 20;
+const SMALL_TOGETHER: usize = 24;
+
+impl Schedule {
+    /// `work`: in the order in which it is to be begun.
+    pub fn new(work: Vec<TableWork>) -> Self {
+        let mut state = State::default();
+        for table in work {
+            state
+                .parts
+                .extend(table.parts.iter().map(|part| (table.table.clone(), *part)));
+            let pending = Pending {
+                parts_left: table.parts.len(),
+                constraints: table.constraints,
+                constraints_left: 0,
+                indexes: table.indexes,
+                digest: table.digest,
+                table: table.table,
+            };
+            let oid = pending.table.oid;
+            state.tables.insert(oid, pending);
+            state.advance(oid);
+        }
+        Self {
+            state: Mutex::new(state),
+            changed: Notify::new(),
+        }
+    }
+
+    /// The next part; none when all are given out.
+    pub fn next_part(&self) -> Option<(Table, Part)> {
+        self.lock().parts.pop_front()
+    }
+
+    /// A part is loaded. True: it was its table's last.
+    pub fn part_done(&self, table: Oid) -> bool {
+        let mut state = self.lock();
+        let Some(pending) = state.tables.get_mut(&table) else {
+            return false;
+        };
+        pending.parts_left -= 1;
+        let last = pending.parts_left == 0;
+        state.advance(table);
+        drop(state);
+        self.changed.notify_waiters();
+        last
+    }
+
+    /// The next indexes to build together, waiting for one; none when no more can come.
+    pub async fn next_builds(&self) -> Option<Vec<Build>> {
+        self.wait(|state| {
+            let first = state.builds.pop_front()?;
+            let mut together = vec![first];
+            while first.size_bytes < SMALL_BYTES
+                && together.len() < SMALL_TOGETHER
+                && state
+                    .builds
+                    .front()
+                    .is_some_and(|next| next.size_bytes < SMALL_BYTES)
+            {
+                together.extend(state.builds.pop_front());
+            }
+            Some(together)
+        })
+        .await
+    }
+
+    pub fn builds_done(&self, builds: &[Build]) {
+        let mut state = self.lock();
+        for build in builds {
+            if let Some(pending) = state.tables.get_mut(&build.table)
+                && pending.constraints_left > 0
+            {
+                pending.constraints_left -= 1;
+                state.advance(build.table);
+            }
+        }
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
+    /// The next table to digest, waiting for one; none when no more can come.
+    pub async fn next_digest(&self) -> Option<Table> {
+        self.wait(|state| state.digests.pop_front()).await
+    }
+
+    async fn wait<T>(&self, take: impl Fn(&mut State) -> Option<T>) -> Option<T> {
+        loop {
+            let changed = self.changed.notified();
+            {
+                let mut state = self.lock();
+                if let Some(found) = take(&mut state) {
+                    return Some(found);
+                }
+                if state.tables.is_empty() {
+                    return None;
+                }
+            }
+            changed.await;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Gives out what the table is ready for; a table that has given out everything is forgotten.
+    fn advance(&mut self, oid: Oid) {
+        let Some(pending) = self.tables.get_mut(&oid) else {
+            return;
+        };
+        if pending.parts_left > 0 || pending.constraints_left > 0 {
+            return;
+        }
+        let constraints = std::mem::take(&mut pending.constraints);
+        if !constraints.is_empty() {
+            pending.constraints_left = constraints.len();
+            self.builds.extend(constraints);
+            return;
+        }
+        if let Some(done) = self.tables.remove(&oid) {
+            self.builds.extend(done.indexes);
+            if done.digest {
+                self.digests.push_back(done.table);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use pgconvoy_proto::model::Format;
+
+    use super::*;
+
+    fn table(oid: Oid) -> Table {
+        Table {
+            oid,
+            schema: "s".into(),
+            name: format!("t{oid}"),
+            columns: vec![],
+            key_columns: 0,
+            format: Format::Text,
+            filter: None,
+            size_bytes: 0,
+            blocks: 2,
+            through_root: false,
+            unlogged: false,
+        }
+    }
+
+    fn part(table: Oid, number: u32) -> Part {
+        Part {
+            table,
+            number,
+            first_block: number,
+            end_block: None,
+        }
+    }
+
+    fn build(step: u32, size_bytes: u64) -> Build {
+        Build {
+            step,
+            table: 1,
+            size_bytes,
+        }
+    }
+
+    #[tokio::test]
+    async fn parts_then_constraints_then_indexes_and_digest() {
+        let schedule = Schedule::new(vec![TableWork {
+            table: table(1),
+            parts: vec![part(1, 0), part(1, 1)],
+            constraints: vec![build(1, 0)],
+            indexes: vec![build(2, SMALL_BYTES), build(3, 0)],
+            digest: true,
+        }]);
+        assert!(schedule.next_part().is_some() && schedule.next_part().is_some());
+        assert!(schedule.next_part().is_none());
+        assert!(!schedule.part_done(1));
+        assert!(schedule.part_done(1));
+        let constraints = schedule.next_builds().await.unwrap();
+        assert_eq!(constraints, [build(1, 0)]);
+        schedule.builds_done(&constraints);
+        assert_eq!(
+            schedule.next_builds().await.unwrap(),
+            [build(2, SMALL_BYTES)]
+        );
+        assert_eq!(schedule.next_builds().await.unwrap(), [build(3, 0)]);
+        assert_eq!(schedule.next_digest().await.unwrap().oid, 1);
+        assert!(schedule.next_builds().await.is_none());
+        assert!(schedule.next_digest().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_table_with_nothing_left_to_do_ends_the_queue_at_once() {
+        let nothing = TableWork {
+            table: table(1),
+            parts: vec![],
+            constraints: vec![],
+            indexes: vec![],
+            digest: false,
+        };
+        let schedule = Schedule::new(vec![nothing]);
+        assert!(schedule.next_builds().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn who_waits_is_woken() {
+        let schedule = std::sync::Arc::new(Schedule::new(vec![TableWork {
+            table: table(1),
+            parts: vec![part(1, 0)],
+            constraints: vec![],
+            indexes: vec![],
+            digest: true,
+        }]));
+        let waiting = tokio::spawn({
+            let schedule = schedule.clone();
+            async move { schedule.next_digest().await.map(|table| table.oid) }
+        });
+        tokio::task::yield_now().await;
+        schedule.next_part();
+        schedule.part_done(1);
+        assert_eq!(waiting.await.unwrap(), Some(1));
+    }
+}
