@@ -3,9 +3,11 @@
 //! An agent listens and reports itself unhealthy when its database cannot be reached: it does not end.
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
+use pgconvoy_proto::errors;
 use pgconvoy_proto::identity::Identity;
 use pgconvoy_proto::serve;
 use pgconvoy_proto::settings::LogFormat;
@@ -74,6 +76,22 @@ impl Serving {
             identity,
             database,
             stop: CancellationToken::new(),
+        }
+    }
+}
+
+/// Runs an agent on a runtime of its own; what went wrong is said on stderr.
+pub fn exit(agent: impl Future<Output = anyhow::Result<()>>) -> ExitCode {
+    let ended = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(anyhow::Error::from)
+        .and_then(|runtime| runtime.block_on(agent));
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {}", errors::in_words(&error));
+            ExitCode::FAILURE
         }
     }
 }

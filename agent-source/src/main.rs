@@ -1,5 +1,6 @@
 //! pgconvoy-source: the agent beside the source database. It reads, digests, compresses and pushes; it never writes.
 use std::net::SocketAddr;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -46,14 +47,11 @@ struct Args {
     snapshot_lease: humantime::Duration,
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
     child::become_child_if_asked();
     let args: Args = settings::parse("source-agent");
     settings::init_logging(args.agent.log_format);
-    tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?
-        .block_on(run(args))
+    agent::exit(run(args))
 }
 
 async fn run(args: Args) -> anyhow::Result<()> {

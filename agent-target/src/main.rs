@@ -1,6 +1,7 @@
 //! pgconvoy-target: the agent beside the target database. It loads, builds, digests, and keeps the ledger.
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
@@ -53,14 +54,11 @@ struct Args {
     data_dir: PathBuf,
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
     child::become_child_if_asked();
     let args: Args = settings::parse("target-agent");
     settings::init_logging(args.agent.log_format);
-    tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?
-        .block_on(run(args))
+    agent::exit(run(args))
 }
 
 async fn run(args: Args) -> anyhow::Result<()> {

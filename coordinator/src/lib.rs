@@ -24,7 +24,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use clap::CommandFactory;
 use pgconvoy_proto::model::Finding;
-use pgconvoy_proto::{pki, wire};
+use pgconvoy_proto::{errors, pki, wire};
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -53,7 +53,7 @@ pub async fn run(cli: Cli) -> u8 {
         Err(error) => {
             reporter.quiet();
             let usage = error.downcast_ref::<Usage>().is_some();
-            let text = format!("{error:#}");
+            let text = errors::in_words(&error);
             reporter.line(&format!("error: {text}"));
             let code = if usage { 2 } else { Verdict::Failed.code() };
             (Verdict::Failed, json!({ "error": text }), code)

@@ -140,7 +140,7 @@ pub fn show(live: Arc<Live>, reporter: Arc<Reporter>) -> AbortOnDropHandle<()> {
         loop {
             tick.tick().await;
             let bytes = live.bytes.load(Relaxed);
-            let now = (bytes - last) as f64 / then.elapsed().as_secs_f64();
+            let now = bytes.saturating_sub(last) as f64 / then.elapsed().as_secs_f64();
             // Smoothed over some ten ticks: a rate that people can read.
             rate = if rate == 0.0 {
                 now

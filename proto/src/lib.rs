@@ -1,6 +1,7 @@
 //! The contract between the three programs: protobuf messages and services, the domain types they become, the chunk
 //! frames, and the identity that every connection carries.
 pub mod channel;
+pub mod errors;
 pub mod facts;
 pub mod frame;
 pub mod identity;

@@ -273,7 +273,10 @@ pub async fn partitioned_tables(
 ) -> Result<Vec<(String, String)>, Error> {
     let query = format!(
         "SELECT c.oid, n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-         WHERE c.relkind = 'p' AND NOT {} ORDER BY 2, 3",
+         WHERE c.relkind = 'p' AND NOT {} AND NOT EXISTS (
+             -- ANALYZE would ask the foreign server.
+             SELECT FROM pg_partition_tree(c.oid) p JOIN pg_class f ON f.oid = p.relid WHERE f.relkind = 'f')
+         ORDER BY 2, 3",
         foreign_schema("n"),
     );
     let rows = session.query(&query, &[]).await?;

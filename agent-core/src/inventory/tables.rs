@@ -10,7 +10,8 @@ use crate::session::Session;
 
 /// Types whose binary form is the same in every PostgreSQL from 14 on and carries no OID: of built-in, hand-assigned OID, with
 /// send and receive functions that round-trip (src/include/catalog/pg_type.dat). Left out on purpose: reg*
-/// types, oidvector, aclitem, xml (its binary form carries an encoding), and pg_* internals.
+/// types, oidvector, aclitem, xml (its binary form carries an encoding), tsquery (an empty one is refused when received),
+/// and pg_* internals.
 const BINARY_TYPES: &[&str] = &[
     "bool",
     "bytea",
@@ -51,7 +52,6 @@ const BINARY_TYPES: &[&str] = &[
     "uuid",
     "pg_lsn",
     "tsvector",
-    "tsquery",
     "int4range",
     "numrange",
     "tsrange",

@@ -4,19 +4,29 @@
 //! PostgreSQL before 18 refuses NOT VALID on a partitioned table: there the key is built in one go, or, with orphans,
 //! on each leaf.
 use pgconvoy_agent_core::session::{Session, qualified, quote_ident};
-use pgconvoy_agent_core::status;
 use pgconvoy_proto::model::{Finding, ForeignKey, Severity};
 use tokio_postgres::Error;
 use tokio_postgres::error::SqlState;
 use tonic::Status;
 
+use super::refusal;
+
 const SAMPLE: i64 = 5;
 
 pub async fn build(session: &Session, key: &ForeignKey) -> Result<Option<Finding>, Status> {
-    let what = format!("foreign key {} of {}.{}", key.name, key.schema, key.table);
-    try_build(session, key)
-        .await
-        .map_err(|error| status::postgres(&what, &error))
+    match try_build(session, key).await {
+        Ok(finding) => Ok(finding),
+        Err(error) => {
+            let object = format!("{}.{}: {}", key.schema, key.table, key.name);
+            refusal(
+                Severity::Difference,
+                "foreign-key-not-built",
+                object,
+                &error,
+            )
+            .map(Some)
+        }
+    }
 }
 
 async fn try_build(session: &Session, key: &ForeignKey) -> Result<Option<Finding>, Error> {

@@ -11,7 +11,8 @@ mod rest;
 use std::path::PathBuf;
 
 use pgconvoy_agent_core::session::Session;
-use pgconvoy_proto::model::{Entry, Finding, Options, Step, Work};
+use pgconvoy_agent_core::status;
+use pgconvoy_proto::model::{Entry, Finding, Options, Severity, Step, Work};
 use tonic::Status;
 
 use crate::archive::Store;
@@ -50,6 +51,23 @@ impl Migration {
             source_version: row.get::<_, i32>(2) as u32,
         })
     }
+}
+
+/// What PostgreSQL refused, as a finding: the rest goes on. Errors when it was not a refusal: the connection or the disk.
+fn refusal(
+    severity: Severity,
+    code: &str,
+    object: String,
+    error: &tokio_postgres::Error,
+) -> Result<Finding, Status> {
+    let status = status::postgres(&object, error);
+    if status.code() != tonic::Code::Internal {
+        return Err(status);
+    }
+    Ok(
+        Finding::new(severity, code, object, status::postgres_text(error))
+            .hint("the message is PostgreSQL's own: make it by hand at the target"),
+    )
 }
 
 impl Runner {
@@ -120,14 +138,14 @@ impl Runner {
         for work in works {
             match work {
                 Work::ForeignKey(key) => findings.extend(foreign_key::build(session, key).await?),
-                Work::Refresh { views } => rest::refresh(session, views).await?,
+                Work::Refresh { views } => findings.extend(rest::refresh(session, views).await?),
                 Work::Sequences { values } => rest::set_sequences(session, values).await?,
                 Work::Statistics {
                     schema,
                     name,
                     partitioned,
                 } => {
-                    rest::statistics(session, schema, name, *partitioned).await?;
+                    findings.extend(rest::statistics(session, schema, name, *partitioned).await?);
                 }
                 _ => unreachable!("done together, above"),
             }

@@ -1,22 +1,34 @@
 //! Steps of one statement each: refreshing materialized views, setting sequences, statistics.
 use pgconvoy_agent_core::session::{Session, qualified, quote_literal};
 use pgconvoy_agent_core::status;
-use pgconvoy_proto::model::{SequenceValue, View};
+use pgconvoy_proto::model::{Finding, SequenceValue, Severity, View};
 use tonic::Status;
+
+use super::refusal;
 
 /// REFRESH runs as the view's owner, after policies, grants and owners are in place, and with row level security applied as
 /// the application has it: with `row_security = off` it would fail for an owner who is subject to policies.
-pub async fn refresh(session: &Session, views: &[View]) -> Result<(), Status> {
+pub async fn refresh(session: &Session, views: &[View]) -> Result<Vec<Finding>, Status> {
+    let mut findings = Vec::new();
     for view in views {
         let name = qualified(&view.schema, &view.name);
         let refresh =
             format!("BEGIN; SET LOCAL row_security = on; REFRESH MATERIALIZED VIEW {name}; COMMIT");
-        session
-            .batch_execute(&refresh)
-            .await
-            .map_err(|error| status::postgres(&format!("refreshing {name}"), &error))?;
+        if let Err(error) = session.batch_execute(&refresh).await {
+            let object = format!("{}.{}", view.schema, view.name);
+            findings.push(refusal(
+                Severity::Difference,
+                "view-not-refreshed",
+                object,
+                &error,
+            )?);
+            session
+                .batch_execute("ROLLBACK")
+                .await
+                .map_err(|error| status::postgres("after a refresh", &error))?;
+        }
     }
-    Ok(())
+    Ok(findings)
 }
 
 pub async fn set_sequences(session: &Session, values: &[SequenceValue]) -> Result<(), Status> {
@@ -42,15 +54,18 @@ pub async fn statistics(
     schema: &str,
     name: &str,
     partitioned: bool,
-) -> Result<(), Status> {
-    let name = qualified(schema, name);
+) -> Result<Option<Finding>, Status> {
+    let table = qualified(schema, name);
     let what = if partitioned {
         "ANALYZE"
     } else {
         "VACUUM (ANALYZE)"
     };
-    session
-        .batch_execute(&format!("{what} {name}"))
-        .await
-        .map_err(|error| status::postgres(&format!("{what} {name}"), &error))
+    match session.batch_execute(&format!("{what} {table}")).await {
+        Ok(()) => Ok(None),
+        Err(error) => {
+            let object = format!("{schema}.{name}");
+            refusal(Severity::Warning, "statistics-not-gathered", object, &error).map(Some)
+        }
+    }
 }

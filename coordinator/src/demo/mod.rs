@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tokio::process::{Child, Command};
-use tokio::task::spawn_blocking;
+use tokio::task::block_in_place;
 
 use self::interrupt::Interrupt;
 use self::stage::Stage;
@@ -42,11 +42,12 @@ pub struct Options {
     pub pg_bin: Option<PathBuf>,
 }
 
-/// Answers the exit code of `migrate`.
+/// Answers the exit code of `migrate`. Needs the runtime with several threads.
 pub async fn run(options: Options) -> Result<u8> {
     let mut interrupt = Interrupt::listen()?;
     let keep = options.keep;
-    let stage = spawn_blocking(move || set_up(&options)).await?;
+    // In place and not on another thread: whoever drops this future then waits until all of it is cleaned up.
+    let stage = block_in_place(|| set_up(&options));
     // Ctrl-C reached initdb or psql too: their failure is then no news.
     if interrupt.seen() {
         return Ok(INTERRUPTED);
@@ -69,7 +70,7 @@ pub async fn run(options: Options) -> Result<u8> {
             6,
             "stopping the servers and the agents, removing their files",
         );
-        spawn_blocking(move || stage.stop()).await??;
+        block_in_place(|| stage.stop())?;
     }
     Ok(code)
 }

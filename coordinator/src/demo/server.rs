@@ -345,6 +345,7 @@ fn make_folder(options: &Options) -> Result<TempDir> {
         Some(parent) => builder.tempdir_in(parent)?,
         None => builder.tempdir()?,
     };
+    fs::set_permissions(folder.path(), Permissions::from_mode(0o700))?;
     if let Some((uid, gid)) = unprivileged()? {
         chown(folder.path(), Some(uid), Some(gid))?;
     }
