@@ -1,15 +1,21 @@
 //! One driver per migration: whoever holds the advisory lock. Before it is granted, the backends that an earlier
 //! driver left behind are ended, so that nothing commits behind the new one's back.
+use std::time::Duration;
+
 use pgconvoy_agent_core::session::Session;
 use pgconvoy_agent_core::status;
 use pgconvoy_proto::wire;
 use tokio::sync::mpsc;
+use tokio_postgres::error::SqlState;
 use tonic::Status;
 
 use crate::sessions::{Sessions, application_name};
 
 /// How long a backend gets to end, milliseconds (pg_terminate_backend's second argument).
 const END_WITHIN_MS: i64 = 30_000;
+/// PostgreSQL's notation.
+const LOCK_WAIT: &str = "10s";
+const ASK_EVERY: Duration = Duration::from_secs(2);
 
 /// Grants the migration to the caller, and holds it until the caller leaves.
 pub async fn drive(
@@ -24,15 +30,7 @@ pub async fn drive(
         .await?;
     let failed =
         |error: tokio_postgres::Error| status::postgres("taking over the migration", &error);
-    let locked: bool = session
-        .query_one(
-            "SELECT pg_try_advisory_lock(hashtext('pgconvoy'), hashtext($1))",
-            &[&migration],
-        )
-        .await
-        .map_err(failed)?
-        .get(0);
-    if !locked {
+    if !lock(&session, &migration).await.map_err(failed)? {
         let other = holder(&session, &migration).await.map_err(failed)?;
         return Err(Status::aborted(format!(
             "migration {migration} is being driven by {other}: wait for it, or stop it"
@@ -52,17 +50,29 @@ pub async fn drive(
     Ok(())
 }
 
-/// Ends only when the session does: the lock is lost then.
+/// Takes the migration's advisory lock. A driver that has just died may have it for a moment longer: waits for that.
+async fn lock(session: &Session, migration: &str) -> Result<bool, tokio_postgres::Error> {
+    session.batch_execute(&format!("SET lock_timeout = '{LOCK_WAIT}'")).await?;
+    let locked = session
+        .execute("SELECT pg_advisory_lock(hashtext('pgconvoy'), hashtext($1))", &[&migration])
+        .await;
+    session.batch_execute("SET lock_timeout = 0").await?;
+    match locked {
+        Ok(_) => Ok(true),
+        Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Ends only when the session does: the lock is lost then. Between its questions the session is idle, so that the lock
+/// goes at once when the driver leaves.
 async fn watch(session: &Session) -> Status {
-    // A query that PostgreSQL answers when the backend is told to end.
-    match session
-        .batch_execute("SELECT pg_sleep('infinity'::float8)")
-        .await
-    {
-        Ok(()) => {
-            Status::unavailable("the target database ended the session that holds the migration")
+    let mut tick = tokio::time::interval(ASK_EVERY);
+    loop {
+        tick.tick().await;
+        if let Err(error) = session.batch_execute("SELECT").await {
+            return status::postgres("the target database was lost", &error);
         }
-        Err(error) => status::postgres("the target database was lost", &error),
     }
 }
 
