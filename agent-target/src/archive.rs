@@ -1,7 +1,8 @@
 //! The schema archive at the target: received once, kept under `--data-dir` with mode 0600, read through its table of
 //! contents.
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pgconvoy_agent_core::child;
 use pgconvoy_agent_core::tools::{Tool, Tools};
@@ -13,14 +14,57 @@ use tonic::Status;
 use xxhash_rust::xxh3::Xxh3;
 
 /// The archives' folder, one folder per migration.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Store {
     data_dir: PathBuf,
+    pg_bin: Option<PathBuf>,
+    /// By migration: finding pg_restore and reading a table of contents costs several processes, and every step needs both.
+    opened: Arc<Mutex<HashMap<String, Arc<Opened>>>>,
+}
+
+/// An archive that is there, with the pg_restore for it.
+pub struct Opened {
+    pub tool: Tool,
+    pub path: PathBuf,
+    pub contents: Contents,
 }
 
 impl Store {
-    pub fn new(data_dir: PathBuf) -> Self {
-        Self { data_dir }
+    pub fn new(data_dir: PathBuf, pg_bin: Option<PathBuf>) -> Self {
+        Self {
+            data_dir,
+            pg_bin,
+            opened: Arc::default(),
+        }
+    }
+
+    /// The migration's archive, without the entries that its selection leaves out. None: it is not there.
+    pub async fn open(
+        &self,
+        migration: &str,
+        skipped: &[Entry],
+        server_major: u32,
+    ) -> Result<Option<Arc<Opened>>, Status> {
+        if let Some(opened) = self.lock().get(migration) {
+            return Ok(Some(opened.clone()));
+        }
+        let path = self.archive(migration)?;
+        if !path.exists() {
+            return Ok(None);
+        }
+        let tool = restore_tool(self.pg_bin.as_deref(), &path, server_major).await?;
+        let contents = Contents::read(&tool, &path, &skipped.iter().copied().collect()).await?;
+        let opened = Arc::new(Opened {
+            tool,
+            path,
+            contents,
+        });
+        self.lock().insert(migration.to_owned(), opened.clone());
+        Ok(Some(opened))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Arc<Opened>>> {
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn folder(&self, migration: &str) -> Result<PathBuf, Status> {
@@ -34,7 +78,7 @@ impl Store {
         Ok(self.data_dir.join(migration))
     }
 
-    pub fn archive(&self, migration: &str) -> Result<PathBuf, Status> {
+    fn archive(&self, migration: &str) -> Result<PathBuf, Status> {
         Ok(self.folder(migration)?.join("schema.dump"))
     }
 
@@ -71,6 +115,7 @@ impl Store {
                 let path = self.archive(&migration)?;
                 file.persist(&path)
                     .map_err(|e| cannot("write", &path, &e.error))?;
+                self.lock().remove(&migration);
                 return Ok((migration, bytes));
             }
             next = frames.next().await.transpose()?;
@@ -82,6 +127,7 @@ impl Store {
 
     pub fn remove(&self, migration: &str) -> Result<bool, Status> {
         let folder = self.folder(migration)?;
+        self.lock().remove(migration);
         match std::fs::remove_dir_all(&folder) {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
@@ -155,7 +201,7 @@ pub struct Contents {
 
 impl Contents {
     /// Reads it, without the entries that are not ours to make and those that the selection leaves out.
-    pub async fn read(
+    async fn read(
         restore: &Tool,
         archive: &Path,
         skipped: &HashSet<Entry>,
@@ -191,7 +237,7 @@ impl Contents {
 }
 
 /// The pg_restore for an archive: at least the pg_dump that made it, the target server's major if there is one.
-pub async fn restore_tool(
+async fn restore_tool(
     pg_bin: Option<&Path>,
     archive: &Path,
     server_major: u32,
@@ -241,7 +287,7 @@ mod tests {
 
     #[test]
     fn an_id_cannot_leave_the_data_dir() {
-        let store = Store::new("/data".into());
+        let store = Store::new("/data".into(), None);
         assert!(store.folder("../etc").is_err() && store.folder("").is_err());
         assert_eq!(store.folder("0198-a").unwrap(), Path::new("/data/0198-a"));
     }

@@ -1,17 +1,15 @@
 //! The schema as SQL for people. Entries that hold secrets (user mappings, subscriptions) are left out and named.
-use std::collections::HashSet;
 use std::io::Write;
 use std::path::Path;
 
 use bytes::Bytes;
 use pgconvoy_agent_core::child;
 use pgconvoy_agent_core::session::Session;
-use pgconvoy_proto::model::Entry;
 use pgconvoy_proto::wire;
 use tokio::sync::mpsc;
 use tonic::Status;
 
-use crate::archive::{Contents, Line, restore_tool};
+use crate::archive::Line;
 use crate::steps::{Migration, Runner};
 
 const SECRET: &[&str] = &["USER MAPPING", "SUBSCRIPTION"];
@@ -25,14 +23,11 @@ pub async fn send(
     out: mpsc::Sender<Result<wire::Artefact, Status>>,
 ) -> Result<(), Status> {
     let migration = Migration::read(&session, &id).await?;
-    let archive = runner.store.archive(&id)?;
-    if !archive.exists() {
-        return Ok(());
-    }
     let major = session.server_version() / 10_000;
-    let tool = restore_tool(runner.pg_bin.as_deref(), &archive, major).await?;
-    let skipped: HashSet<Entry> = migration.skipped.iter().copied().collect();
-    let contents = Contents::read(&tool, &archive, &skipped).await?;
+    let Some(opened) = runner.store.open(&id, &migration.skipped, major).await? else {
+        return Ok(());
+    };
+    let contents = &opened.contents;
     let all: Vec<&Line> = contents
         .pre_data
         .iter()
@@ -48,7 +43,7 @@ pub async fn send(
         ("schema.sql", &open, secret.as_slice()),
         ("rls_policies.sql", &policies, &[]),
     ] {
-        let sql = script(&tool.path, &archive, lines, left_out).await?;
+        let sql = script(&opened.tool.path, &opened.path, lines, left_out).await?;
         for data in sql.chunks(FRAME_BYTES) {
             let artefact = wire::Artefact {
                 name: name.into(),

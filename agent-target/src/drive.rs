@@ -52,9 +52,14 @@ pub async fn drive(
 
 /// Takes the migration's advisory lock. A driver that has just died may have it for a moment longer: waits for that.
 async fn lock(session: &Session, migration: &str) -> Result<bool, tokio_postgres::Error> {
-    session.batch_execute(&format!("SET lock_timeout = '{LOCK_WAIT}'")).await?;
+    session
+        .batch_execute(&format!("SET lock_timeout = '{LOCK_WAIT}'"))
+        .await?;
     let locked = session
-        .execute("SELECT pg_advisory_lock(hashtext('pgconvoy'), hashtext($1))", &[&migration])
+        .execute(
+            "SELECT pg_advisory_lock(hashtext('pgconvoy'), hashtext($1))",
+            &[&migration],
+        )
         .await;
     session.batch_execute("SET lock_timeout = 0").await?;
     match locked {

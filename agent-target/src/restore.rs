@@ -3,7 +3,7 @@
 //! All or nothing is what makes a kill harmless: after it, either every entry of the list is there or none is. An entry that
 //! PostgreSQL refuses is left out, told as such, and the rest is run again.
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::Path;
 
 use pgconvoy_agent_core::child::{self, Error};
 use pgconvoy_agent_core::database::Database;
@@ -16,11 +16,11 @@ use crate::sessions::application_name;
 /// After so many refused entries something else is wrong.
 const MAX_REFUSED: usize = 500;
 
-pub struct Restore {
-    pub database: Database,
-    pub migration: String,
-    pub tool: Tool,
-    pub archive: PathBuf,
+pub struct Restore<'a> {
+    pub database: &'a Database,
+    pub migration: &'a str,
+    pub tool: &'a Tool,
+    pub archive: &'a Path,
 }
 
 /// An entry that PostgreSQL refused, and what it said.
@@ -29,7 +29,7 @@ pub struct Refused {
     pub message: String,
 }
 
-impl Restore {
+impl Restore<'_> {
     /// Restores the entries, in the order given. Errors when an entry is refused that `vital` holds for.
     pub async fn run(
         &self,
@@ -66,7 +66,7 @@ impl Restore {
     async fn attempt(&self, lines: &[Line]) -> Result<(), Failure> {
         let io =
             |error: std::io::Error| Failure::Other(format!("writing pg_restore's list: {error}"));
-        let folder = self.archive.parent().unwrap_or(&self.archive);
+        let folder = self.archive.parent().unwrap_or(self.archive);
         let mut list = tempfile::NamedTempFile::new_in(folder).map_err(io)?;
         for line in lines {
             writeln!(list, "{}", line.text).map_err(io)?;
@@ -74,7 +74,7 @@ impl Restore {
         list.flush().map_err(io)?;
         let libpq = self
             .database
-            .libpq(&application_name(&self.migration))
+            .libpq(&application_name(self.migration))
             .map_err(|error| Failure::Other(error.to_string()))?;
         let mut command = child::command(&self.tool.path);
         libpq.apply(&mut command);
@@ -88,7 +88,7 @@ impl Restore {
             .arg("--use-list")
             .arg(list.path())
             .args(["--dbname", &libpq.conninfo])
-            .arg(&self.archive);
+            .arg(self.archive);
         match child::run(command, &mut tokio::io::sink()).await {
             Ok(warnings) => {
                 if !warnings.trim().is_empty() {

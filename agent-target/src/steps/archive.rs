@@ -1,5 +1,6 @@
 //! Steps that restore entries of the archive: pre-data, indexes, the attachment of partitions' indexes, the rest of post-data.
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use pgconvoy_agent_core::inventory::access;
 use pgconvoy_agent_core::session::Session;
@@ -8,7 +9,7 @@ use pgconvoy_proto::model::{Access, Entry, Finding, Severity, Work};
 use tonic::Status;
 
 use super::{Migration, Runner};
-use crate::archive::{Contents, Line, restore_tool};
+use crate::archive::{Line, Opened};
 use crate::ledger;
 use crate::restore::{Refused, Restore};
 
@@ -32,32 +33,36 @@ fn read_failed(error: tokio_postgres::Error) -> Status {
 }
 
 impl Runner {
-    async fn open(
-        &self,
-        session: &Session,
-        migration: &Migration,
-    ) -> Result<(Restore, Contents), Status> {
-        let archive = self.store.archive(&migration.id)?;
-        if !archive.exists() {
-            return Err(Status::failed_precondition(format!(
-                "the schema archive {} is not there: was --data-dir changed?",
-                archive.display()
-            )));
-        }
+    async fn open(&self, session: &Session, migration: &Migration) -> Result<Arc<Opened>, Status> {
         let major = session.server_version() / 10_000;
-        let tool = restore_tool(self.pg_bin.as_deref(), &archive, major).await?;
-        let skipped: HashSet<Entry> = migration.skipped.iter().copied().collect();
-        let contents = Contents::read(&tool, &archive, &skipped).await?;
-        let database = self.sessions.database.clone();
-        Ok((
-            Restore {
-                database,
-                migration: migration.id.clone(),
-                tool,
-                archive,
-            },
-            contents,
-        ))
+        let opened = self
+            .store
+            .open(&migration.id, &migration.skipped, major)
+            .await?;
+        opened.ok_or_else(|| {
+            Status::failed_precondition("the schema archive is not there: was --data-dir changed?")
+        })
+    }
+
+    /// Restores lines of the archive; those that are refused as findings.
+    async fn restore(
+        &self,
+        migration: &Migration,
+        opened: &Opened,
+        lines: Vec<Line>,
+        vital: impl Fn(&Line) -> bool,
+    ) -> Result<Vec<Finding>, Status> {
+        let restore = Restore {
+            database: &self.sessions.database,
+            migration: &migration.id,
+            tool: &opened.tool,
+            archive: &opened.path,
+        };
+        let refused = restore.run(lines, vital).await?;
+        Ok(refused
+            .into_iter()
+            .map(|refused| finding(migration, refused))
+            .collect())
     }
 
     /// Pre-data, and row level security: invariant 6 (no open window), it is on before the first row arrives.
@@ -91,22 +96,21 @@ impl Runner {
         {
             return Ok(Vec::new());
         }
-        let (restore, contents) = self.open(session, migration).await?;
+        let opened = self.open(session, migration).await?;
         let rls = |line: &Line| line.is("ROW SECURITY") && !migration.options.skip_rls;
         let missing = |line: &Line| !planned.get(&line.entry).is_some_and(is_here);
-        let lines = contents
+        let lines = opened
+            .contents
             .pre_data
-            .into_iter()
+            .iter()
+            .cloned()
             .filter(missing)
-            .chain(contents.post_data.into_iter().filter(rls))
+            .chain(opened.contents.post_data.iter().cloned().filter(rls))
             .collect();
-        let refused = restore
-            .run(lines, |line| line.is_any(VITAL) || line.is("ROW SECURITY"))
-            .await?;
-        Ok(refused
-            .into_iter()
-            .map(|refused| finding(migration, refused))
-            .collect())
+        self.restore(migration, &opened, lines, |line| {
+            line.is_any(VITAL) || line.is("ROW SECURITY")
+        })
+        .await
     }
 
     /// Indexes and the constraints that they carry: those that are not there yet.
@@ -147,10 +151,12 @@ impl Runner {
         if wanted.is_empty() {
             return Ok(Vec::new());
         }
-        let (restore, contents) = self.open(session, migration).await?;
-        let lines: Vec<Line> = contents
+        let opened = self.open(session, migration).await?;
+        let lines: Vec<Line> = opened
+            .contents
             .post_data
-            .into_iter()
+            .iter()
+            .cloned()
             .filter(|line| wanted.contains_key(&line.entry))
             .collect();
         let unknown = wanted.len() - lines.len();
@@ -159,11 +165,7 @@ impl Runner {
                 "the archive lacks {unknown} of the planned indexes"
             )));
         }
-        let refused = restore.run(lines, |_| false).await?;
-        Ok(refused
-            .into_iter()
-            .map(|refused| finding(migration, refused))
-            .collect())
+        self.restore(migration, &opened, lines, |_| false).await
     }
 
     /// ALTER INDEX ... ATTACH PARTITION does nothing where it is done.
@@ -172,17 +174,15 @@ impl Runner {
         session: &Session,
         migration: &Migration,
     ) -> Result<Vec<Finding>, Status> {
-        let (restore, contents) = self.open(session, migration).await?;
-        let lines = contents
+        let opened = self.open(session, migration).await?;
+        let lines = opened
+            .contents
             .post_data
-            .into_iter()
+            .iter()
+            .cloned()
             .filter(|line| is_attach(line))
             .collect();
-        let refused = restore.run(lines, |_| false).await?;
-        Ok(refused
-            .into_iter()
-            .map(|refused| finding(migration, refused))
-            .collect())
+        self.restore(migration, &opened, lines, |_| false).await
     }
 
     /// What no other step makes: triggers, rules, policies, publications, comments...
@@ -200,7 +200,7 @@ impl Runner {
         if made.iter().any(|object| here.contains(object)) {
             return Ok(Vec::new());
         }
-        let (restore, contents) = self.open(session, migration).await?;
+        let opened = self.open(session, migration).await?;
         let built = planned_indexes(session, &migration.id).await?;
         let elsewhere = |line: &Line| {
             built.contains(&line.entry)
@@ -208,16 +208,14 @@ impl Runner {
                 || line.is_any(&["FK CONSTRAINT", "ROW SECURITY", "MATERIALIZED VIEW DATA"])
                 || migration.options.skip_rls && line.is("POLICY")
         };
-        let lines = contents
+        let lines = opened
+            .contents
             .post_data
-            .into_iter()
+            .iter()
+            .cloned()
             .filter(|line| !elsewhere(line))
             .collect();
-        let refused = restore.run(lines, |_| false).await?;
-        Ok(refused
-            .into_iter()
-            .map(|refused| finding(migration, refused))
-            .collect())
+        self.restore(migration, &opened, lines, |_| false).await
     }
 }
 

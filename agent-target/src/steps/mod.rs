@@ -8,8 +8,6 @@ mod archive;
 mod foreign_key;
 mod rest;
 
-use std::path::PathBuf;
-
 use pgconvoy_agent_core::session::Session;
 use pgconvoy_agent_core::status;
 use pgconvoy_proto::model::{Entry, Finding, Options, Severity, Step, Work};
@@ -23,7 +21,6 @@ use crate::sessions::{Purpose, Sessions};
 pub struct Runner {
     pub sessions: Sessions,
     pub store: Store,
-    pub pg_bin: Option<PathBuf>,
 }
 
 /// A migration, as far as its steps need to know it.
