@@ -58,6 +58,20 @@ pub fn copy_in(table: &Table) -> String {
     format!("COPY {name}{list} FROM STDIN (FORMAT {})", table.format)
 }
 
+/// Whether one session scans the table: several are worth their connections only for more.
+pub fn is_small(table: &Table) -> bool {
+    table.parts(PART_BYTES).len() == 1
+}
+
+/// The digest of a table, read by one statement.
+pub async fn digest_small(
+    session: &Session,
+    table: &Table,
+    counters: &Counters,
+) -> Result<Digest, Error> {
+    digest_part(session, table, None, counters).await
+}
+
 /// The table's digest, read under the snapshot by up to `jobs` sessions at once.
 pub async fn digest(
     snapshot: &Snapshot,
@@ -69,7 +83,7 @@ pub async fn digest(
     futures_util::stream::iter(parts)
         .map(|part| async move {
             let reader = snapshot.reader(table).await?;
-            let digest = digest_part(&reader, table, &part, counters).await?;
+            let digest = digest_part(&reader, table, Some(&part), counters).await?;
             snapshot.give_back(reader);
             Ok(digest)
         })
@@ -84,10 +98,10 @@ pub async fn digest(
 async fn digest_part(
     session: &Session,
     table: &Table,
-    part: &Part,
+    part: Option<&Part>,
     counters: &Counters,
 ) -> Result<Digest, Error> {
-    let mut data = pin!(session.copy_out(&copy_out(table, Some(part))).await?);
+    let mut data = pin!(session.copy_out(&copy_out(table, part)).await?);
     let mut rows = RowDigester::new(table.format);
     let error = |error| Error::Rows {
         table: table.to_string(),

@@ -109,7 +109,7 @@ async fn read(
     );
     works.extend(access_steps(session, &excluded).await?);
     works.push(Work::PostData {
-        made: access::late_identities(session).await?,
+        made: access::late_objects(session).await?,
     });
     for (schema, name) in built::partitioned_tables(session, &excluded).await? {
         works.push(Work::Statistics {

@@ -1,6 +1,6 @@
 //! Runs entries of the archive at the target: pg_restore with a list, all of it in one transaction.
 //!
-//! All or nothing is what makes a kill harmless: after it, either every entry of the list is there or none is. An entry that
+//! All or nothing is what makes a kill harmless: after it, either every entry of the list is there or none. An entry that
 //! PostgreSQL refuses is left out, told as such, and the rest is run again.
 use std::io::Write;
 use std::path::Path;

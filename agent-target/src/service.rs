@@ -183,10 +183,14 @@ impl Target for Service {
                 let table = ledger::table(&session, &request.migration, request.table)
                     .await?
                     .table;
-                let application = application_name(&request.migration);
-                let scope = Scope::Named(vec![table.clone()]);
-                let snapshot = Snapshot::open(&sessions.database, &application, &scope).await?;
-                let digest = scan::digest(&snapshot, &table, request.jobs as usize, &seen).await?;
+                let digest = if scan::is_small(&table) {
+                    scan::digest_small(&session, &table, &seen).await?
+                } else {
+                    let application = application_name(&request.migration);
+                    let scope = Scope::Named(vec![table.clone()]);
+                    let snapshot = Snapshot::open(&sessions.database, &application, &scope).await?;
+                    scan::digest(&snapshot, &table, request.jobs as usize, &seen).await?
+                };
                 ledger::write::target_digest(&session, &request.migration, table.oid, digest)
                     .await?;
                 sessions.give_back(&request.migration, Purpose::Plain, session);

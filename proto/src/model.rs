@@ -223,6 +223,14 @@ pub struct SequenceValue {
     pub is_called: bool,
 }
 
+/// An object by its archive entry and by the name that finds it at the other end: pg_identify_object()'s.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Made {
+    pub entry: Entry,
+    pub kind: String,
+    pub identity: String,
+}
+
 /// A materialized view.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct View {
@@ -265,10 +273,10 @@ pub enum Work {
     /// ALTER INDEX ... ATTACH PARTITION, all of them.
     AttachIndexes,
     ForeignKey(ForeignKey),
-    /// The rest of the archive's post-data section, in one transaction. `made`: objects of it, as pg_identify_object() names
+    /// The rest of the archive's post-data section. `made`: objects of it, as pg_identify_object() names
     /// them: where one of them exists at the target, the transaction has committed.
     PostData {
-        made: Vec<(String, String)>,
+        made: Vec<Made>,
     },
     /// REFRESH of the views that are populated at the source, in the archive's order.
     Refresh {

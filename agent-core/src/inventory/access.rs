@@ -4,7 +4,7 @@
 //! are left out: their grants come with CREATE EXTENSION.
 use std::collections::BTreeMap;
 
-use pgconvoy_proto::model::{Access, Entry, Grant, Oid};
+use pgconvoy_proto::model::{Access, Entry, Grant, Made, Oid};
 use tokio_postgres::{Error, Row};
 
 use super::foreign_schema;
@@ -223,21 +223,26 @@ const LATE_OBJECTS: &str = "
     UNION ALL SELECT tableoid, oid FROM pg_constraint WHERE contype = 'c' AND NOT convalidated AND conrelid <> 0
     UNION ALL SELECT tableoid, oid FROM pg_event_trigger
     UNION ALL SELECT tableoid, oid FROM pg_publication
+    UNION ALL SELECT tableoid, oid FROM pg_publication_rel
     UNION ALL SELECT tableoid, oid FROM pg_statistic_ext";
 
-/// Identities of what post-data makes, as pg_identify_object() names them.
-pub async fn late_identities(session: &Session) -> Result<Vec<(String, String)>, Error> {
+/// What post-data makes, as pg_identify_object() names it.
+pub async fn late_objects(session: &Session) -> Result<Vec<Made>, Error> {
     let query = format!(
-        "SELECT i.type, i.identity FROM ({LATE_OBJECTS}) o
+        "SELECT o.class, o.oid, i.type, i.identity FROM ({LATE_OBJECTS}) o
          CROSS JOIN LATERAL pg_identify_object(o.class, o.oid, 0) i
          WHERE i.identity IS NOT NULL AND NOT EXISTS (
              SELECT FROM pg_depend d WHERE d.classid = o.class AND d.objid = o.oid AND d.deptype = 'e')
-         ORDER BY 1, 2"
+         ORDER BY 3, 4"
     );
-    Ok(session
-        .query(&query, &[])
-        .await?
-        .iter()
-        .map(|row| (row.get(0), row.get(1)))
-        .collect())
+    let rows = session.query(&query, &[]).await?;
+    let made = rows.iter().map(|row| Made {
+        entry: Entry {
+            class: row.get(0),
+            oid: row.get(1),
+        },
+        kind: row.get(2),
+        identity: row.get(3),
+    });
+    Ok(made.collect())
 }

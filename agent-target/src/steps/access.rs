@@ -17,35 +17,54 @@ const MAINTAIN_SINCE: u32 = 170_000;
 
 type Here = HashMap<(String, String), Access>;
 
-/// Makes owners and grants of the objects those of the source. One transaction.
+/// Objects of one transaction: a new owner takes a lock.
+const TOGETHER: usize = 500;
+
+/// Makes owners and grants of the objects those of the source.
 pub async fn apply(
     session: &Session,
     source_version: u32,
     objects: &[&Access],
 ) -> Result<Vec<Finding>, Status> {
-    let failed = |error: Error| status::postgres("applying owners and grants", &error);
-    session.batch_execute("BEGIN").await.map_err(failed)?;
     let maintain = source_version >= MAINTAIN_SINCE && session.server_version() >= MAINTAIN_SINCE;
+    try_apply(session, maintain, objects)
+        .await
+        .map_err(|error| status::postgres("applying owners and grants", &error))
+}
+
+async fn try_apply(
+    session: &Session,
+    maintain: bool,
+    objects: &[&Access],
+) -> Result<Vec<Finding>, Error> {
+    let roles = roles(session).await?;
     let mut work = Apply {
         session,
-        roles: roles(session).await.map_err(failed)?,
+        roles,
         maintain,
         findings: Vec::new(),
     };
-    let before = here(session).await.map_err(failed)?;
-    for object in objects {
-        if let Some(now) = before.get(&key(object)) {
-            work.owner(object, now).await.map_err(failed)?;
+    let before = here(session).await?;
+    for together in objects.chunks(TOGETHER) {
+        session.batch_execute("BEGIN").await?;
+        for object in together {
+            if let Some(now) = before.get(&key(object)) {
+                work.owner(object, now).await?;
+            }
         }
+        session.batch_execute("COMMIT").await?;
     }
     // A new owner changes who granted what.
-    let owned = here(session).await.map_err(failed)?;
-    for object in objects {
-        if let Some(now) = owned.get(&key(object)) {
-            work.grants(object, now).await.map_err(failed)?;
+    let owned = here(session).await?;
+    for together in objects.chunks(TOGETHER) {
+        session.batch_execute("BEGIN").await?;
+        for object in together {
+            if let Some(now) = owned.get(&key(object)) {
+                work.grants(object, now).await?;
+            }
         }
+        session.batch_execute("COMMIT").await?;
     }
-    session.batch_execute("COMMIT").await.map_err(failed)?;
     Ok(work.findings)
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use pgconvoy_agent_core::inventory::access;
 use pgconvoy_agent_core::session::Session;
 use pgconvoy_agent_core::status;
-use pgconvoy_proto::model::{Access, Entry, Finding, Severity, Work};
+use pgconvoy_proto::model::{Access, Entry, Finding, Made, Severity, Work};
 use tonic::Status;
 
 use super::{Migration, Runner};
@@ -23,6 +23,33 @@ const VITAL: &[&str] = &[
     "TABLE",
     "TABLE ATTACH",
     "SEQUENCE",
+];
+
+/// Entries of one transaction: a table takes up to five locks, with its sequence and TOAST table.
+const GROUP: usize = 400;
+
+/// Kinds of pg_identify_object() that an empty target has none of.
+const TELLING: &[&str] = &[
+    "table",
+    "view",
+    "materialized view",
+    "foreign table",
+    "sequence",
+    "function",
+    "procedure",
+    "aggregate",
+    "type",
+];
+
+/// Run a second time they do nothing.
+const REPEATABLE: &[&str] = &[
+    "COMMENT",
+    "DEFAULT",
+    "DEFAULT ACL",
+    "EXTENSION",
+    "ROW SECURITY",
+    "SECURITY LABEL",
+    "SEQUENCE OWNED BY",
 ];
 
 /// Lost, these change nothing that the application reads.
@@ -80,37 +107,30 @@ impl Runner {
             .collect();
         let is_here =
             |object: &Access| here.contains(&(object.kind.clone(), object.identity.clone()));
-        // A target that was empty has none of these, unless the transaction that makes them all has committed.
-        let telling = [
-            "table",
-            "view",
-            "function",
-            "type",
-            "sequence",
-            "materialized view",
-            "procedure",
-        ];
-        if planned
-            .values()
-            .any(|object| telling.contains(&object.kind.as_str()) && is_here(object))
-        {
-            return Ok(Vec::new());
-        }
+        // Schemas and languages may have been there before; a target that was empty had none of these.
+        let telling = |line: &Line| {
+            let object = planned.get(&line.entry)?;
+            TELLING
+                .contains(&object.kind.as_str())
+                .then(|| is_here(object))
+        };
         let opened = self.open(session, migration).await?;
-        let rls = |line: &Line| line.is("ROW SECURITY") && !migration.options.skip_rls;
-        let missing = |line: &Line| !planned.get(&line.entry).is_some_and(is_here);
-        let lines = opened
-            .contents
-            .pre_data
-            .iter()
+        let rls = |line: &&Line| line.is("ROW SECURITY") && !migration.options.skip_rls;
+        let lines = opened.contents.pre_data.iter();
+        let lines = lines
+            .chain(opened.contents.post_data.iter().filter(rls))
             .cloned()
-            .filter(missing)
-            .chain(opened.contents.post_data.iter().cloned().filter(rls))
             .collect();
-        self.restore(migration, &opened, lines, |line| {
-            line.is_any(VITAL) || line.is("ROW SECURITY")
-        })
-        .await
+        let mut findings = Vec::new();
+        for mut group in groups(lines, |line| telling(line).is_some()) {
+            if group.iter().any(|line| telling(line) == Some(true)) {
+                continue;
+            }
+            group.retain(|line| !planned.get(&line.entry).is_some_and(is_here));
+            let vital = |line: &Line| line.is_any(VITAL) || line.is("ROW SECURITY");
+            findings.extend(self.restore(migration, &opened, group, vital).await?);
+        }
+        Ok(findings)
     }
 
     /// Indexes and the constraints that they carry: those that are not there yet.
@@ -175,14 +195,21 @@ impl Runner {
         migration: &Migration,
     ) -> Result<Vec<Finding>, Status> {
         let opened = self.open(session, migration).await?;
-        let lines = opened
+        let lines: Vec<Line> = opened
             .contents
             .post_data
             .iter()
-            .cloned()
             .filter(|line| is_attach(line))
+            .cloned()
             .collect();
-        self.restore(migration, &opened, lines, |_| false).await
+        let mut findings = Vec::new();
+        for group in lines.chunks(GROUP) {
+            findings.extend(
+                self.restore(migration, &opened, group.to_vec(), |_| false)
+                    .await?,
+            );
+        }
+        Ok(findings)
     }
 
     /// What no other step makes: triggers, rules, policies, publications, comments...
@@ -190,16 +217,23 @@ impl Runner {
         &self,
         session: &Session,
         migration: &Migration,
-        made: &[(String, String)],
+        made: &[Made],
     ) -> Result<Vec<Finding>, Status> {
-        let here: HashSet<(String, String)> = access::late_identities(session)
+        let here: HashSet<(String, String)> = access::late_objects(session)
             .await
             .map_err(read_failed)?
             .into_iter()
+            .map(|object| (object.kind, object.identity))
             .collect();
-        if made.iter().any(|object| here.contains(object)) {
-            return Ok(Vec::new());
-        }
+        let made: HashMap<Entry, bool> = made
+            .iter()
+            .map(|m| {
+                (
+                    m.entry,
+                    here.contains(&(m.kind.clone(), m.identity.clone())),
+                )
+            })
+            .collect();
         let opened = self.open(session, migration).await?;
         let built = planned_indexes(session, &migration.id).await?;
         let elsewhere = |line: &Line| {
@@ -212,11 +246,43 @@ impl Runner {
             .contents
             .post_data
             .iter()
-            .cloned()
             .filter(|line| !elsewhere(line))
+            .cloned()
             .collect();
-        self.restore(migration, &opened, lines, |_| false).await
+        let mut findings = Vec::new();
+        for group in groups(lines, |line| made.contains_key(&line.entry)) {
+            if !group
+                .iter()
+                .any(|line| made.get(&line.entry) == Some(&true))
+            {
+                findings.extend(self.restore(migration, &opened, group, |_| false).await?);
+            }
+        }
+        Ok(findings)
     }
+}
+
+/// Cuts entries into groups of one transaction each: a transaction that makes thousands of tables needs more locks than a server
+/// has by default. All or nothing holds per group, so each must be telling: it has an entry whose object shows whether the group is
+/// done, or nothing but entries that may be run twice.
+fn groups(lines: Vec<Line>, tells: impl Fn(&Line) -> bool) -> Vec<Vec<Line>> {
+    let telling = |group: &[Line]| {
+        group.iter().any(&tells) || group.iter().all(|line| line.is_any(REPEATABLE))
+    };
+    let mut groups: Vec<Vec<Line>> = Vec::new();
+    let mut group = Vec::new();
+    for line in lines {
+        group.push(line);
+        if group.len() >= GROUP && telling(&group) {
+            groups.push(std::mem::take(&mut group));
+        }
+    }
+    match groups.last_mut() {
+        Some(last) if !telling(&group) => last.append(&mut group),
+        _ if group.is_empty() => {}
+        _ => groups.push(group),
+    }
+    groups
 }
 
 /// An entry of its own kind has no object: a schema called "ATTACH" does not mislead.
@@ -273,4 +339,37 @@ async fn planned_indexes(session: &Session, id: &str) -> Result<HashSet<Entry>, 
     rows.into_iter()
         .map(|row| ledger::from_json(row.get(0)))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(dump_id: u32, rest: &str) -> Line {
+        let entry = Entry {
+            class: 1,
+            oid: dump_id,
+        };
+        Line {
+            dump_id,
+            entry,
+            rest: rest.into(),
+            text: String::new(),
+        }
+    }
+
+    #[test]
+    fn every_group_shows_whether_it_is_done() {
+        let mut lines: Vec<Line> = (0..1000).map(|n| line(n, "TABLE s t o")).collect();
+        lines.extend((1000..2000).map(|n| line(n, "TABLE ATTACH s t o")));
+        lines.extend((2000..3000).map(|n| line(n, "COMMENT - t o")));
+        let cut = groups(lines.clone(), |line| line.is("TABLE"));
+        assert_eq!(cut.concat(), lines);
+        for group in &cut {
+            let tells = group.iter().any(|line| line.is("TABLE"));
+            assert!(tells || group.iter().all(|line| line.is("COMMENT")));
+        }
+        assert_eq!(cut[0].len(), GROUP);
+        assert!(cut.len() >= 3);
+    }
 }
