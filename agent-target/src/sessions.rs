@@ -20,8 +20,11 @@ pub enum Purpose {
 #[derive(Clone)]
 pub struct Sessions {
     pub database: Database,
-    idle: Arc<Mutex<HashMap<(String, Purpose), Vec<Session>>>>,
+    idle: Arc<Mutex<Idle>>,
 }
+
+/// By migration and purpose.
+type Idle = HashMap<(String, Purpose), Vec<Session>>;
 
 /// How this migration's backends are called in pg_stat_activity.
 pub fn application_name(migration: &str) -> String {
@@ -74,7 +77,7 @@ impl Sessions {
         self.lock().retain(|(name, _), _| name != migration);
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<(String, Purpose), Vec<Session>>> {
+    fn lock(&self) -> MutexGuard<'_, Idle> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

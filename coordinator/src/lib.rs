@@ -103,17 +103,11 @@ async fn command(cli: Cli, reporter: &Arc<Reporter>) -> Ended {
         Command::Preflight(args) => preflight(args, reporter).await,
         Command::Plan(mut args) => {
             args.dry_run = true;
-            Ok((migrate::migrate(args, global, reporter).await?, Value::Null))
+            migrate::migrate(args, global, reporter).await
         }
-        Command::Migrate(args) => Ok((
-            Box::pin(migrate::migrate(args, global, reporter)).await?,
-            Value::Null,
-        )),
-        Command::Resume(args) => Ok((
-            Box::pin(migrate::resume(args, global, reporter)).await?,
-            Value::Null,
-        )),
-        Command::Verify(args) => Ok((verify::verify(args, global, reporter).await?, Value::Null)),
+        Command::Migrate(args) => Box::pin(migrate::migrate(args, global, reporter)).await,
+        Command::Resume(args) => Box::pin(migrate::resume(args, global, reporter)).await,
+        Command::Verify(args) => verify::verify(args, global, reporter).await,
         Command::Status(ends) => {
             let ledger = read_ledger(&ends, migration).await?;
             show(reporter, &report::status_text(&ledger));

@@ -5,7 +5,7 @@ use anyhow::{anyhow, bail};
 use pgconvoy_proto::model::{Options, Table};
 use pgconvoy_proto::wire;
 use pgconvoy_proto::wire::plan_item::Item;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio_stream::StreamExt;
 use tonic::Streaming;
 
@@ -20,14 +20,10 @@ use crate::preflight::{self, Facts, Intent};
 use crate::run_dir::RunDir;
 use crate::text::{bytes, columns, duration};
 use crate::verdict::Verdict;
-use crate::{inventory, report};
+use crate::{Ended, inventory, report};
 
 /// The whole migration.
-pub async fn migrate(
-    args: MigrateArgs,
-    global: &Global,
-    reporter: &Arc<Reporter>,
-) -> anyhow::Result<Verdict> {
+pub async fn migrate(args: MigrateArgs, global: &Global, reporter: &Arc<Reporter>) -> Ended {
     check_usage(&args)?;
     let mut ends = ends::connect(&args.ends).await?;
     let options = options(&args);
@@ -44,7 +40,7 @@ pub async fn migrate(
     let blocked = preflight::is_blocked(&findings);
     if blocked && !args.dry_run {
         reporter.note("nothing was changed");
-        return Ok(Verdict::Blocked);
+        return Ok((Verdict::Blocked, json!({ "findings": findings })));
     }
     let settings = settings(&args.effort, &facts);
     let id = global
@@ -56,12 +52,13 @@ pub async fn migrate(
     plan.findings.extend(findings);
     if args.dry_run {
         inventory::close(&mut ends, &id).await?;
-        show_plan(&plan, &facts, settings, reporter);
-        return Ok(if blocked {
+        let shown = show_plan(&plan, &facts, settings, reporter);
+        let verdict = if blocked {
             Verdict::Blocked
         } else {
             Verdict::Ok
-        });
+        };
+        return Ok((verdict, shown));
     }
     // Before the ledger: a folder that cannot be written must not leave a migration behind.
     let dir = RunDir::create(&global.run_dir, &id)?;
@@ -71,16 +68,12 @@ pub async fn migrate(
 }
 
 /// Carries an unfinished migration to its end.
-pub async fn resume(
-    args: ResumeArgs,
-    global: &Global,
-    reporter: &Arc<Reporter>,
-) -> anyhow::Result<Verdict> {
+pub async fn resume(args: ResumeArgs, global: &Global, reporter: &Arc<Reporter>) -> Ended {
     let mut ends = ends::connect(&args.ends).await?;
     let ledger = Ledger::read(&mut ends.target, global.migration.as_deref()).await?;
     if let Some(verdict) = ledger.verdict {
         reporter.note(format!("migration {} is finished: {verdict}", ledger.id));
-        return Ok(verdict);
+        return Ok((verdict, report::json(&ledger)));
     }
     let facts = preflight::gather(&mut ends, &ledger.options.selection).await?;
     let settings = settings(&args.effort, &facts);
@@ -124,7 +117,7 @@ async fn earlier(
     facts: &Facts,
     force: bool,
     reporter: &Reporter,
-) -> anyhow::Result<Option<Verdict>> {
+) -> anyhow::Result<Option<(Verdict, Value)>> {
     if let Some((id, phase)) = &facts.target.unfinished {
         bail!(
             "migration {id} is unfinished, in phase {phase}: run pgconvoy resume (or pgconvoy clean --force, and empty \
@@ -136,7 +129,9 @@ async fn earlier(
             let ledger = Ledger::read(&mut ends.target, Some(id)).await?;
             reporter.line(&report::status_text(&ledger));
             reporter.note("it is finished: nothing was done (pgconvoy verify compares again)");
-            Ok(ledger.verdict)
+            Ok(ledger
+                .verdict
+                .map(|verdict| (verdict, report::json(&ledger))))
         }
         _ => Ok(None),
     }
@@ -211,7 +206,7 @@ async fn drive(
     dir: RunDir,
     reporter: &Arc<Reporter>,
     resumed: Option<&str>,
-) -> anyhow::Result<Verdict> {
+) -> Ended {
     let driving = take_over(&mut ends, id).await?;
     // Only now: what an earlier driver left behind cannot change it any more.
     let ledger = Ledger::read(&mut ends.target, Some(id)).await?;
@@ -286,7 +281,7 @@ async fn lost(mut driving: Streaming<wire::DriveGranted>) -> anyhow::Error {
     }
 }
 
-async fn finish(run: &mut Run, verdict: Verdict) -> anyhow::Result<Verdict> {
+async fn finish(run: &mut Run, verdict: Verdict) -> Ended {
     let request = wire::RecordRequest {
         phase: "done".into(),
         verdict: verdict.as_str().into(),
@@ -297,13 +292,14 @@ async fn finish(run: &mut Run, verdict: Verdict) -> anyhow::Result<Verdict> {
     inventory::close(&mut run.ends, &run.ledger.id).await?;
     let text = report::text(&run.ledger);
     run.dir.write("summary.txt", &text)?;
-    let json = serde_json::to_string_pretty(&report::json(&run.ledger))?;
-    run.dir.write("verification.json", &json)?;
+    let json = report::json(&run.ledger);
+    run.dir
+        .write("verification.json", &serde_json::to_string_pretty(&json)?)?;
     run.reporter.quiet();
     run.reporter.line(&text);
     run.reporter
         .line(&format!("artefacts in {}", run.dir.path().display()));
-    Ok(verdict)
+    Ok((verdict, json))
 }
 
 /// Bytes per second that one stream brings into a target, as measured on small servers; an estimate is an estimate.
@@ -311,7 +307,7 @@ const STREAM_RATE: f64 = 40e6;
 /// Rows compress about this much on the way.
 const COMPRESSION_RATIO: f64 = 3.0;
 
-fn show_plan(plan: &Plan, facts: &Facts, settings: Settings, reporter: &Reporter) {
+fn show_plan(plan: &Plan, facts: &Facts, settings: Settings, reporter: &Reporter) -> Value {
     let parts = |table: &Table| table.parts(plan.options.part_bytes).len();
     let mut rows = vec![
         ["table", "size", "parts", "format", "key"]
@@ -358,30 +354,26 @@ fn show_plan(plan: &Plan, facts: &Facts, settings: Settings, reporter: &Reporter
         duration(seconds),
     ));
     reporter.note("a plan: nothing was changed");
-    if reporter.json() {
-        let tables: Vec<_> = plan
-            .tables
-            .iter()
-            .map(|table| {
-                json!({
-                    "schema": table.schema, "table": table.name, "size_bytes": table.size_bytes,
-                    "parts": parts(table), "format": table.format,
-                    "key": table.columns[..table.key_columns], "columns": table.columns,
-                })
+    let tables: Vec<_> = plan
+        .tables
+        .iter()
+        .map(|table| {
+            json!({
+                "schema": table.schema, "table": table.name, "size_bytes": table.size_bytes,
+                "parts": parts(table), "format": table.format,
+                "key": table.columns[..table.key_columns], "columns": table.columns,
             })
-            .collect();
-        let steps: Vec<_> = plan
-            .steps
-            .iter()
-            .map(|step| json!({ "kind": step.work.kind(), "object": step.work.object() }))
-            .collect();
-        println!(
-            "{}",
-            json!({ "event": "plan", "tables": tables, "steps": steps, "estimate_seconds": seconds,
-                    "streams": settings.streams, "index_jobs": settings.index_jobs,
-                    "compression": settings.compression })
-        );
-    }
+        })
+        .collect();
+    let steps: Vec<_> = plan
+        .steps
+        .iter()
+        .map(|step| json!({ "kind": step.work.kind(), "object": step.work.object() }))
+        .collect();
+    json!({
+        "tables": tables, "steps": steps, "findings": plan.findings, "estimate_seconds": seconds,
+        "streams": settings.streams, "index_jobs": settings.index_jobs, "compression": settings.compression,
+    })
 }
 
 fn kinds(plan: &Plan) -> Vec<(&'static str, usize)> {

@@ -65,7 +65,7 @@ impl Plan {
             );
         }
         // Stable: within a phase the source's order (the largest index first) stays.
-        works.sort_by_key(|work| Phase::of(work));
+        works.sort_by_key(Phase::of);
         let number = |(at, work)| Step {
             number: at as u32 + 1,
             work,

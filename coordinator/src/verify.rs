@@ -16,13 +16,9 @@ use crate::live::{self, Live};
 use crate::phases::verify::{Digester, compare, each};
 use crate::run_dir::RunDir;
 use crate::verdict::Verdict;
-use crate::{report, text};
+use crate::{Ended, report, text};
 
-pub async fn verify(
-    args: VerifyArgs,
-    global: &Global,
-    reporter: &Arc<Reporter>,
-) -> anyhow::Result<Verdict> {
+pub async fn verify(args: VerifyArgs, global: &Global, reporter: &Arc<Reporter>) -> Ended {
     let mut ends = ends::connect(&args.ends).await?;
     let ledger = Ledger::read(&mut ends.target, global.migration.as_deref()).await?;
     let dir = RunDir::create(&global.run_dir, &ledger.id)?;
@@ -223,12 +219,10 @@ async fn conclude(
     findings: &[Finding],
     verdict: Verdict,
     reporter: &Reporter,
-) -> anyhow::Result<Verdict> {
+) -> Ended {
     let ledger = Ledger::read(&mut ends.target, Some(migration)).await?;
-    dir.write(
-        "verification.json",
-        &serde_json::to_string_pretty(&report::json(&ledger))?,
-    )?;
+    let json = report::json(&ledger);
+    dir.write("verification.json", &serde_json::to_string_pretty(&json)?)?;
     reporter.quiet();
     let bytes = ledger
         .tables
@@ -245,5 +239,5 @@ async fn conclude(
         text::bytes(bytes),
         findings.len()
     ));
-    Ok(verdict)
+    Ok((verdict, json))
 }

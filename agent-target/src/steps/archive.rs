@@ -176,8 +176,8 @@ impl Runner {
             .contents
             .post_data
             .iter()
-            .cloned()
             .filter(|line| wanted.contains_key(&line.entry))
+            .cloned()
             .collect();
         let unknown = wanted.len() - lines.len();
         if unknown > 0 {
