@@ -2,6 +2,7 @@
 use std::sync::Arc;
 
 use pgconvoy_agent_core::database::Database;
+use pgconvoy_agent_core::inventory::access::Found;
 use pgconvoy_agent_core::inventory::{access, built};
 use pgconvoy_agent_core::session::Session;
 use pgconvoy_agent_core::snapshot::{Scope, Snapshot};
@@ -130,13 +131,19 @@ async fn access_steps(
     session: &Session,
     excluded: &std::collections::HashSet<u32>,
 ) -> Result<Vec<Work>, tokio_postgres::Error> {
-    let selected = access::read(session)
-        .await?
-        .into_iter()
-        .filter(|found| found.relation.is_none_or(|oid| !excluded.contains(&oid)));
-    let (late, early): (Vec<_>, Vec<_>) = selected.partition(|found| found.late);
-    let steps = |late: bool, found: Vec<access::Found>| {
-        let objects: Vec<Access> = found.into_iter().map(|found| found.access).collect();
+    let mut found = access::read(session).await?;
+    found.retain(|found| found.relation.is_none_or(|oid| !excluded.contains(&oid)));
+    // What may be made late is seen to twice: before the rows, if it is there, and after post-data.
+    let early: Vec<&Found> = found.iter().filter(|found| !found.late).collect();
+    let late: Vec<&Found> = found
+        .iter()
+        .filter(|found| found.late || found.may_be_late)
+        .collect();
+    let steps = |late: bool, found: Vec<&Found>| {
+        let objects: Vec<Access> = found
+            .into_iter()
+            .map(|found| found.access.clone())
+            .collect();
         objects
             .chunks(ACCESS_PER_STEP)
             .map(|objects| Work::Access {

@@ -84,6 +84,8 @@ impl Restore<'_> {
                 "--no-tablespaces",
                 "--single-transaction",
                 "--no-password",
+                // Only then does it say which entry failed.
+                "--verbose",
             ])
             .arg("--use-list")
             .arg(list.path())
@@ -91,8 +93,8 @@ impl Restore<'_> {
             .arg(self.archive);
         match child::run(command, &mut tokio::io::sink()).await {
             Ok(warnings) => {
-                if !warnings.trim().is_empty() {
-                    tracing::warn!(%warnings, "pg_restore");
+                for warning in warnings.lines().filter(|line| line.contains("warning:")) {
+                    tracing::warn!(%warning, "pg_restore");
                 }
                 Ok(())
             }

@@ -79,6 +79,8 @@ fn objects() -> String {
 pub struct Found {
     pub access: Access,
     pub late: bool,
+    /// Whether pg_dump may put it off until post-data.
+    pub may_be_late: bool,
     /// Its pg_class OID, when it is a relation.
     pub relation: Option<Oid>,
 }
@@ -120,6 +122,7 @@ pub async fn read(session: &Session) -> Result<Vec<Found>, Error> {
                     column_grants: Vec::new(),
                 },
                 late: row.get(5),
+                may_be_late: ["MATERIALIZED VIEW", "ROUTINE"].contains(&row.get(2)),
                 relation: row.get(9),
             });
         }
@@ -215,12 +218,15 @@ pub async fn roles(session: &Session, found: &[Found]) -> Result<Vec<(String, St
     Ok(roles.into_iter().collect())
 }
 
-/// What post-data makes that has an identity of its own: catalog and OID, members of extensions left out.
+/// What post-data makes, or may make, that has an identity of its own: catalog and OID, members of extensions left out. pg_dump
+/// puts a materialized view or a function off until post-data when it needs a primary key (GROUP BY, BEGIN ATOMIC).
 const LATE_OBJECTS: &str = "
     SELECT tableoid AS class, oid FROM pg_trigger WHERE NOT tgisinternal AND tgparentid = 0
     UNION ALL SELECT tableoid, oid FROM pg_policy
     UNION ALL SELECT tableoid, oid FROM pg_rewrite WHERE rulename <> '_RETURN' AND oid >= 16384
     UNION ALL SELECT tableoid, oid FROM pg_constraint WHERE contype = 'c' AND NOT convalidated AND conrelid <> 0
+    UNION ALL SELECT tableoid, oid FROM pg_class WHERE relkind = 'm'
+    UNION ALL SELECT tableoid, oid FROM pg_proc WHERE oid >= 16384
     UNION ALL SELECT tableoid, oid FROM pg_event_trigger
     UNION ALL SELECT tableoid, oid FROM pg_publication
     UNION ALL SELECT tableoid, oid FROM pg_publication_rel

@@ -127,7 +127,13 @@ impl Runner {
                 continue;
             }
             group.retain(|line| !planned.get(&line.entry).is_some_and(is_here));
-            let vital = |line: &Line| line.is_any(VITAL) || line.is("ROW SECURITY");
+            let whole = migration.options.selection.is_everything();
+            // What a selection leaves out, other entries may refer to; the selected tables must be there in any case.
+            let vital = |line: &Line| {
+                line.is("TABLE") && line.entry.class != 0
+                    || line.is("ROW SECURITY")
+                    || whole && line.is_any(VITAL)
+            };
             findings.extend(self.restore(migration, &opened, group, vital).await?);
         }
         Ok(findings)
