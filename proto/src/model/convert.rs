@@ -1,0 +1,215 @@
+//! The door: messages become domain types here, once, or are refused.
+use super::{
+    Digest, Finding, Format, Malformed, Part, Progress, Selection, Severity, Step, Table,
+    parse_json, to_json,
+};
+use crate::wire;
+
+impl From<wire::Digest> for Digest {
+    fn from(digest: wire::Digest) -> Self {
+        let mut sum = [0; 16];
+        let tail = &digest.sum[digest.sum.len().saturating_sub(16)..];
+        sum[16 - tail.len()..].copy_from_slice(tail);
+        Self {
+            rows: digest.rows,
+            bytes: digest.bytes,
+            sum: u128::from_be_bytes(sum),
+        }
+    }
+}
+
+impl From<Digest> for wire::Digest {
+    fn from(digest: Digest) -> Self {
+        Self {
+            rows: digest.rows,
+            bytes: digest.bytes,
+            sum: digest.sum.to_be_bytes().to_vec().into(),
+        }
+    }
+}
+
+impl TryFrom<wire::Table> for Table {
+    type Error = Malformed;
+
+    fn try_from(table: wire::Table) -> Result<Self, Malformed> {
+        let format = match table.format() {
+            wire::Format::Text => Format::Text,
+            wire::Format::Binary => Format::Binary,
+            wire::Format::Unspecified => return Err(Malformed::new("a table without format")),
+        };
+        let key_columns = table.key_columns as usize;
+        if table.oid == 0 || table.name.is_empty() || key_columns > table.columns.len() {
+            return Err(Malformed::new(
+                "a table without name, or a key wider than it",
+            ));
+        }
+        Ok(Self {
+            oid: table.oid,
+            schema: table.schema,
+            name: table.name,
+            columns: table.columns,
+            key_columns,
+            format,
+            filter: (!table.filter.is_empty()).then_some(table.filter),
+            size_bytes: table.size_bytes,
+            blocks: table.blocks,
+            through_root: table.through_root,
+            unlogged: table.unlogged,
+        })
+    }
+}
+
+impl From<Table> for wire::Table {
+    fn from(table: Table) -> Self {
+        Self {
+            oid: table.oid,
+            schema: table.schema,
+            name: table.name,
+            columns: table.columns,
+            key_columns: table.key_columns as u32,
+            format: match table.format {
+                Format::Text => wire::Format::Text.into(),
+                Format::Binary => wire::Format::Binary.into(),
+            },
+            filter: table.filter.unwrap_or_default(),
+            size_bytes: table.size_bytes,
+            blocks: table.blocks,
+            through_root: table.through_root,
+            unlogged: table.unlogged,
+        }
+    }
+}
+
+impl TryFrom<wire::Part> for Part {
+    type Error = Malformed;
+
+    fn try_from(part: wire::Part) -> Result<Self, Malformed> {
+        if part.end_block != 0 && part.end_block <= part.first_block {
+            return Err(Malformed::new("a part that ends before it begins"));
+        }
+        Ok(Self {
+            table: part.table,
+            number: part.number,
+            first_block: part.first_block,
+            end_block: (part.end_block != 0).then_some(part.end_block),
+        })
+    }
+}
+
+impl From<Part> for wire::Part {
+    fn from(part: Part) -> Self {
+        Self {
+            table: part.table,
+            number: part.number,
+            first_block: part.first_block,
+            end_block: part.end_block.unwrap_or(0),
+        }
+    }
+}
+
+impl TryFrom<wire::Finding> for Finding {
+    type Error = Malformed;
+
+    fn try_from(finding: wire::Finding) -> Result<Self, Malformed> {
+        use wire::finding::Severity as S;
+        let severity = match finding.severity() {
+            S::Info => Severity::Info,
+            S::Warning => Severity::Warning,
+            S::Difference => Severity::Difference,
+            S::Blocker => Severity::Blocker,
+            S::Unspecified => return Err(Malformed::new("a finding without severity")),
+        };
+        Ok(Self {
+            severity,
+            code: finding.code,
+            object: finding.object,
+            message: finding.message,
+            source_value: finding.source_value,
+            target_value: finding.target_value,
+            hint: finding.hint,
+        })
+    }
+}
+
+impl From<Finding> for wire::Finding {
+    fn from(finding: Finding) -> Self {
+        use wire::finding::Severity as S;
+        Self {
+            severity: match finding.severity {
+                Severity::Info => S::Info,
+                Severity::Warning => S::Warning,
+                Severity::Difference => S::Difference,
+                Severity::Blocker => S::Blocker,
+            }
+            .into(),
+            code: finding.code,
+            object: finding.object,
+            message: finding.message,
+            source_value: finding.source_value,
+            target_value: finding.target_value,
+            hint: finding.hint,
+        }
+    }
+}
+
+impl TryFrom<wire::Step> for Step {
+    type Error = Malformed;
+
+    fn try_from(step: wire::Step) -> Result<Self, Malformed> {
+        Ok(Self {
+            number: step.number,
+            work: parse_json(&step.work)?,
+        })
+    }
+}
+
+impl From<Step> for wire::Step {
+    fn from(step: Step) -> Self {
+        Self {
+            number: step.number,
+            work: to_json(&step.work),
+        }
+    }
+}
+
+impl From<wire::Selection> for Selection {
+    fn from(selection: wire::Selection) -> Self {
+        Self {
+            include_schema: selection.include_schema,
+            exclude_schema: selection.exclude_schema,
+            include_table: selection.include_table,
+            exclude_table: selection.exclude_table,
+        }
+    }
+}
+
+impl From<Selection> for wire::Selection {
+    fn from(selection: Selection) -> Self {
+        Self {
+            include_schema: selection.include_schema,
+            exclude_schema: selection.exclude_schema,
+            include_table: selection.include_table,
+            exclude_table: selection.exclude_table,
+        }
+    }
+}
+
+impl From<wire::Progress> for Progress {
+    fn from(progress: wire::Progress) -> Self {
+        Self {
+            rows: progress.rows,
+            bytes: progress.bytes,
+            wire_bytes: progress.wire_bytes,
+        }
+    }
+}
+
+impl From<Progress> for wire::Progress {
+    fn from(progress: Progress) -> Self {
+        Self {
+            rows: progress.rows,
+            bytes: progress.bytes,
+            wire_bytes: progress.wire_bytes,
+        }
+    }
+}

@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Everything that must hold: format, lints, build, all tests. Works on a fresh Debian or Ubuntu with Rust.
+# Arguments go to the tests: scripts/test.sh kill::
+set -euo pipefail
+# shellcheck source=scripts/setup.sh
+. "$(dirname "$0")/setup.sh"
+set_up
+
+step "format"
+cargo fmt --all --check
+
+step "lints"
+cargo clippy --workspace --all-targets --locked -- -D warnings
+
+step "build"
+cargo build --workspace --locked
+
+# Every end-to-end test has two PostgreSQL servers and three processes of ours.
+cores="$(nproc 2>/dev/null || echo 2)"
+export RUST_TEST_THREADS="${RUST_TEST_THREADS:-$((cores < 2 ? 2 : cores > 8 ? 8 : cores))}"
+
+step "tests, $RUST_TEST_THREADS at a time"
+cargo test --workspace --locked -- "$@"
+
+step "all passed"

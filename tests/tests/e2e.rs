@@ -1,0 +1,25 @@
+//! End to end: what pgconvoy promises, on real PostgreSQL servers. One binary, one module per topic.
+#[path = "e2e/bad_input.rs"]
+mod bad_input;
+#[path = "e2e/commands.rs"]
+mod commands;
+#[path = "e2e/demo.rs"]
+mod demo;
+#[path = "e2e/depot.rs"]
+mod depot;
+#[path = "e2e/identity.rs"]
+mod identity;
+#[path = "e2e/judge.rs"]
+mod judge;
+#[path = "e2e/kill.rs"]
+mod kill;
+#[path = "e2e/locks.rs"]
+mod locks;
+#[path = "e2e/migrate.rs"]
+mod migrate;
+#[path = "e2e/secrets.rs"]
+mod secrets;
+#[path = "e2e/verify.rs"]
+mod verify;
+#[path = "e2e/wire.rs"]
+mod wire;

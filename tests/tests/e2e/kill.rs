@@ -1,0 +1,206 @@
+//! Whatever is killed, and in whatever phase: `resume` ends proven, and the target is the source. Every test sees in the
+//! ledger and in the catalog that its phase was half done when it struck.
+use pgconvoy_tests::program::{Outcome, Running};
+use pgconvoy_tests::{PATIENCE, Pair, eventually};
+
+use crate::depot::{self, Halfway, Trap};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Victim {
+    SourceAgent,
+    TargetAgent,
+    Coordinator,
+    /// Immediate shutdown: as if the machine had lost its power.
+    TargetPostgres,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Phase {
+    Copy,
+    Indexes,
+    Ddl,
+}
+
+fn a_migration_survives(victim: Victim, phase: Phase) {
+    let mut pair = depot::pair();
+    let Halfway { migrate, trap } = match (phase, victim) {
+        // Its rows are gone after the crash, while the ledger has them.
+        (Phase::Copy, Victim::TargetPostgres) => {
+            Halfway::in_the_copy_behind_the_unlogged_table(&pair)
+        }
+        (Phase::Copy, _) => Halfway::in_the_copy_of_a_table(&pair),
+        // Once the last row is there nobody needs the source agent: see the last test.
+        (Phase::Indexes, Victim::SourceAgent) => {
+            Halfway::in_the_indexes_before_the_last_rows(&pair)
+        }
+        (Phase::Indexes, _) => Halfway::in_the_indexes(&pair),
+        (Phase::Ddl, _) => Halfway::in_the_ddl(&pair),
+    };
+
+    let (migrate, orphans) = strike(&mut pair, victim, phase, migrate, trap);
+    assert_ne!(
+        migrate.code,
+        0,
+        "migrate claims to be done without its {victim:?}:\n{}",
+        migrate.text()
+    );
+
+    // Otherwise `resume` would have nothing to do, and its success would prove nothing.
+    depot::assert_unfinished(&pair);
+    pair.pgconvoy(&["resume"]).expect("resume runs").expect(0);
+    // Only now may they go on: had `resume` left them alive, they would still be there.
+    assert_eq!(
+        depot::waiting(&pair),
+        0,
+        "sessions of the dead agent have outlived `resume`"
+    );
+    drop(orphans);
+    pair.assert_equal_ends();
+    let verdict = pair
+        .at_target("SELECT DISTINCT verdict FROM pgconvoy.migrations")
+        .expect("the ledger");
+    assert_eq!(verdict, "proven");
+}
+
+/// Kills, disarms the trap for sessions to come, waits until `migrate` has given up, and brings the victim back to life.
+/// Answers what still stops the sessions that were there: ending those is the task of `resume`.
+fn strike(
+    pair: &mut Pair,
+    victim: Victim,
+    phase: Phase,
+    migrate: Running,
+    mut trap: Trap,
+) -> (Outcome, Option<Trap>) {
+    let given_up = |migrate: Running| migrate.wait(PATIENCE).expect("migrate gives up");
+    match victim {
+        Victim::Coordinator => {
+            let migrate = migrate.kill().expect("the coordinator dies");
+            trap.disarm(pair);
+            (migrate, Some(trap))
+        }
+        Victim::SourceAgent => {
+            pair.source_agent.kill().expect("the source agent dies");
+            trap.disarm(pair);
+            if matches!(phase, Phase::Ddl) {
+                // It finds out when it wants rows, which come after.
+                trap.let_go();
+            }
+            let migrate = given_up(migrate);
+            pair.source_agent
+                .restart()
+                .expect("the source agent comes back");
+            (migrate, Some(trap))
+        }
+        Victim::TargetAgent => {
+            pair.target_agent.kill().expect("the target agent dies");
+            trap.disarm(pair);
+            let migrate = given_up(migrate);
+            pair.target_agent
+                .restart()
+                .expect("the target agent comes back");
+            (migrate, Some(trap))
+        }
+        // No session of the server outlives it.
+        Victim::TargetPostgres => {
+            pair.target.stop_immediate().expect("PostgreSQL dies");
+            trap.open_gate();
+            let migrate = given_up(migrate);
+            pair.target.restart().expect("PostgreSQL comes back");
+            trap.disarm(pair);
+            trap.let_go();
+            (migrate, None)
+        }
+    }
+}
+
+#[test]
+fn a_migration_survives_the_death_of_the_source_agent_in_the_copy() {
+    a_migration_survives(Victim::SourceAgent, Phase::Copy);
+}
+
+#[test]
+fn a_migration_survives_the_death_of_the_source_agent_while_indexes_are_built() {
+    a_migration_survives(Victim::SourceAgent, Phase::Indexes);
+}
+
+#[test]
+fn a_migration_survives_the_death_of_the_source_agent_while_pg_restore_runs() {
+    a_migration_survives(Victim::SourceAgent, Phase::Ddl);
+}
+
+#[test]
+fn a_migration_survives_the_death_of_the_target_agent_in_the_copy() {
+    a_migration_survives(Victim::TargetAgent, Phase::Copy);
+}
+
+#[test]
+fn a_migration_survives_the_death_of_the_target_agent_while_indexes_are_built() {
+    a_migration_survives(Victim::TargetAgent, Phase::Indexes);
+}
+
+#[test]
+fn a_migration_survives_the_death_of_the_target_agent_while_pg_restore_runs() {
+    a_migration_survives(Victim::TargetAgent, Phase::Ddl);
+}
+
+#[test]
+fn a_migration_survives_the_death_of_the_coordinator_in_the_copy() {
+    a_migration_survives(Victim::Coordinator, Phase::Copy);
+}
+
+#[test]
+fn a_migration_survives_the_death_of_the_coordinator_while_indexes_are_built() {
+    a_migration_survives(Victim::Coordinator, Phase::Indexes);
+}
+
+#[test]
+fn a_migration_survives_the_death_of_the_coordinator_while_pg_restore_runs() {
+    a_migration_survives(Victim::Coordinator, Phase::Ddl);
+}
+
+#[test]
+fn a_migration_survives_the_crash_of_the_target_server_in_the_copy() {
+    a_migration_survives(Victim::TargetPostgres, Phase::Copy);
+}
+
+#[test]
+fn a_migration_survives_the_crash_of_the_target_server_while_indexes_are_built() {
+    a_migration_survives(Victim::TargetPostgres, Phase::Indexes);
+}
+
+#[test]
+fn a_migration_survives_the_crash_of_the_target_server_while_pg_restore_runs() {
+    a_migration_survives(Victim::TargetPostgres, Phase::Ddl);
+}
+
+#[test]
+fn what_migrate_says_agrees_with_the_ledger_when_the_source_agent_dies_after_the_last_row() {
+    let mut pair = depot::pair();
+    let Halfway { migrate, mut trap } = Halfway::in_the_indexes(&pair);
+    let tables = "SELECT count(*) FROM pgconvoy.tables";
+    let loaded = "SELECT count(DISTINCT table_oid) FROM pgconvoy.parts";
+    eventually("the last row is there", PATIENCE, || {
+        depot::count(&pair, tables) == depot::count(&pair, loaded)
+    });
+
+    pair.source_agent.kill().expect("the source agent dies");
+    trap.disarm(&pair);
+    trap.let_go();
+    let migrate = migrate.wait(PATIENCE).expect("migrate ends");
+    let verdict = pair
+        .at_target("SELECT verdict FROM pgconvoy.migrations")
+        .expect("the ledger");
+
+    // Whether it needs the source to the end is its own affair. What it tells the operator is not.
+    assert_eq!(
+        migrate.code == 0,
+        verdict == "proven",
+        "the ledger says `{verdict}`: {}",
+        migrate.text()
+    );
+    pair.source_agent
+        .restart()
+        .expect("the source agent comes back");
+    pair.pgconvoy(&["resume"]).expect("resume runs").expect(0);
+    pair.assert_equal_ends();
+}
