@@ -1,5 +1,6 @@
 //! Opens the migration's snapshot and tells the coordinator what it holds.
 use std::sync::Arc;
+use std::time::Duration;
 
 use pgconvoy_agent_core::database::Database;
 use pgconvoy_agent_core::inventory::access::Found;
@@ -26,18 +27,28 @@ struct Inventory {
     skipped: Vec<Entry>,
 }
 
+pub struct Opening {
+    pub migration: String,
+    pub selection: Selection,
+    pub lease: Option<Duration>,
+}
+
 pub async fn open(
     database: Database,
     snapshots: Snapshots,
-    migration: String,
-    selection: Selection,
+    opening: Opening,
     items: mpsc::Sender<Result<wire::InventoryItem, Status>>,
 ) -> Result<(), Status> {
+    let Opening {
+        migration,
+        selection,
+        lease,
+    } = opening;
     snapshots.close(&migration);
     let filter = || Filter::new(&selection).map_err(|e| Status::invalid_argument(e.to_string()));
     let application = format!("pgconvoy {migration}");
-    let snapshot =
-        Arc::new(Snapshot::open(&database, &application, &Scope::Selected(filter()?)).await?);
+    let scope = Scope::Selected(filter()?);
+    let snapshot = Arc::new(Snapshot::open(&database, &application, &scope).await?);
     let inventory = {
         let session = snapshot.holder().await?;
         read(&session, &filter()?, snapshot.tables.clone())
@@ -49,7 +60,7 @@ pub async fn open(
         database: database.describe(),
         server_version: snapshot.holder().await?.server_version(),
     };
-    snapshots.keep(&migration, snapshot);
+    snapshots.keep(&migration, snapshot, lease);
 
     let items_of = std::iter::once(Item::Header(header))
         .chain(

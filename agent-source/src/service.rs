@@ -1,6 +1,7 @@
 //! The source's RPCs: each decodes, calls the plain work, and encodes.
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use pgconvoy_agent_core::database::Database;
 use pgconvoy_agent_core::progress::{Counters, TaskStream};
@@ -77,10 +78,15 @@ impl Source for Service {
         request: Request<wire::OpenSnapshotRequest>,
     ) -> Result<Response<Self::OpenSnapshotStream>, Status> {
         let request = command(request)?;
-        let selection = Selection::from(request.selection.unwrap_or_default());
+        let opening = inventory::Opening {
+            migration: request.migration,
+            selection: Selection::from(request.selection.unwrap_or_default()),
+            lease: (request.lease_seconds > 0)
+                .then(|| Duration::from_secs(request.lease_seconds.into())),
+        };
         let (database, snapshots) = (self.database.clone(), self.snapshots.clone());
         Ok(Response::new(TaskStream::new(move |items| {
-            inventory::open(database, snapshots, request.migration, selection, items)
+            inventory::open(database, snapshots, opening, items)
         })))
     }
 

@@ -15,6 +15,7 @@ pub struct Snapshots {
 
 struct Held {
     snapshot: Arc<Snapshot>,
+    lease: Duration,
     renewed: Instant,
 }
 
@@ -26,15 +27,15 @@ impl Snapshots {
         }
     }
 
-    /// Keeps the snapshot for the migration; an earlier one is dropped.
-    pub fn keep(&self, migration: &str, snapshot: Arc<Snapshot>) {
-        self.lock().insert(
-            migration.to_owned(),
-            Held {
-                snapshot,
-                renewed: Instant::now(),
-            },
-        );
+    /// Keeps the snapshot for the migration; an earlier one is dropped. Without a lease of its own it has the agent's.
+    pub fn keep(&self, migration: &str, snapshot: Arc<Snapshot>, lease: Option<Duration>) {
+        let lease = lease.unwrap_or(self.lease);
+        let held = Held {
+            snapshot,
+            lease,
+            renewed: Instant::now(),
+        };
+        self.lock().insert(migration.to_owned(), held);
     }
 
     /// The migration's snapshot, its lease renewed. FAILED_PRECONDITION when it is gone or another one.
@@ -78,7 +79,7 @@ impl Snapshots {
                 if Arc::strong_count(&held.snapshot) > 1 {
                     held.renewed = Instant::now();
                 }
-                let alive = held.renewed.elapsed() < self.lease;
+                let alive = held.renewed.elapsed() < held.lease;
                 if !alive {
                     tracing::warn!(
                         migration,

@@ -17,15 +17,31 @@ pub struct Inventory {
     pub skipped: Vec<Entry>,
 }
 
+/// How long a snapshot is kept for a coordinator that has gone away.
+#[derive(Clone, Copy, Debug)]
+pub enum Lease {
+    /// Of a migration, for `resume`: as the source agent was told.
+    Migration,
+    /// Of a command that cannot be resumed.
+    Short,
+}
+
+const SHORT_LEASE_SECONDS: u32 = 60;
+
 /// Opens a snapshot for the migration; an earlier one of its is closed.
 pub async fn open(
     ends: &mut Ends,
     migration: &str,
     selection: &Selection,
+    lease: Lease,
 ) -> anyhow::Result<Inventory> {
     let request = wire::OpenSnapshotRequest {
         migration: migration.into(),
         selection: Some(selection.clone().into()),
+        lease_seconds: match lease {
+            Lease::Migration => 0,
+            Lease::Short => SHORT_LEASE_SECONDS,
+        },
     };
     let mut items = ends
         .source

@@ -195,36 +195,40 @@ async fn preflight(args: PreflightArgs, reporter: &Reporter) -> Ended {
 
 async fn clean(args: CleanArgs, migration: Option<&str>, reporter: &Reporter) -> Ended {
     let mut target = ends::target(&args.ends).await?;
-    if !args.force {
-        match Ledger::read(&mut target, migration).await {
-            Ok(ledger) if ledger.verdict.is_none() => anyhow::bail!(
-                "migration {} is unfinished: resume it, or clean --force (what it created stays in the target)",
-                ledger.id
-            ),
-            // No ledger: nothing that could be unfinished.
-            Ok(_) | Err(_) => {}
-        }
+    // Without a ledger there is nothing that could be unfinished, and no snapshot.
+    let ledger = Ledger::read(&mut target, migration).await.ok();
+    if let Some(ledger) = ledger.as_ref().filter(|ledger| ledger.verdict.is_none())
+        && !args.force
+    {
+        anyhow::bail!(
+            "migration {} is unfinished: resume it, or clean --force (what it created stays in the target)",
+            ledger.id
+        );
     }
     let request = wire::CleanRequest {
         migration: migration.unwrap_or_default().into(),
     };
-    let removed = target
+    let mut removed = target
         .clean(request)
         .await
         .map_err(said("target"))?
         .into_inner()
         .removed;
+    if let (Some(ledger), true) = (&ledger, args.ends.source.is_some()) {
+        let mut ends = ends::connect(&args.ends).await?;
+        inventory::close(&mut ends, &ledger.id)
+            .await
+            .context("closing the snapshot")?;
+        removed.push(format!(
+            "snapshot of migration {}, if it was open",
+            ledger.id
+        ));
+    }
     for what in &removed {
         reporter.line(&format!("  removed: {what}"));
     }
     if removed.is_empty() {
         reporter.line("there was nothing to remove");
-    }
-    if let (Some(id), true) = (migration, args.ends.source.is_some()) {
-        let mut ends = ends::connect(&args.ends).await?;
-        inventory::close(&mut ends, id)
-            .await
-            .context("closing the snapshot")?;
     }
     Ok((Verdict::Ok, json!({ "removed": removed })))
 }

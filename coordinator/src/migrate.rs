@@ -12,6 +12,7 @@ use tonic::Streaming;
 use crate::cli::{Compression, Effort, Global, MigrateArgs, ResumeArgs};
 use crate::ends::{self, Ends, Usage, said};
 use crate::events::{Event, Reporter};
+use crate::inventory::{self, Lease};
 use crate::ledger::Ledger;
 use crate::live::{self, Live};
 use crate::phases::{Run, Settings, snapshot};
@@ -20,11 +21,11 @@ use crate::preflight::{self, Facts, Intent};
 use crate::run_dir::RunDir;
 use crate::text::{bytes, columns, duration};
 use crate::verdict::Verdict;
-use crate::{Ended, inventory, report};
+use crate::{Ended, report};
 
 /// The whole migration.
 pub async fn migrate(args: MigrateArgs, global: &Global, reporter: &Arc<Reporter>) -> Ended {
-    check_usage(&args)?;
+    check_usage(&args, global)?;
     let mut ends = ends::connect(&args.ends).await?;
     let options = options(&args);
     let facts = preflight::gather(&mut ends, &options.selection).await?;
@@ -47,11 +48,11 @@ pub async fn migrate(args: MigrateArgs, global: &Global, reporter: &Arc<Reporter
         .migration
         .clone()
         .unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
-    let inventory = inventory::open(&mut ends, &id, &options.selection).await?;
-    let mut plan = Plan::new(inventory, options);
-    plan.findings.extend(findings);
     if args.dry_run {
+        let inventory = inventory::open(&mut ends, &id, &options.selection, Lease::Short).await?;
         inventory::close(&mut ends, &id).await?;
+        let mut plan = Plan::new(inventory, options);
+        plan.findings.extend(findings);
         let shown = show_plan(&plan, &facts, settings, reporter);
         let verdict = if blocked {
             Verdict::Blocked
@@ -60,10 +61,16 @@ pub async fn migrate(args: MigrateArgs, global: &Global, reporter: &Arc<Reporter
         };
         return Ok((verdict, shown));
     }
-    // Before the ledger: a folder that cannot be written must not leave a migration behind.
+    // First: a folder that cannot be written must not leave a migration behind.
     let dir = RunDir::create(&global.run_dir, &id)?;
     reporter.log_to(dir.events()?);
-    create(&mut ends, &id, plan).await?;
+    let inventory = inventory::open(&mut ends, &id, &options.selection, Lease::Migration).await?;
+    let mut plan = Plan::new(inventory, options);
+    plan.findings.extend(findings);
+    if let Err(error) = create(&mut ends, &id, plan).await {
+        inventory::close(&mut ends, &id).await?;
+        return Err(error);
+    }
     drive(ends, &id, settings, dir, reporter, None).await
 }
 
@@ -82,13 +89,22 @@ pub async fn resume(args: ResumeArgs, global: &Global, reporter: &Arc<Reporter>)
     drive(ends, &ledger.id, settings, dir, reporter, Some("resumed")).await
 }
 
-fn check_usage(args: &MigrateArgs) -> Result<(), Usage> {
+/// With the words around it, it must fit into an application_name (63 bytes).
+const LONGEST_ID: usize = 40;
+
+fn check_usage(args: &MigrateArgs, global: &Global) -> Result<(), Usage> {
     if args.skip_schema && args.skip_data {
         return Err(Usage(
             "--skip-schema and --skip-data together leave nothing to do".into(),
         ));
     }
-    Ok(())
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    match &global.migration {
+        Some(id) if id.is_empty() || id.len() > LONGEST_ID || !id.chars().all(plain) => Err(Usage(
+            format!("--migration {id:?}: letters, digits, - and _, at most {LONGEST_ID} of them"),
+        )),
+        _ => Ok(()),
+    }
 }
 
 fn options(args: &MigrateArgs) -> Options {

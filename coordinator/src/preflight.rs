@@ -393,7 +393,12 @@ fn capacity(facts: &Facts, intent: Intent, found: &mut Vec<Finding>) {
     let needed = source.size_bytes * 2;
     match target.disk_free {
         Some(free) if free < needed => found.push(
-            blocker(
+            Finding::new(
+                if intent.force {
+                    Severity::Warning
+                } else {
+                    Severity::Blocker
+                },
                 "disk",
                 target.server.place.clone(),
                 format!(
@@ -403,7 +408,7 @@ fn capacity(facts: &Facts, intent: Intent, found: &mut Vec<Finding>) {
                     bytes(source.size_bytes)
                 ),
             )
-            .hint("make room, or move the data directory"),
+            .hint("make room, or move the data directory; --force goes on"),
         ),
         Some(_) => {}
         None => found.push(info(

@@ -10,7 +10,7 @@ use pgconvoy_proto::wire;
 use crate::cli::{Global, VerifyArgs};
 use crate::ends::{self, Ends, said};
 use crate::events::{Event, Reporter};
-use crate::inventory::{self, Inventory};
+use crate::inventory::{self, Inventory, Lease};
 use crate::ledger::Ledger;
 use crate::live::{self, Live};
 use crate::phases::verify::{Digester, compare, each};
@@ -29,7 +29,8 @@ pub async fn verify(args: VerifyArgs, global: &Global, reporter: &Arc<Reporter>)
     // A key of its own: the snapshot of an unfinished copy stays open.
     let key = format!("{}-verify", ledger.id);
     let asked = args.filters.selection();
-    let inventory = inventory::open(&mut ends, &key, &ledger.options.selection).await?;
+    let inventory =
+        inventory::open(&mut ends, &key, &ledger.options.selection, Lease::Short).await?;
     let chosen = Filter::new(&asked)?;
     let (tables, mut findings) = shapes(&ledger, &inventory, &chosen);
     let digests = digest_all(

@@ -277,7 +277,7 @@ impl Apply<'_> {
             format!("{} {}", object.kind, object.identity),
             reason,
         )
-        .hint("create the role at the target and set it by hand, if it is needed")
+        .hint("set it by hand as a superuser or a member of that role, if it is needed")
     }
 }
 

@@ -16,7 +16,7 @@ use tonic::transport::Channel;
 
 use super::{Run, verify};
 use crate::ends::said;
-use crate::inventory::{self, Inventory};
+use crate::inventory::{self, Inventory, Lease};
 
 const RENEW_EVERY: Duration = Duration::from_secs(60);
 
@@ -69,7 +69,8 @@ pub fn keep_alive(
 /// Opens a new snapshot and brings every table under it.
 pub async fn renew(run: &mut Run) -> anyhow::Result<()> {
     let selection = run.ledger.options.selection.clone();
-    let inventory = inventory::open(&mut run.ends, &run.ledger.id, &selection).await?;
+    let inventory =
+        inventory::open(&mut run.ends, &run.ledger.id, &selection, Lease::Migration).await?;
     let now = same_tables(run, &inventory)?;
     let adopted = prove_complete(run, &inventory.snapshot).await?;
     for entry in run.ledger.tables.clone() {
@@ -90,7 +91,7 @@ pub async fn renew(run: &mut Run) -> anyhow::Result<()> {
         })
         .await?;
     }
-    let steps = sequences(run, &inventory)
+    let steps = renewed_steps(run, &inventory)
         .into_iter()
         .map(Into::into)
         .collect();
@@ -242,8 +243,9 @@ async fn empty(run: &mut Run, table: Oid) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The steps that set sequences, with their positions of now.
-fn sequences(run: &Run, inventory: &Inventory) -> Vec<Step> {
+/// The steps that are to be done again under the new snapshot: sequences with their positions of now, and what reads
+/// the tables.
+fn renewed_steps(run: &Run, inventory: &Inventory) -> Vec<Step> {
     let mut now: HashMap<(&str, &str), &SequenceValue> = HashMap::new();
     for work in &inventory.works {
         if let Work::Sequences { values } = work {
@@ -266,6 +268,7 @@ fn sequences(run: &Run, inventory: &Inventory) -> Vec<Step> {
                 work: Work::Sequences { values },
             })
         }
+        Work::Refresh { .. } => Some(entry.step.clone()),
         _ => None,
     };
     run.ledger.steps.iter().filter_map(renewed).collect()
