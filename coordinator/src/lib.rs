@@ -41,9 +41,11 @@ type Ended = anyhow::Result<(Verdict, Value)>;
 /// Runs a command to its end, or until it is interrupted; the exit code.
 pub async fn run(cli: Cli) -> u8 {
     let reporter = Arc::new(Reporter::new(cli.global.json));
+    // The demo has servers and agents to stop first: it answers interruptions itself.
+    let alone = matches!(cli.command, Command::Demo(_));
     let ended = tokio::select! {
         ended = command(cli, &reporter) => ended,
-        () = interrupted() => {
+        () = interrupted(), if !alone => {
             reporter.line("interrupted: what is done is kept; pgconvoy resume goes on");
             Ok((Verdict::Interrupted, Value::Null))
         }

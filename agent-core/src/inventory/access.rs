@@ -1,7 +1,7 @@
 //! Who owns what and who may do what: the same query at both ends, so that the two can be compared and made equal.
 //!
 //! Grants are *effective*: where the catalog holds none, the built-in default (acldefault) is spelled out. Members of extensions
-//! are left out: their grants come with CREATE EXTENSION.
+//! keep the owner that CREATE EXTENSION gave them, but are granted as at the source.
 use std::collections::BTreeMap;
 
 use pgconvoy_proto::model::{Access, Entry, Grant, Made, Oid};
@@ -85,11 +85,12 @@ pub struct Found {
     pub relation: Option<Oid>,
 }
 
-/// Everything that has an owner, but members of extensions, in order of identity.
+/// Everything that has an owner, in order of identity; of members of extensions only what can be granted.
 pub async fn read(session: &Session) -> Result<Vec<Found>, Error> {
     let query = format!(
         "WITH o AS MATERIALIZED ({})
-         SELECT i.type, i.identity, o.keyword, o.grant_keyword, pg_get_userbyid(o.owner), o.late, o.follows,
+         SELECT i.type, i.identity, o.keyword, o.grant_keyword, pg_get_userbyid(o.owner), o.late,
+                o.follows OR member.yes, NOT member.yes AND o.keyword IN ('MATERIALIZED VIEW', 'ROUTINE'),
                 o.class, o.oid,
                 CASE WHEN o.class = 'pg_class'::regclass THEN o.oid END,
                 a.ordinality, pg_get_userbyid(a.grantor),
@@ -97,7 +98,9 @@ pub async fn read(session: &Session) -> Result<Vec<Found>, Error> {
          FROM o
          CROSS JOIN LATERAL pg_identify_object(o.class, o.oid, 0) i
          LEFT JOIN LATERAL aclexplode(o.acl) WITH ORDINALITY a ON true
-         WHERE NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = o.class AND d.objid = o.oid AND d.deptype = 'e')
+         CROSS JOIN LATERAL (SELECT EXISTS (
+             SELECT FROM pg_depend d WHERE d.classid = o.class AND d.objid = o.oid AND d.deptype = 'e') AS yes) member
+         WHERE NOT member.yes OR o.grant_keyword IS NOT NULL
          ORDER BY 1, 2, a.ordinality",
         objects()
     );
@@ -110,8 +113,8 @@ pub async fn read(session: &Session) -> Result<Vec<Found>, Error> {
             found.push(Found {
                 access: Access {
                     entry: Entry {
-                        class: row.get(7),
-                        oid: row.get(8),
+                        class: row.get(8),
+                        oid: row.get(9),
                     },
                     kind,
                     identity,
@@ -122,12 +125,12 @@ pub async fn read(session: &Session) -> Result<Vec<Found>, Error> {
                     column_grants: Vec::new(),
                 },
                 late: row.get(5),
-                may_be_late: ["MATERIALIZED VIEW", "ROUTINE"].contains(&row.get(2)),
-                relation: row.get(9),
+                may_be_late: row.get(7),
+                relation: row.get(10),
             });
         }
-        if let (Some(object), Some(_)) = (found.last_mut(), row.get::<_, Option<i64>>(10)) {
-            object.access.grants.push(grant(&row, 11));
+        if let (Some(object), Some(_)) = (found.last_mut(), row.get::<_, Option<i64>>(11)) {
+            object.access.grants.push(grant(&row, 12));
         }
     }
     let mut columns = column_grants(session).await?;
@@ -185,10 +188,12 @@ pub async fn roles(session: &Session, found: &[Found]) -> Result<Vec<(String, St
         }
     };
     for Found { access, .. } in found {
-        note(
-            &access.owner,
-            format!("owner of {} {}", access.kind, access.identity),
-        );
+        if !access.owner_keyword.is_empty() {
+            note(
+                &access.owner,
+                format!("owner of {} {}", access.kind, access.identity),
+            );
+        }
         let columns = access.column_grants.iter().flat_map(|(_, grants)| grants);
         for grant in access.grants.iter().chain(columns) {
             note(
