@@ -17,6 +17,8 @@ mod kill;
 mod locks;
 #[path = "e2e/migrate.rs"]
 mod migrate;
+#[path = "e2e/options.rs"]
+mod options;
 #[path = "e2e/secrets.rs"]
 mod secrets;
 #[path = "e2e/verify.rs"]

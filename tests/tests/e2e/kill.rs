@@ -12,6 +12,7 @@ enum Victim {
     Coordinator,
     /// Immediate shutdown: as if the machine had lost its power.
     TargetPostgres,
+    SourcePostgres,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -101,6 +102,14 @@ fn strike(
             (migrate, Some(trap))
         }
         // No session of the server outlives it.
+        Victim::SourcePostgres => {
+            pair.source.stop_immediate().expect("PostgreSQL dies");
+            trap.disarm(pair);
+            trap.let_go();
+            let migrate = given_up(migrate);
+            pair.source.restart().expect("PostgreSQL comes back");
+            (migrate, None)
+        }
         Victim::TargetPostgres => {
             pair.target.stop_immediate().expect("PostgreSQL dies");
             trap.open_gate();
@@ -171,6 +180,11 @@ fn a_migration_survives_the_crash_of_the_target_server_while_indexes_are_built()
 #[test]
 fn a_migration_survives_the_crash_of_the_target_server_while_pg_restore_runs() {
     a_migration_survives(Victim::TargetPostgres, Phase::Ddl);
+}
+
+#[test]
+fn a_migration_survives_the_crash_of_the_source_server_in_the_copy() {
+    a_migration_survives(Victim::SourcePostgres, Phase::Copy);
 }
 
 #[test]
