@@ -68,15 +68,23 @@ pub async fn copy_part(
         })
     };
     let statement = scan::copy_out(&job.table, Some(&job.part));
-    let (read, loaded) = tokio::join!(
-        read(&reader, &statement, raw_sender, &counters),
-        lane.load_part(ReceiverStream::new(frames)),
-    );
-    // The source's own error explains more than the stream's that it broke.
-    if let Err(Stop::Postgres(error)) = &read {
-        return Err(status::postgres(&format!("reading {what}"), error));
-    }
-    let receipt = loaded.map_err(from_target)?.into_inner();
+    let receipt = {
+        let mut read = pin!(read(&reader, &statement, raw_sender, &counters));
+        let mut loaded = pin!(lane.load_part(ReceiverStream::new(frames)));
+        let mut reading = true;
+        // Whichever breaks first ends the part: the others may be waiting for each other.
+        loop {
+            tokio::select! {
+                ended = &mut read, if reading => match ended {
+                    Err(Stop::Postgres(error)) => {
+                        return Err(status::postgres(&format!("reading {what}"), &error));
+                    }
+                    Ok(()) | Err(Stop::Closed) => reading = false,
+                },
+                answer = &mut loaded => break answer.map_err(from_target)?.into_inner(),
+            }
+        }
+    };
     lanes.give_back(&job.target, lane);
     let stored = Digest::from(required(receipt.digest, "the receipt's digest")?);
     if receipt.already {

@@ -175,6 +175,8 @@ impl Job {
         what: &str,
     ) -> Result<(wire::PartTrailer, u64), Status> {
         let failed = |error: tokio_postgres::Error| status::postgres(what, &error);
+        let told =
+            |status: Status| Status::new(status.code(), format!("{what}: {}", status.message()));
         let (sealed_sender, sealed) = mpsc::channel(CHUNKS_OPENED);
         let (opened_sender, mut opened) = mpsc::channel(CHUNKS_OPENED);
         let receiving = forward(frames, sealed_sender);
@@ -188,7 +190,7 @@ impl Job {
         let loading = async {
             let mut chunks = 0;
             while let Some(next) = opened.recv().await {
-                match next? {
+                match next.map_err(told)? {
                     Opened::Data(data) => {
                         chunks += 1;
                         sink.feed(data).await.map_err(failed)?;
@@ -201,17 +203,11 @@ impl Job {
                 "{what}: the stream ended before its end"
             )))
         };
-        let (received, loaded) = tokio::join!(receiving, loading);
-        // Which end broke decides what is said; a stream that broke explains what is missing.
-        let trailer = match (received, loaded) {
-            (_, Ok(trailer)) => trailer,
-            (Err(status), Err(_)) | (Ok(()), Err(status)) => {
-                return Err(Status::new(
-                    status.code(),
-                    format!("{what}: {}", status.message()),
-                ));
-            }
-        };
+        // Whichever breaks first ends the part: PostgreSQL that is gone must not leave the stream waiting for it.
+        let trailer = tokio::select! {
+            loaded = loading => loaded,
+            Err(status) = receiving => Err(told(status)),
+        }?;
         let copied = sink.finish().await.map_err(failed)?;
         opening
             .await
