@@ -112,15 +112,20 @@ impl Live {
         };
         let (bytes, bytes_total) = (self.bytes.load(Relaxed), self.bytes_total.load(Relaxed));
         let left = bytes_total.saturating_sub(bytes);
+        let (tables_done, tables_total) = (
+            self.tables_done.load(Relaxed),
+            self.tables_total.load(Relaxed),
+        );
         Moment {
             bytes,
             bytes_total,
             rows: self.rows.load(Relaxed),
             wire_bytes: self.wire_bytes.load(Relaxed),
             bytes_per_second: rate as u64,
-            eta_seconds: (rate > 1.0 && left > 0).then(|| (left as f64 / rate) as u64),
-            tables_done: self.tables_done.load(Relaxed),
-            tables_total: self.tables_total.load(Relaxed),
+            eta_seconds: (rate > 1.0 && left > 0 && tables_done < tables_total)
+                .then(|| (left as f64 / rate) as u64),
+            tables_done,
+            tables_total,
             source: list(End::Source),
             target: list(End::Target),
         }
