@@ -84,7 +84,7 @@ pub async fn digest(
         .map(|part| async move {
             let reader = snapshot.reader(table).await?;
             let digest = digest_part(&reader, table, Some(&part), counters).await?;
-            snapshot.give_back(reader);
+            snapshot.give_back(reader).await?;
             Ok(digest)
         })
         .buffer_unordered(jobs.max(1))

@@ -10,6 +10,7 @@
 use std::collections::HashSet;
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use pgconvoy_proto::model::{Oid, Table};
 use pgconvoy_proto::selection::Filter;
@@ -40,8 +41,10 @@ pub enum Scope {
 }
 
 pub struct Snapshot {
-    /// pg_export_snapshot()
+    /// Never given twice: PostgreSQL's own identifiers begin again when the server restarts.
     pub id: String,
+    /// pg_export_snapshot()
+    pub exported: String,
     /// The tables of the scope as the snapshot sees them, described.
     pub tables: Vec<Table>,
     database: Database,
@@ -78,9 +81,13 @@ impl Snapshot {
     ) -> Result<Self, Error> {
         let holder = database.connect(application).await?;
         for _ in 0..ATTEMPTS {
-            if let Some((id, tables)) = attempt(&holder, scope).await? {
+            if let Some((exported, tables)) = attempt(&holder, scope).await? {
+                let now = SystemTime::now()
+                    .duration_since(UNIX_EPOCH)
+                    .unwrap_or_default();
                 return Ok(Self {
-                    id,
+                    id: format!("{exported}/{:x}", now.as_nanos()),
+                    exported,
                     tables,
                     database: database.clone(),
                     application: application.to_owned(),
@@ -95,21 +102,30 @@ impl Snapshot {
 
     /// A session for one statement on the table, which it has locked.
     pub async fn reader(&self, table: &Table) -> Result<Reader, Error> {
-        let session = self.join().await?;
+        let session = self.session().await?;
         let name = qualified(&table.schema, &table.name);
         let only = if table.through_root { "" } else { "ONLY " };
-        let lock = format!(
-            "SAVEPOINT reader; LOCK TABLE {only}{name} IN ACCESS SHARE MODE NOWAIT; RELEASE SAVEPOINT reader"
+        let join = format!(
+            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT '{}'; \
+             LOCK TABLE {only}{name} IN ACCESS SHARE MODE NOWAIT",
+            self.exported
         );
-        match session.batch_execute(&lock).await {
+        match session.batch_execute(&join).await {
             Ok(()) => Ok(Reader::Own(session)),
             Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
-                session
-                    .batch_execute("ROLLBACK TO SAVEPOINT reader")
-                    .await?;
-                self.give_back(Reader::Own(session));
+                self.give_back(Reader::Own(session)).await?;
                 tracing::info!(table = %table, "somebody waits for a lock: reading through the snapshot's holder");
                 Ok(Reader::Holder(self.holder().await?))
+            }
+            // "invalid snapshot identifier" is an invalid parameter value, a vanished one an undefined object.
+            Err(error)
+                if [
+                    Some(&SqlState::INVALID_PARAMETER_VALUE),
+                    Some(&SqlState::UNDEFINED_OBJECT),
+                ]
+                .contains(&error.code()) =>
+            {
+                Err(Error::Lost)
             }
             Err(error) => Err(error.into()),
         }
@@ -132,17 +148,29 @@ impl Snapshot {
             .is_ok_and(|holder| holder.is_closed())
     }
 
-    pub fn give_back(&self, reader: Reader) {
+    /// Whether the holder still has its transaction. One that is busy has.
+    pub async fn is_alive(&self) -> bool {
+        match self.holder.try_lock() {
+            Ok(holder) => holder.batch_execute("SELECT").await.is_ok(),
+            Err(_) => true,
+        }
+    }
+
+    /// Ends the reader's transaction: the planner locked the table's indexes too, and what an idle session keeps locked makes
+    /// REINDEX at the source wait, and others behind it.
+    pub async fn give_back(&self, reader: Reader) -> Result<(), Error> {
         if let Reader::Own(session) = reader {
+            session.batch_execute("ROLLBACK").await?;
             self.idle
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .push(session);
         }
+        Ok(())
     }
 
-    /// An idle session of this snapshot, or a new one.
-    async fn join(&self) -> Result<Session, Error> {
+    /// An idle session of this snapshot, or a new one; outside a transaction.
+    async fn session(&self) -> Result<Session, Error> {
         if self.is_lost() {
             return Err(Error::Lost);
         }
@@ -157,25 +185,7 @@ impl Snapshot {
                 return Ok(session);
             }
         }
-        let session = self.database.connect(&self.application).await?;
-        let join = format!(
-            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT '{}'",
-            self.id
-        );
-        match session.batch_execute(&join).await {
-            Ok(()) => Ok(session),
-            // "invalid snapshot identifier" is an invalid parameter value, a vanished one an undefined object.
-            Err(error)
-                if [
-                    Some(&SqlState::INVALID_PARAMETER_VALUE),
-                    Some(&SqlState::UNDEFINED_OBJECT),
-                ]
-                .contains(&error.code()) =>
-            {
-                Err(Error::Lost)
-            }
-            Err(error) => Err(error.into()),
-        }
+        Ok(self.database.connect(&self.application).await?)
     }
 }
 

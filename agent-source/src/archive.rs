@@ -52,7 +52,7 @@ pub async fn send(
             "--exclude-schema=pgconvoy",
         ])
         .arg(format!("--lock-wait-timeout={LOCK_WAIT}"))
-        .arg(format!("--snapshot={}", snapshot.id))
+        .arg(format!("--snapshot={}", snapshot.exported))
         .args(["--dbname", &libpq.conninfo]);
     let running = Running::start(command)
         .await

@@ -90,7 +90,7 @@ pub async fn copy_part(
     if receipt.already {
         return Ok((stored, true));
     }
-    snapshot.give_back(reader);
+    snapshot.give_back(reader).await?;
     let sent = sealing
         .await
         .map_err(|error| Status::internal(format!("{what}: sealing failed: {error}")))?

@@ -95,9 +95,15 @@ impl Source for Service {
         request: Request<wire::RenewSnapshotRequest>,
     ) -> Result<Response<wire::RenewSnapshotResponse>, Status> {
         let request = command(request)?;
-        self.snapshots
+        let gone = |status: Status| Status::not_found(status.message());
+        let snapshot = self
+            .snapshots
             .get(&request.migration, &request.snapshot)
-            .map_err(|gone| Status::not_found(gone.message()))?;
+            .map_err(gone)?;
+        if !snapshot.is_alive().await {
+            self.snapshots.close(&request.migration);
+            return Err(Status::not_found("the snapshot's transaction has ended"));
+        }
         Ok(Response::new(wire::RenewSnapshotResponse {}))
     }
 

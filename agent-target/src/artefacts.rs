@@ -1,4 +1,4 @@
-//! The schema as SQL for people. Entries that hold secrets (user mappings, subscriptions) are left out and named.
+//! The schema as SQL for people. Entries whose options may hold secrets are left out and named.
 use std::io::Write;
 use std::path::Path;
 
@@ -12,7 +12,14 @@ use tonic::Status;
 use crate::archive::Line;
 use crate::steps::{Migration, Runner};
 
-const SECRET: &[&str] = &["USER MAPPING", "SUBSCRIPTION"];
+/// Their options may hold passwords and keys.
+const SECRET: &[&str] = &[
+    "USER MAPPING",
+    "SUBSCRIPTION",
+    "SERVER",
+    "FOREIGN DATA WRAPPER",
+    "FOREIGN TABLE",
+];
 const POLICIES: &[&str] = &["ROW SECURITY", "POLICY"];
 const FRAME_BYTES: usize = 256 << 10;
 

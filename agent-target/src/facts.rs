@@ -105,7 +105,7 @@ async fn objects(session: &Session) -> Result<Vec<String>, Error> {
 async fn tables(session: &Session) -> Result<Vec<(String, bool)>, Error> {
     let named = session
         .query(
-            "SELECT n.nspname || '.' || c.relname, c.oid::regclass::text, has_table_privilege(c.oid, 'SELECT')
+            "SELECT n.nspname || '.' || c.relname, c.oid::regclass::text, has_table_privilege(c.oid, 'SELECT') AND NOT row_security_active(c.oid)
              FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
              WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
                AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pgconvoy') ORDER BY 1",

@@ -164,6 +164,15 @@ impl Job {
             )
             .await
             .map_err(ledger::failed)?;
+        if self.table.unlogged {
+            session
+                .execute(
+                    "INSERT INTO pgconvoy.unlogged_parts VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
+                    &[&self.migration, &self.part.table, &(self.part.number as i32)],
+                )
+                .await
+                .map_err(ledger::failed)?;
+        }
         Ok(())
     }
 

@@ -32,6 +32,9 @@ mod service;
 mod sessions;
 mod steps;
 
+/// A step of the plan may name every function and policy of a schema.
+const MAX_PLAN_MESSAGE_BYTES: usize = 64 << 20;
+
 /// The agent beside the target database: loads what the source agent sends, builds indexes, digests, keeps the ledger.
 ///
 /// Example: pgconvoy-target --listen 0.0.0.0:7402 --identity target.pem --database-url postgres://postgres@localhost/app
@@ -80,7 +83,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
     let mut routes = RoutesBuilder::default();
     routes.add_service(
         TargetServer::new(service)
-            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_decoding_message_size(MAX_PLAN_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES),
     );
     let serving = Serving::new("pgconvoy-target", args.listen, identity, database);

@@ -7,27 +7,29 @@ use std::path::Path;
 
 use pgconvoy_agent_core::child::{self, Error};
 use pgconvoy_agent_core::database::Database;
+use pgconvoy_agent_core::session::Session;
 use pgconvoy_agent_core::tools::Tool;
+use pgconvoy_proto::model::{Finding, Severity};
 use tonic::Status;
 
 use crate::archive::Line;
+use crate::ledger::write;
 use crate::sessions::application_name;
+use crate::steps::Migration;
 
 /// After so many refused entries something else is wrong.
 const MAX_REFUSED: usize = 500;
 
 pub struct Restore<'a> {
     pub database: &'a Database,
-    pub migration: &'a str,
+    pub session: &'a Session,
+    pub migration: &'a Migration,
     pub tool: &'a Tool,
     pub archive: &'a Path,
 }
 
-/// An entry that PostgreSQL refused, and what it said.
-pub struct Refused {
-    pub line: Line,
-    pub message: String,
-}
+/// Lost, these change nothing that the application reads.
+const COSMETIC: &[&str] = &["COMMENT", "SECURITY LABEL", "DEFAULT ACL"];
 
 impl Restore<'_> {
     /// Restores the entries, in the order given. Errors when an entry is refused that `vital` holds for.
@@ -35,8 +37,8 @@ impl Restore<'_> {
         &self,
         mut lines: Vec<Line>,
         vital: impl Fn(&Line) -> bool,
-    ) -> Result<Vec<Refused>, Status> {
-        let mut refused = Vec::new();
+    ) -> Result<Vec<Finding>, Status> {
+        let mut findings = Vec::new();
         while !lines.is_empty() {
             let Err(failure) = self.attempt(&lines).await else {
                 break;
@@ -51,16 +53,39 @@ impl Restore<'_> {
                     ))
                 })?;
             let line = lines.remove(at);
-            if vital(&line) || refused.len() == MAX_REFUSED {
+            if vital(&line) || findings.len() == MAX_REFUSED {
                 return Err(Status::internal(format!(
                     "cannot create {}: {message}",
                     line.rest
                 )));
             }
             tracing::warn!(entry = %line.rest, %message, "refused; the rest is tried without it");
-            refused.push(Refused { line, message });
+            let finding = self.finding(line, message);
+            // Before the rest commits: after that nothing would tell that the entry is missing.
+            write::findings(
+                self.session,
+                &self.migration.id,
+                std::slice::from_ref(&finding),
+            )
+            .await?;
+            findings.push(finding);
         }
-        Ok(refused)
+        Ok(findings)
+    }
+
+    fn finding(&self, line: Line, message: String) -> Finding {
+        let chosen = !self.migration.options.selection.is_everything();
+        let severity = if chosen || line.is_any(COSMETIC) {
+            Severity::Warning
+        } else {
+            Severity::Difference
+        };
+        let hint = if chosen {
+            "it may need an object that is not selected"
+        } else {
+            "create it by hand at the target; the message is PostgreSQL's own"
+        };
+        Finding::new(severity, "not-restored", line.rest, message).hint(hint)
     }
 
     async fn attempt(&self, lines: &[Line]) -> Result<(), Failure> {
@@ -74,7 +99,7 @@ impl Restore<'_> {
         list.flush().map_err(io)?;
         let libpq = self
             .database
-            .libpq(&application_name(self.migration))
+            .libpq(&application_name(&self.migration.id))
             .map_err(|error| Failure::Other(error.to_string()))?;
         let mut command = child::command(&self.tool.path);
         libpq.apply(&mut command);

@@ -42,7 +42,7 @@ pub struct TableEntry {
     pub target: Option<Digest>,
     /// Parts that are loaded under `snapshot`, by number.
     pub parts: HashMap<u32, Digest>,
-    /// The table is unlogged and the server restarted since it was loaded.
+    /// The table is unlogged and the server crashed since it was loaded.
     pub void: bool,
     /// From the first part's begin to the last part's commit, summed.
     pub seconds: f64,

@@ -100,13 +100,15 @@ async fn tables(session: &Session, id: &str) -> Result<Vec<Item>, Status> {
     Ok(items)
 }
 
-/// A part of an unlogged table is void when the server restarted since: a crash empties the table.
+/// A part of an unlogged table is void when its mark is gone: the server crashed, and emptied the table too.
 async fn parts(session: &Session, id: &str) -> Result<Vec<Item>, Status> {
     let rows = session
         .query(
             "SELECT p.table_oid, p.number, p.snapshot, p.rows, p.bytes, p.digest,
                     extract(epoch FROM p.committed_at - p.started_at)::float8,
-                    (t.plan ->> 'unlogged')::bool AND p.server_started_at <> pg_postmaster_start_time()
+                    (t.plan ->> 'unlogged')::bool AND NOT EXISTS (
+                        SELECT FROM pgconvoy.unlogged_parts u
+                        WHERE u.migration = p.migration AND u.table_oid = p.table_oid AND u.number = p.number)
              FROM pgconvoy.parts p JOIN pgconvoy.tables t ON t.migration = p.migration AND t.oid = p.table_oid
              WHERE p.migration = $1 ORDER BY 1, 2",
             &[&id],

@@ -49,10 +49,18 @@ CREATE TABLE IF NOT EXISTS pgconvoy.parts (
     digest            text,
     started_at        timestamptz NOT NULL DEFAULT clock_timestamp(),
     committed_at      timestamptz,
-    server_started_at timestamptz NOT NULL DEFAULT pg_postmaster_start_time(),
     PRIMARY KEY (migration, table_oid, number, snapshot)
 );
 COMMENT ON TABLE pgconvoy.parts IS 'one row per loaded part, committed in one transaction with the part''s rows';
+
+-- Unlogged itself: a crash that empties unlogged tables empties this one too.
+CREATE UNLOGGED TABLE IF NOT EXISTS pgconvoy.unlogged_parts (
+    migration text NOT NULL,
+    table_oid oid NOT NULL,
+    number    int NOT NULL,
+    PRIMARY KEY (migration, table_oid, number)
+);
+COMMENT ON TABLE pgconvoy.unlogged_parts IS 'parts of unlogged tables that are still there';
 
 CREATE TABLE IF NOT EXISTS pgconvoy.steps (
     migration   text NOT NULL REFERENCES pgconvoy.migrations ON DELETE CASCADE,

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use pgconvoy_agent_core::inventory::access;
 use pgconvoy_agent_core::session::Session;
 use pgconvoy_agent_core::status;
-use pgconvoy_proto::model::{Access, Entry, Finding, Made, Severity, Work};
+use pgconvoy_proto::model::{Access, Entry, Finding, Made, Work};
 use tonic::Status;
 
 use super::{Migration, Runner};
 use crate::archive::{Line, Opened};
 use crate::ledger;
-use crate::restore::{Refused, Restore};
+use crate::restore::Restore;
 
 /// Without these there is no place for the rows: refused, the migration cannot go on.
 const VITAL: &[&str] = &[
@@ -52,9 +52,6 @@ const REPEATABLE: &[&str] = &[
     "SEQUENCE OWNED BY",
 ];
 
-/// Lost, these change nothing that the application reads.
-const COSMETIC: &[&str] = &["COMMENT", "SECURITY LABEL", "DEFAULT ACL"];
-
 fn read_failed(error: tokio_postgres::Error) -> Status {
     status::postgres("reading the target's catalogs", &error)
 }
@@ -74,6 +71,7 @@ impl Runner {
     /// Restores lines of the archive; those that are refused as findings.
     async fn restore(
         &self,
+        session: &Session,
         migration: &Migration,
         opened: &Opened,
         lines: Vec<Line>,
@@ -81,15 +79,12 @@ impl Runner {
     ) -> Result<Vec<Finding>, Status> {
         let restore = Restore {
             database: &self.sessions.database,
-            migration: &migration.id,
+            session,
+            migration,
             tool: &opened.tool,
             archive: &opened.path,
         };
-        let refused = restore.run(lines, vital).await?;
-        Ok(refused
-            .into_iter()
-            .map(|refused| finding(migration, refused))
-            .collect())
+        restore.run(lines, vital).await
     }
 
     /// Pre-data, and row level security: invariant 6 (no open window), it is on before the first row arrives.
@@ -134,7 +129,10 @@ impl Runner {
                     || line.is("ROW SECURITY")
                     || whole && line.is_any(VITAL)
             };
-            findings.extend(self.restore(migration, &opened, group, vital).await?);
+            findings.extend(
+                self.restore(session, migration, &opened, group, vital)
+                    .await?,
+            );
         }
         Ok(findings)
     }
@@ -191,7 +189,8 @@ impl Runner {
                 "the archive lacks {unknown} of the planned indexes"
             )));
         }
-        self.restore(migration, &opened, lines, |_| false).await
+        self.restore(session, migration, &opened, lines, |_| false)
+            .await
     }
 
     /// ALTER INDEX ... ATTACH PARTITION does nothing where it is done.
@@ -211,7 +210,7 @@ impl Runner {
         let mut findings = Vec::new();
         for group in lines.chunks(GROUP) {
             findings.extend(
-                self.restore(migration, &opened, group.to_vec(), |_| false)
+                self.restore(session, migration, &opened, group.to_vec(), |_| false)
                     .await?,
             );
         }
@@ -231,19 +230,25 @@ impl Runner {
             .into_iter()
             .map(|object| (object.kind, object.identity))
             .collect();
+        let is_here = |m: &Made| here.contains(&(m.kind.clone(), m.identity.clone()));
+        // Those of the whole database may have been there before; what belongs to a table or a schema was not.
+        let of_database = |m: &&Made| ["publication", "event trigger"].contains(&m.kind.as_str());
+        let before: HashSet<Entry> = made
+            .iter()
+            .filter(of_database)
+            .filter(|m| is_here(m))
+            .map(|m| m.entry)
+            .collect();
         let made: HashMap<Entry, bool> = made
             .iter()
-            .map(|m| {
-                (
-                    m.entry,
-                    here.contains(&(m.kind.clone(), m.identity.clone())),
-                )
-            })
+            .filter(|m| !of_database(m))
+            .map(|m| (m.entry, is_here(m)))
             .collect();
         let opened = self.open(session, migration).await?;
         let built = planned_indexes(session, &migration.id).await?;
         let elsewhere = |line: &Line| {
             built.contains(&line.entry)
+                || before.contains(&line.entry)
                 || is_attach(line)
                 || line.is_any(&["FK CONSTRAINT", "ROW SECURITY", "MATERIALIZED VIEW DATA"])
                 || migration.options.skip_rls && line.is("POLICY")
@@ -261,7 +266,10 @@ impl Runner {
                 .iter()
                 .any(|line| made.get(&line.entry) == Some(&true))
             {
-                findings.extend(self.restore(migration, &opened, group, |_| false).await?);
+                findings.extend(
+                    self.restore(session, migration, &opened, group, |_| false)
+                        .await?,
+                );
             }
         }
         Ok(findings)
@@ -294,21 +302,6 @@ fn groups(lines: Vec<Line>, tells: impl Fn(&Line) -> bool) -> Vec<Vec<Line>> {
 /// An entry of its own kind has no object: a schema called "ATTACH" does not mislead.
 fn is_attach(line: &Line) -> bool {
     line.is("INDEX ATTACH") && line.entry.class == 0
-}
-
-fn finding(migration: &Migration, refused: Refused) -> Finding {
-    let chosen = !migration.options.selection.is_everything();
-    let severity = if chosen || refused.line.is_any(COSMETIC) {
-        Severity::Warning
-    } else {
-        Severity::Difference
-    };
-    let hint = if chosen {
-        "it may need an object that is not selected"
-    } else {
-        "create it by hand at the target; the message is PostgreSQL's own"
-    };
-    Finding::new(severity, "not-restored", refused.line.rest, refused.message).hint(hint)
 }
 
 /// The planned objects of pre-data, by their archive entry.

@@ -224,11 +224,11 @@ async fn empty_void(run: &mut Run) -> anyhow::Result<()> {
 }
 
 async fn empty(run: &mut Run, table: Oid) -> anyhow::Result<()> {
-    // Before the schema is there, nothing can be loaded, and there is nothing to empty.
-    let loaded = run.ledger.table(table).is_some_and(|entry| {
-        entry.void || entry.read_at_source.is_some() || !entry.parts.is_empty()
-    });
-    if !loaded {
+    // Before the schema is there, nothing can be loaded, and there is nothing to empty. After that, what the ledger said a
+    // moment ago is not asked: rows may have been on their way.
+    let undone =
+        |entry: &crate::ledger::StepEntry| entry.step.work == Work::PreData && !entry.is_done();
+    if run.ledger.steps.iter().any(undone) {
         return Ok(());
     }
     let request = wire::EmptyTableRequest {
