@@ -76,12 +76,12 @@ pub async fn open(
                 .into_iter()
                 .map(|finding| Item::Finding(finding.into())),
         )
-        .chain(inventory.skipped.into_iter().map(|entry| {
-            Item::Skipped(wire::SkippedObject {
-                class: entry.class,
-                oid: entry.oid,
-            })
-        }));
+        .chain(
+            inventory
+                .skipped
+                .into_iter()
+                .map(|entry| Item::Skipped(entry.into())),
+        );
     for item in items_of {
         if items
             .send(Ok(wire::InventoryItem { item: Some(item) }))

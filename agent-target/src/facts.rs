@@ -12,16 +12,11 @@ use tonic::Status;
 /// Named in a message; the rest is counted.
 const SAMPLE: usize = 5;
 
-pub async fn gather(
-    database: &Database,
-    pg_bin: Option<&Path>,
-    data_dir: &Path,
-) -> Result<TargetFacts, Status> {
+pub async fn gather(database: &Database, pg_bin: Option<&Path>) -> Result<TargetFacts, Status> {
     let session = database.connect("pgconvoy preflight").await?;
     let mut facts = query(&session, database)
         .await
         .map_err(|error| status::postgres("reading the target's catalogs", &error))?;
-    facts.data_dir_free = free(data_dir).unwrap_or(0);
     let versions = Tools::find(pg_bin).await.restore_majors();
     facts.pg_restore = versions.map_err(|error| error.to_string());
     Ok(facts)
@@ -72,7 +67,6 @@ async fn query(session: &Session, database: &Database) -> Result<TargetFacts, Er
         can_create: row.get(0),
         can_set_replication_role: can_set_replication_role(session).await?,
         disk_free: row.get::<_, Option<String>>(1).and_then(|dir| free(Path::new(&dir))),
-        data_dir_free: 0,
         pg_restore: Ok(Vec::new()),
     })
 }

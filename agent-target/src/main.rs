@@ -75,10 +75,9 @@ async fn run(args: Args) -> anyhow::Result<()> {
     let service = Service {
         runner: Runner {
             sessions: Sessions::new(database.clone()),
-            store: Store::new(args.data_dir.clone(), args.agent.pg_bin.clone()),
+            store: Store::new(args.data_dir, args.agent.pg_bin.clone()),
         },
         pg_bin: args.agent.pg_bin,
-        data_dir: args.data_dir,
     };
     let mut routes = RoutesBuilder::default();
     routes.add_service(

@@ -21,7 +21,6 @@ use crate::{artefacts, clean, drive, empty, facts, ledger, load};
 pub struct Service {
     pub runner: Runner,
     pub pg_bin: Option<PathBuf>,
-    pub data_dir: PathBuf,
 }
 
 /// Commands come from the coordinator.
@@ -44,7 +43,7 @@ impl Target for Service {
     ) -> Result<Response<wire::TargetFactsResponse>, Status> {
         command(request)?;
         let database = &self.runner.sessions.database;
-        let facts = facts::gather(database, self.pg_bin.as_deref(), &self.data_dir).await?;
+        let facts = facts::gather(database, self.pg_bin.as_deref()).await?;
         Ok(Response::new(wire::TargetFactsResponse {
             facts: to_json(&facts),
         }))

@@ -60,12 +60,7 @@ pub async fn open(
             Item::Table(table) => inventory.tables.push(table.try_into()?),
             Item::Work(work) => inventory.works.push(parse_json(&work)?),
             Item::Finding(finding) => inventory.findings.push(finding.try_into()?),
-            Item::Skipped(entry) => {
-                inventory.skipped.push(Entry {
-                    class: entry.class,
-                    oid: entry.oid,
-                });
-            }
+            Item::Skipped(entry) => inventory.skipped.push(entry.into()),
         }
     }
     anyhow::ensure!(

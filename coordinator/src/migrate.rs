@@ -184,12 +184,7 @@ async fn create(ends: &mut Ends, id: &str, plan: Plan) -> anyhow::Result<()> {
         snapshot: plan.snapshot,
         source: plan.source,
         source_version: plan.source_version,
-        skipped: skipped
-            .map(|e| wire::SkippedEntry {
-                class: e.class,
-                oid: e.oid,
-            })
-            .collect(),
+        skipped: skipped.map(|entry| (*entry).into()).collect(),
     };
     let items: Vec<Item> = std::iter::once(Item::Header(header))
         .chain(

@@ -77,7 +77,6 @@ pub struct TargetFacts {
     pub can_set_replication_role: bool,
     /// Bytes free where the server keeps its data, when this host can see it.
     pub disk_free: Option<u64>,
-    pub data_dir_free: u64,
     /// Versions of pg_restore found, major; or why there is none.
     pub pg_restore: Result<Vec<u32>, String>,
 }

@@ -74,14 +74,7 @@ async fn refuse_unfinished(session: &Session) -> Result<(), Status> {
 
 async fn insert_header(session: &Session, header: &wire::MigrationHeader) -> Result<(), Status> {
     let options: Options = parse_json(&header.options)?;
-    let skipped: Vec<Entry> = header
-        .skipped
-        .iter()
-        .map(|e| Entry {
-            class: e.class,
-            oid: e.oid,
-        })
-        .collect();
+    let skipped: Vec<Entry> = header.skipped.iter().map(|entry| (*entry).into()).collect();
     session
         .execute(
             "INSERT INTO pgconvoy.migrations (id, source, source_version, options, skipped, snapshot)

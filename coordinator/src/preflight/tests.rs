@@ -48,7 +48,6 @@ fn facts() -> Facts {
             can_create: true,
             can_set_replication_role: true,
             disk_free: Some(1 << 40),
-            data_dir_free: 1 << 40,
             pg_restore: Ok(vec![15]),
         },
         link: MeasureLinkResponse {

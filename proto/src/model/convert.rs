@@ -1,6 +1,6 @@
 //! The door: messages become domain types here, once, or are refused.
 use super::{
-    Digest, Finding, Format, Malformed, Part, Progress, Selection, Severity, Step, Table,
+    Digest, Entry, Finding, Format, Malformed, Part, Progress, Selection, Severity, Step, Table,
     parse_json, to_json,
 };
 use crate::wire;
@@ -210,6 +210,24 @@ impl From<Progress> for wire::Progress {
             rows: progress.rows,
             bytes: progress.bytes,
             wire_bytes: progress.wire_bytes,
+        }
+    }
+}
+
+impl From<wire::ArchiveEntry> for Entry {
+    fn from(entry: wire::ArchiveEntry) -> Self {
+        Self {
+            class: entry.class,
+            oid: entry.oid,
+        }
+    }
+}
+
+impl From<Entry> for wire::ArchiveEntry {
+    fn from(entry: Entry) -> Self {
+        Self {
+            class: entry.class,
+            oid: entry.oid,
         }
     }
 }
