@@ -16,6 +16,9 @@ const END_WITHIN_MS: i64 = 30_000;
 /// PostgreSQL's notation.
 const LOCK_WAIT: &str = "10s";
 const ASK_EVERY: Duration = Duration::from_secs(2);
+/// The backends of a migration ($1 is their application_name).
+const ORPHANS: &str = "SELECT pid FROM pg_stat_activity
+    WHERE application_name = $1 AND pid <> pg_backend_pid() AND datname = current_database()";
 
 /// Grants the migration to the caller, and holds it until the caller leaves.
 pub async fn drive(
@@ -96,24 +99,34 @@ async fn holder(session: &Session, migration: &str) -> Result<String, tokio_post
     Ok(row.map_or_else(|| "somebody else".to_owned(), |row| row.get(0)))
 }
 
+/// Ends the backends of earlier runs. `pg_terminate_backend` is false as well for one that ended by itself between
+/// its listing and its signal (PostgreSQL manual, 9.28.2), so what counts is who is still there afterwards.
 async fn end_orphans(session: &Session, migration: &str) -> Result<(), Status> {
-    let rows = session
+    let failed = |error: tokio_postgres::Error| {
+        status::postgres("ending this migration's orphan backends", &error)
+    };
+    let application_name = application_name(migration);
+    let ended = session
         .query(
-            "SELECT pid, pg_terminate_backend(pid, $2) FROM pg_stat_activity
-             WHERE application_name = $1 AND pid <> pg_backend_pid() AND datname = current_database()",
-            &[&application_name(migration), &END_WITHIN_MS],
+            &format!("SELECT pid, pg_terminate_backend(pid, $2) FROM ({ORPHANS}) AS orphans"),
+            &[&application_name, &END_WITHIN_MS],
         )
         .await
-        .map_err(|error| status::postgres("ending this migration's orphan backends", &error))?;
-    for row in rows {
+        .map_err(failed)?;
+    for row in &ended {
         let (pid, ended): (i32, bool) = (row.get(0), row.get(1));
         tracing::info!(pid, ended, "orphan backend");
-        if !ended {
-            return Err(Status::aborted(format!(
-                "backend {pid} of an earlier run did not end within {} s: end it and resume",
-                END_WITHIN_MS / 1000
-            )));
-        }
     }
-    Ok(())
+    let left = session
+        .query(ORPHANS, &[&application_name])
+        .await
+        .map_err(failed)?;
+    match left.first() {
+        Some(row) => Err(Status::aborted(format!(
+            "backend {} of an earlier run did not end within {} s: end it and resume",
+            row.get::<_, i32>(0),
+            END_WITHIN_MS / 1000
+        ))),
+        None => Ok(()),
+    }
 }
