@@ -4,13 +4,14 @@
 use std::pin::pin;
 use std::sync::Arc;
 
-use futures_util::{StreamExt, TryStreamExt};
-use pgconvoy_proto::model::{Digest, Part, Table};
+use futures_util::{Stream, StreamExt, TryStreamExt};
+use pgconvoy_proto::model::{Digest, Part, Table, TableDigest};
 
 use crate::progress::Counters;
+use crate::rows::fields::{Layout, TableDigester};
 use crate::rows::{self, RowDigester};
 use crate::session::{Session, qualified, quote_ident};
-use crate::snapshot::{self, Snapshot};
+use crate::snapshot::{self, Reader, Snapshot};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -20,14 +21,46 @@ pub enum Error {
     Postgres(#[from] tokio_postgres::Error),
     #[error("{table}: {error}")]
     Rows { table: String, error: rows::Error },
+    #[error("sorting the rows of {table} in a temporary file: {error}")]
+    Spill {
+        table: String,
+        error: std::io::Error,
+    },
 }
 
 /// Scans at least this many bytes by one session before another helps.
 const PART_BYTES: u64 = 64 << 20;
 
-/// `COPY (SELECT ...) TO STDOUT` of a part, or of the whole table.
+/// `COPY (SELECT ...) TO STDOUT` of a part, or of the whole table: the columns that are copied.
 pub fn copy_out(table: &Table, part: Option<&Part>) -> String {
-    let columns: Vec<String> = table.columns.iter().map(|name| quote_ident(name)).collect();
+    select(table, &table.columns, &[], part)
+}
+
+/// The same with the generated columns, and with the row's place when it is asked for: what [`Layout`] describes.
+pub(crate) fn copy_out_with(table: &Table, part: Option<&Part>, placed: bool) -> String {
+    let columns = [table.columns.as_slice(), &table.generated].concat();
+    select(table, &columns, if placed { PLACE } else { &[] }, part)
+}
+
+/// System columns that tell where a row lies.
+const PLACE: &[&str] = &["tableoid", "ctid"];
+
+pub(crate) fn layout(table: &Table, placed: bool) -> Layout {
+    Layout {
+        format: table.format,
+        key: table.key_columns,
+        copied: table.columns.len(),
+        generated: table.generated.len(),
+        placed,
+    }
+}
+
+fn select(table: &Table, columns: &[String], system: &[&str], part: Option<&Part>) -> String {
+    let columns: Vec<String> = columns
+        .iter()
+        .map(|name| quote_ident(name))
+        .chain(system.iter().map(|name| (*name).to_owned()))
+        .collect();
     let conditions: Vec<String> = part
         .and_then(Part::condition)
         .into_iter()
@@ -38,12 +71,17 @@ pub fn copy_out(table: &Table, part: Option<&Part>) -> String {
         all => format!(" WHERE {}", all.join(" AND ")),
     };
     format!(
-        "COPY (SELECT {} FROM {}{}{filter}) TO STDOUT (FORMAT {})",
+        "COPY (SELECT {} FROM {}{filter}) TO STDOUT (FORMAT {})",
         columns.join(", "),
-        if table.through_root { "" } else { "ONLY " },
-        qualified(&table.schema, &table.name),
+        from(table),
         table.format
     )
+}
+
+/// The table as FROM names it.
+pub(crate) fn from(table: &Table) -> String {
+    let only = if table.through_root { "" } else { "ONLY " };
+    format!("{only}{}", qualified(&table.schema, &table.name))
 }
 
 /// `COPY ... FROM STDIN`. Without a column there is no list: COPY takes all that are not generated, which is none.
@@ -63,39 +101,81 @@ pub fn is_small(table: &Table) -> bool {
     table.parts(PART_BYTES).len() == 1
 }
 
-/// The digest of a table, read by one statement.
+/// What a table counts, read by one statement. `buckets`: a power of two, or 0 for none.
 pub async fn digest_small(
     session: &Session,
     table: &Table,
+    buckets: u32,
     counters: &Counters,
-) -> Result<Digest, Error> {
-    digest_part(session, table, None, counters).await
+) -> Result<TableDigest, Error> {
+    digest_part(session, table, None, buckets, counters).await
 }
 
-/// The table's digest, read under the snapshot by up to `jobs` sessions at once.
+/// What a table counts, read under the snapshot by up to `jobs` sessions at once.
 pub async fn digest(
     snapshot: &Snapshot,
     table: &Table,
+    buckets: u32,
     jobs: usize,
     counters: &Arc<Counters>,
-) -> Result<Digest, Error> {
-    let parts = table.parts(PART_BYTES);
-    futures_util::stream::iter(parts)
-        .map(|part| async move {
+) -> Result<TableDigest, Error> {
+    each_part(snapshot, table, jobs, |reader, part| async move {
+        let digest = digest_part(&reader, table, Some(&part), buckets, counters).await?;
+        Ok((reader, digest))
+    })
+    .try_fold(TableDigest::default(), |mut sum, part| async move {
+        sum.add(&part);
+        Ok(sum)
+    })
+    .await
+}
+
+/// Runs `read` for every part of the table, by up to `jobs` sessions at once under the snapshot.
+pub(crate) fn each_part<'a, T, F>(
+    snapshot: &'a Snapshot,
+    table: &'a Table,
+    jobs: usize,
+    read: impl Fn(Reader, Part) -> F + Copy + 'a,
+) -> impl Stream<Item = Result<T, Error>> + 'a
+where
+    F: Future<Output = Result<(Reader, T), Error>> + 'a,
+{
+    futures_util::stream::iter(table.parts(PART_BYTES))
+        .map(move |part| async move {
             let reader = snapshot.reader(table).await?;
-            let digest = digest_part(&reader, table, Some(&part), counters).await?;
+            let (reader, found) = read(reader, part).await?;
             snapshot.give_back(reader).await?;
-            Ok(digest)
+            Ok(found)
         })
         .buffer_unordered(jobs.max(1))
-        .try_fold(Digest::default(), |mut sum, part| async move {
-            sum += part;
-            Ok(sum)
-        })
-        .await
 }
 
 async fn digest_part(
+    session: &Session,
+    table: &Table,
+    part: Option<&Part>,
+    buckets: u32,
+    counters: &Counters,
+) -> Result<TableDigest, Error> {
+    if buckets == 0 && table.generated.is_empty() {
+        let digest = digest_rows(session, table, part, counters).await?;
+        return Ok(TableDigest {
+            digest,
+            ..TableDigest::default()
+        });
+    }
+    let statement = copy_out_with(table, part, false);
+    let mut data = pin!(session.copy_out(&statement).await?);
+    let mut rows = TableDigester::new(layout(table, false), buckets);
+    while let Some(bytes) = data.try_next().await? {
+        let before = rows.rows();
+        rows.feed(&bytes).map_err(unreadable(table))?;
+        counters.add(rows.rows() - before, bytes.len() as u64, 0);
+    }
+    rows.finish().map_err(unreadable(table))
+}
+
+async fn digest_rows(
     session: &Session,
     table: &Table,
     part: Option<&Part>,
@@ -103,16 +183,19 @@ async fn digest_part(
 ) -> Result<Digest, Error> {
     let mut data = pin!(session.copy_out(&copy_out(table, part)).await?);
     let mut rows = RowDigester::new(table.format);
-    let error = |error| Error::Rows {
-        table: table.to_string(),
-        error,
-    };
     while let Some(bytes) = data.try_next().await? {
         let before = rows.rows();
-        rows.feed(&bytes).map_err(error)?;
+        rows.feed(&bytes).map_err(unreadable(table))?;
         counters.add(rows.rows() - before, bytes.len() as u64, 0);
     }
-    rows.finish().map_err(error)
+    rows.finish().map_err(unreadable(table))
+}
+
+pub(crate) fn unreadable(table: &Table) -> impl Fn(rows::Error) -> Error {
+    |error| Error::Rows {
+        table: table.to_string(),
+        error,
+    }
 }
 
 #[cfg(test)]
@@ -134,6 +217,7 @@ mod tests {
             blocks: 0,
             through_root: false,
             unlogged: false,
+            generated: Vec::new(),
         }
     }
 

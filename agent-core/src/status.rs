@@ -80,6 +80,7 @@ impl From<scan::Error> for Status {
             scan::Error::Snapshot(error) => error.into(),
             scan::Error::Postgres(error) => postgres("digesting", &error),
             scan::Error::Rows { .. } => Self::internal(error.to_string()),
+            scan::Error::Spill { .. } => Self::resource_exhausted(error.to_string()),
         }
     }
 }

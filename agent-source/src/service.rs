@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use pgconvoy_agent_core::database::Database;
 use pgconvoy_agent_core::progress::{Counters, TaskStream};
-use pgconvoy_agent_core::scan;
+use pgconvoy_agent_core::{narrow, scan};
 use pgconvoy_proto::identity::{Identity, Role};
-use pgconvoy_proto::model::{Selection, Table, required, to_json};
+use pgconvoy_proto::model::{Buckets, Place, Selection, Table, bucket_count, required, to_json};
 use pgconvoy_proto::serve::admit;
 use pgconvoy_proto::wire;
 use pgconvoy_proto::wire::source_server::Source;
@@ -180,6 +180,7 @@ impl Source for Service {
         let request = command(request)?;
         let snapshot = self.snapshots.get(&request.migration, &request.snapshot)?;
         let table = Table::try_from(required(request.table, "table")?)?;
+        let buckets = bucket_count(request.buckets)?;
         let counters = Arc::new(Counters::default());
         let seen = counters.clone();
         Ok(Response::new(TaskStream::with_progress(
@@ -188,11 +189,49 @@ impl Source for Service {
                 event: Some(Event::Progress(progress.into())),
             },
             async move {
-                let digest = scan::digest(&snapshot, &table, request.jobs as usize, &seen).await?;
+                let jobs = request.jobs as usize;
+                let digest = scan::digest(&snapshot, &table, buckets, jobs, &seen).await?;
                 Ok(wire::DigestProgress {
                     event: Some(Event::Done(digest.into())),
                 })
             },
         )))
+    }
+
+    type ReadPairsStream = TaskStream<wire::PairsEvent>;
+
+    async fn read_pairs(
+        &self,
+        request: Request<wire::SourcePairsRequest>,
+    ) -> Result<Response<Self::ReadPairsStream>, Status> {
+        let request = command(request)?;
+        let snapshot = self.snapshots.get(&request.migration, &request.snapshot)?;
+        let table = Table::try_from(required(request.table, "table")?)?;
+        let buckets = Buckets::try_from(required(request.buckets, "buckets")?)?;
+        let jobs = request.jobs as usize;
+        // TMPDIR decides where.
+        let folder = std::env::temp_dir();
+        Ok(Response::new(TaskStream::new(move |events| async move {
+            narrow::send_pairs(&snapshot, &table, &buckets, jobs, &folder, events).await
+        })))
+    }
+
+    type ReadRowsStream = TaskStream<wire::RowValues>;
+
+    async fn read_rows(
+        &self,
+        request: Request<wire::SourceRowsRequest>,
+    ) -> Result<Response<Self::ReadRowsStream>, Status> {
+        let request = command(request)?;
+        let snapshot = self.snapshots.get(&request.migration, &request.snapshot)?;
+        let table = Table::try_from(required(request.table, "table")?)?;
+        let places: Result<Vec<Place>, _> =
+            request.places.into_iter().map(Place::try_from).collect();
+        let (places, show) = (places?, request.show_values);
+        Ok(Response::new(TaskStream::new(move |rows| async move {
+            let reader = snapshot.reader(&table).await?;
+            narrow::send_rows(&reader, &table, &places, show, &rows).await?;
+            Ok(snapshot.give_back(reader).await?)
+        })))
     }
 }

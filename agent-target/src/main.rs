@@ -22,6 +22,7 @@ use crate::steps::Runner;
 mod archive;
 mod artefacts;
 mod clean;
+mod digest;
 mod drive;
 mod empty;
 mod facts;
@@ -52,7 +53,7 @@ struct Args {
     listen: SocketAddr,
     #[command(flatten)]
     agent: AgentArgs,
-    /// Folder for schema archives, one folder per migration
+    /// Folder for schema archives, one folder per migration, and for temporary files
     #[arg(long, env = "PGCONVOY_DATA_DIR", value_name = "DIR")]
     data_dir: PathBuf,
 }
@@ -75,9 +76,10 @@ async fn run(args: Args) -> anyhow::Result<()> {
     let service = Service {
         runner: Runner {
             sessions: Sessions::new(database.clone()),
-            store: Store::new(args.data_dir, args.agent.pg_bin.clone()),
+            store: Store::new(args.data_dir.clone(), args.agent.pg_bin.clone()),
         },
         pg_bin: args.agent.pg_bin,
+        data_dir: args.data_dir,
     };
     let mut routes = RoutesBuilder::default();
     routes.add_service(

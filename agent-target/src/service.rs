@@ -3,8 +3,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use pgconvoy_agent_core::progress::{Counters, TaskStream};
-use pgconvoy_agent_core::scan;
-use pgconvoy_agent_core::snapshot::{Scope, Snapshot};
 use pgconvoy_proto::identity::Role;
 use pgconvoy_proto::model::to_json;
 use pgconvoy_proto::serve::admit;
@@ -14,13 +12,15 @@ use pgconvoy_proto::wire::target_server::Target;
 use tokio_stream::StreamExt;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::sessions::{Purpose, application_name};
+use crate::sessions::Purpose;
 use crate::steps::Runner;
-use crate::{artefacts, clean, drive, empty, facts, ledger, load};
+use crate::{artefacts, clean, digest, drive, empty, facts, ledger, load};
 
 pub struct Service {
     pub runner: Runner,
     pub pg_bin: Option<PathBuf>,
+    /// For temporary files too.
+    pub data_dir: PathBuf,
 }
 
 /// Commands come from the coordinator.
@@ -178,26 +178,38 @@ impl Target for Service {
                 event: Some(Event::Progress(progress.into())),
             },
             async move {
-                let session = sessions.take(&request.migration, Purpose::Plain).await?;
-                let table = ledger::table(&session, &request.migration, request.table)
-                    .await?
-                    .table;
-                let digest = if scan::is_small(&table) {
-                    scan::digest_small(&session, &table, &seen).await?
-                } else {
-                    let application = application_name(&request.migration);
-                    let scope = Scope::Named(vec![table.clone()]);
-                    let snapshot = Snapshot::open(&sessions.database, &application, &scope).await?;
-                    scan::digest(&snapshot, &table, request.jobs as usize, &seen).await?
-                };
-                ledger::write::target_digest(&session, &request.migration, table.oid, digest)
-                    .await?;
-                sessions.give_back(&request.migration, Purpose::Plain, session);
+                let digest = digest::table(&sessions, request, &seen).await?;
                 Ok(wire::DigestProgress {
                     event: Some(Event::Done(digest.into())),
                 })
             },
         )))
+    }
+
+    type ReadPairsStream = TaskStream<wire::PairsEvent>;
+
+    async fn read_pairs(
+        &self,
+        request: Request<wire::TargetPairsRequest>,
+    ) -> Result<Response<Self::ReadPairsStream>, Status> {
+        let request = command(request)?;
+        let (sessions, folder) = (self.runner.sessions.clone(), self.data_dir.clone());
+        Ok(Response::new(TaskStream::new(|events| {
+            digest::pairs(sessions, request, folder, events)
+        })))
+    }
+
+    type ReadRowsStream = TaskStream<wire::RowValues>;
+
+    async fn read_rows(
+        &self,
+        request: Request<wire::TargetRowsRequest>,
+    ) -> Result<Response<Self::ReadRowsStream>, Status> {
+        let request = command(request)?;
+        let sessions = self.runner.sessions.clone();
+        Ok(Response::new(TaskStream::new(|rows| {
+            digest::rows(sessions, request, rows)
+        })))
     }
 
     async fn record(

@@ -251,6 +251,16 @@ pub struct VerifyArgs {
     pub ends: Ends,
     #[command(flatten)]
     pub filters: Filters,
+    /// Name the rows that differ, by key, and the columns
+    #[arg(long, env = "PGCONVOY_DETAILED")]
+    pub detailed: bool,
+    /// Show the values that differ; without it they stay with the agents
+    #[arg(long, env = "PGCONVOY_SHOW_VALUES", requires = "detailed")]
+    pub show_values: bool,
+    /// Rows that are named per table, of those that differ; all are counted
+    #[arg(long, env = "PGCONVOY_ROWS", value_name = "N", default_value_t = 20,
+          value_parser = clap::value_parser!(u32).range(0..=10_000))]
+    pub rows: u32,
     /// Tables that are compared at once [default: the target's processors, 2 to 8]
     #[arg(long, env = "PGCONVOY_STREAMS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
     pub streams: Option<u32>,

@@ -9,6 +9,7 @@ mod inventory;
 mod ledger;
 mod live;
 mod migrate;
+mod narrow;
 mod phases;
 mod plan;
 mod preflight;

@@ -201,6 +201,7 @@ mod tests {
             blocks: 2,
             through_root: false,
             unlogged: false,
+            generated: Vec::new(),
         }
     }
 

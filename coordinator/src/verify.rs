@@ -1,9 +1,9 @@
 //! `verify`: both agents read their databases again, and the digests are compared. The source reads all tables under one
-//! snapshot.
+//! snapshot. With --detailed, tables that differ are narrowed down to rows (see `narrow`).
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use pgconvoy_proto::model::{Digest, Finding, Oid, Severity, Table};
+use pgconvoy_proto::model::{Buckets, Digest, Finding, OF_COMPARISON, Oid, Severity, Table};
 use pgconvoy_proto::selection::Filter;
 use pgconvoy_proto::wire;
 
@@ -13,7 +13,8 @@ use crate::events::{Event, Reporter};
 use crate::inventory::{self, Inventory, Lease};
 use crate::ledger::Ledger;
 use crate::live::{self, Live};
-use crate::phases::verify::{Digester, compare, each};
+use crate::narrow::{self, Detail, Differing};
+use crate::phases::verify::{Digester, Held, compare, compare_generated, each};
 use crate::run_dir::RunDir;
 use crate::verdict::Verdict;
 use crate::{Ended, report, text};
@@ -33,27 +34,34 @@ pub async fn verify(args: VerifyArgs, global: &Global, reporter: &Arc<Reporter>)
         inventory::open(&mut ends, &key, &ledger.options.selection, Lease::Short).await?;
     let chosen = Filter::new(&asked)?;
     let (tables, mut findings) = shapes(&ledger, &inventory, &chosen);
-    let digests = digest_all(
-        &ends,
-        &ledger,
-        &key,
-        &inventory.snapshot,
-        &tables,
-        streams,
-        reporter,
-    )
-    .await;
+    let live = Arc::new(Live::default());
+    let display = reporter
+        .is_live()
+        .then(|| live::show(live.clone(), reporter.clone()));
+    let comparison = Comparison {
+        held: Held {
+            key: key.clone(),
+            snapshot: inventory.snapshot.clone(),
+        },
+        digester: Digester {
+            migration: ledger.id.clone(),
+            ends: ends.clone(),
+            jobs: streams,
+            reporter: reporter.clone(),
+            live,
+        },
+        detail: args.detailed.then_some(Detail {
+            rows: args.rows as usize,
+            show_values: args.show_values,
+        }),
+    };
+    let compared = comparison.tables(&tables).await;
     // Whatever came of it: the snapshot holds locks at the source.
     inventory::close(&mut ends, &key).await?;
-    let digests = digests?;
-    for table in &tables {
-        let (source, target) = digests[&table.oid];
-        findings.extend(compare(reporter, table, source, target));
-    }
-    for finding in findings
-        .iter()
-        .filter(|finding| finding.code != "rows-differ")
-    {
+    drop(display);
+    let (digests, of_rows) = compared?;
+    findings.extend(of_rows);
+    for finding in &findings {
         reporter.emit(&Event::Finding(finding.clone()));
     }
     if tables.is_empty() && findings.is_empty() {
@@ -75,14 +83,6 @@ pub async fn verify(args: VerifyArgs, global: &Global, reporter: &Arc<Reporter>)
     )
     .await
 }
-
-/// Findings that a comparison makes anew each time.
-const OF_COMPARISON: &[&str] = &[
-    "rows-differ",
-    "columns-differ",
-    "table-missing",
-    "table-extra",
-];
 
 /// Equal rows do not prove a target that lacks a policy or a foreign key.
 fn verdict(ledger: &Ledger, findings: &[Finding]) -> Verdict {
@@ -143,48 +143,94 @@ fn difference(code: &str, table: &Table, message: &str) -> Finding {
     Finding::new(Severity::Difference, code, table.to_string(), message)
 }
 
-type Digests = HashMap<Oid, (Digest, Digest)>;
+/// The source's digest of each table that was read.
+type Digests = HashMap<Oid, Digest>;
 
-async fn digest_all(
-    ends: &Ends,
-    ledger: &Ledger,
-    key: &str,
-    snapshot: &str,
-    tables: &[Table],
-    streams: usize,
-    reporter: &Arc<Reporter>,
-) -> anyhow::Result<Digests> {
-    let live = Arc::new(Live::default());
-    let _display = reporter
-        .is_live()
-        .then(|| live::show(live.clone(), reporter.clone()));
-    let digester = Digester {
-        migration: ledger.id.clone(),
-        ends: ends.clone(),
-        jobs: streams,
-        reporter: reporter.clone(),
-        live,
-    };
-    let digests: Arc<Mutex<Digests>> = Arc::default();
-    let work = {
-        let (digests, key, snapshot) = (digests.clone(), key.to_owned(), snapshot.to_owned());
-        move |table: Table| {
-            let (digests, digester) = (digests.clone(), digester.clone());
-            let (key, snapshot) = (key.clone(), snapshot.clone());
-            async move {
-                let (source, target) = tokio::try_join!(
-                    digester.source(&key, &snapshot, &table),
-                    digester.target(&table)
-                )?;
-                let mut digests = digests.lock().unwrap_or_else(PoisonError::into_inner);
-                digests.insert(table.oid, (source, target));
-                Ok(())
+/// A comparison of rows: what it reads, and how far down it goes.
+#[derive(Clone)]
+struct Comparison {
+    digester: Digester,
+    held: Held,
+    /// None: by tables only.
+    detail: Option<Detail>,
+}
+
+impl Comparison {
+    /// Compares the tables, several at once; then, one by one, the rows of those that differ.
+    async fn tables(&self, tables: &[Table]) -> anyhow::Result<(Digests, Vec<Finding>)> {
+        let compared: Arc<Mutex<Vec<Compared>>> = Arc::default();
+        let work = {
+            let (comparison, compared) = (self.clone(), compared.clone());
+            move |table: Table| {
+                let (comparison, compared) = (comparison.clone(), compared.clone());
+                async move {
+                    let result = comparison.table(table).await?;
+                    compared
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .push(result);
+                    Ok(())
+                }
             }
+        };
+        each(tables.to_vec(), self.digester.jobs, work).await?;
+        let compared =
+            std::mem::take(&mut *compared.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut digests = Digests::new();
+        let mut findings = Vec::new();
+        for table in compared {
+            digests.insert(table.oid, table.source);
+            let Some(mut finding) = table.finding else {
+                continue;
+            };
+            let mut rows = Vec::new();
+            if let (Some(detail), Some(differing)) = (self.detail, table.differing) {
+                let narrowed =
+                    narrow::narrow(&self.digester, &self.held, &differing, detail).await?;
+                finding.message = format!("{}: {}", finding.message, narrowed.summary);
+                rows = narrowed.rows;
+            }
+            findings.push(finding);
+            findings.extend(rows);
         }
-    };
-    each(tables.to_vec(), streams, work).await?;
-    let mut digests = digests.lock().unwrap_or_else(PoisonError::into_inner);
-    Ok(std::mem::take(&mut *digests))
+        Ok((digests, findings))
+    }
+
+    async fn table(&self, table: Table) -> anyhow::Result<Compared> {
+        let buckets = match self.detail {
+            Some(_) => narrow::buckets_for(&table),
+            None => 0,
+        };
+        let (source, target) = tokio::try_join!(
+            self.digester.source(&self.held, &table, buckets),
+            self.digester.target(&table, buckets)
+        )?;
+        let finding = compare(
+            &self.digester.reporter,
+            &table,
+            source.digest,
+            target.digest,
+        );
+        let differing = finding.as_ref().map(|_| Differing {
+            rows: source.digest.rows.max(target.digest.rows),
+            buckets: Buckets::differing(&source.buckets, &target.buckets),
+            table: table.clone(),
+        });
+        Ok(Compared {
+            oid: table.oid,
+            source: source.digest,
+            finding: finding.or_else(|| compare_generated(&table, &source, &target)),
+            differing,
+        })
+    }
+}
+
+/// How a table compares.
+struct Compared {
+    oid: Oid,
+    source: Digest,
+    finding: Option<Finding>,
+    differing: Option<Differing>,
 }
 
 /// What was read is the ledger's newest knowledge. The verdict of an unfinished migration is not touched; nor does a part of the tables
@@ -200,7 +246,7 @@ async fn record(
     if ledger.verdict.is_none() {
         return Ok(());
     }
-    let tables = digests.iter().map(|(oid, (source, _))| wire::RecordTable {
+    let tables = digests.iter().map(|(oid, source)| wire::RecordTable {
         table: *oid,
         source_digest: Some((*source).into()),
         ..Default::default()
@@ -251,9 +297,6 @@ async fn conclude(
         .filter(|entry| tables.iter().any(|table| table.oid == entry.table.oid))
         .map(|entry| entry.source().bytes)
         .sum();
-    for finding in findings {
-        reporter.line(&crate::events::finding_text(finding));
-    }
     reporter.line(&format!(
         "{verdict}: {} tables, {} of COPY data compared, {} differences",
         tables.len(),

@@ -6,6 +6,9 @@ use std::ops::AddAssign;
 use serde::{Deserialize, Serialize};
 
 mod convert;
+mod pair;
+
+pub use pair::{Buckets, MAX_BUCKETS, Pair, Place, RowValues, TableDigest, Value, bucket_count};
 
 /// An object identifier of the *source* database.
 pub type Oid = u32;
@@ -114,6 +117,9 @@ pub struct Table {
     /// Read and loaded through the root of its partition tree (hash partitions on an enum: the hash depends on OIDs).
     pub through_root: bool,
     pub unlogged: bool,
+    /// Stored generated columns: not copied, but digested by `verify`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub generated: Vec<String>,
 }
 
 impl fmt::Display for Table {
@@ -379,6 +385,18 @@ pub struct Finding {
     pub hint: String,
 }
 
+/// Findings that a comparison makes anew each time: the earlier ones about what is compared again are forgotten.
+pub const OF_COMPARISON: &[&str] = &[
+    "rows-differ",
+    "row-missing",
+    "row-extra",
+    "row-changed",
+    "generated-differ",
+    "columns-differ",
+    "table-missing",
+    "table-extra",
+];
+
 impl Finding {
     pub fn new(
         severity: Severity,
@@ -478,6 +496,7 @@ mod tests {
             blocks,
             through_root: false,
             unlogged: false,
+            generated: Vec::new(),
         }
     }
 

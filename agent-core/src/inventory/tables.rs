@@ -112,6 +112,7 @@ pub async fn relations(session: &Session, filter: &Filter) -> Result<Vec<Table>,
             blocks: 0,
             through_root: row.get(4),
             unlogged: row.get(3),
+            generated: Vec::new(),
         }
     });
     Ok(tables
@@ -126,7 +127,11 @@ pub async fn describe(session: &Session, tables: &mut [Table]) -> Result<(), Err
     let keys = keys(session, &oids).await?;
     let sizes = sizes(session, &oids).await?;
     for table in tables {
-        let mut own = columns.remove(&table.oid).unwrap_or_default();
+        let (mut own, generated): (Vec<Column>, Vec<Column>) = columns
+            .remove(&table.oid)
+            .unwrap_or_default()
+            .into_iter()
+            .partition(|column| !column.generated);
         let candidates = keys.get(&table.oid).map(Vec::as_slice).unwrap_or_default();
         let usable = candidates.iter().find(|key| {
             key.iter()
@@ -136,9 +141,11 @@ pub async fn describe(session: &Session, tables: &mut [Table]) -> Result<(), Err
             own.sort_by_key(|c| key.iter().position(|n| *n == c.number).unwrap_or(key.len()));
             table.key_columns = key.len();
         }
-        let binary = !own.is_empty() && own.iter().all(|column| column.binary);
+        let mut all = own.iter().chain(&generated);
+        let binary = !own.is_empty() && all.all(|column| column.binary);
         table.format = if binary { Format::Binary } else { Format::Text };
         table.columns = own.into_iter().map(|column| column.name).collect();
+        table.generated = generated.into_iter().map(|column| column.name).collect();
         (table.blocks, table.size_bytes) = sizes.get(&table.oid).copied().unwrap_or_default();
     }
     Ok(())
@@ -149,6 +156,8 @@ struct Column {
     name: String,
     not_null: bool,
     binary: bool,
+    /// Stored: computed at both ends.
+    generated: bool,
 }
 
 async fn columns(session: &Session, oids: &[Oid]) -> Result<HashMap<Oid, Vec<Column>>, Error> {
@@ -156,11 +165,12 @@ async fn columns(session: &Session, oids: &[Oid]) -> Result<HashMap<Oid, Vec<Col
         .query(
             "SELECT a.attrelid, a.attnum, a.attname, a.attnotnull,
                     t.oid < 16384 AND t.typnamespace = 'pg_catalog'::regnamespace
-                    AND (t.typname = ANY ($2) OR e.typname = ANY ($2) AND t.typcategory = 'A')
+                    AND (t.typname = ANY ($2) OR e.typname = ANY ($2) AND t.typcategory = 'A'),
+                    a.attgenerated = 's'
              FROM pg_attribute a
              JOIN pg_type t ON t.oid = a.atttypid
              LEFT JOIN pg_type e ON e.oid = t.typelem AND e.typarray = t.oid
-             WHERE a.attrelid = ANY ($1) AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
+             WHERE a.attrelid = ANY ($1) AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated IN ('', 's')
              ORDER BY a.attrelid, a.attnum",
             &[&oids, &BINARY_TYPES],
         )
@@ -172,6 +182,7 @@ async fn columns(session: &Session, oids: &[Oid]) -> Result<HashMap<Oid, Vec<Col
             name: row.get(2),
             not_null: row.get(3),
             binary: row.get::<_, Option<bool>>(4).unwrap_or(false),
+            generated: row.get(5),
         });
     }
     Ok(columns)

@@ -1,6 +1,8 @@
 //! Writes the plan into the ledger, and the small changes after that.
 use pgconvoy_agent_core::session::Session;
-use pgconvoy_proto::model::{Digest, Entry, Finding, Options, Step, Table, parse_json, required};
+use pgconvoy_proto::model::{
+    Digest, Entry, Finding, OF_COMPARISON, Options, Step, Table, parse_json, required,
+};
 use pgconvoy_proto::wire;
 use pgconvoy_proto::wire::plan_item::Item;
 use tokio_stream::{Stream, StreamExt};
@@ -202,8 +204,8 @@ pub async fn record(session: &Session, request: wire::RecordRequest) -> Result<(
     session
         .execute(
             "DELETE FROM pgconvoy.findings WHERE migration = $1 AND object = ANY ($2)
-             AND code IN ('rows-differ', 'columns-differ', 'table-missing', 'table-extra')",
-            &[&request.migration, &request.compared],
+             AND code = ANY ($3)",
+            &[&request.migration, &request.compared, &OF_COMPARISON],
         )
         .await
         .map_err(failed)?;

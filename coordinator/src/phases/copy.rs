@@ -61,7 +61,7 @@ pub async fn run(run: &mut Run) -> anyhow::Result<()> {
         let (schedule, digester) = (schedule.clone(), digester.clone());
         workers.spawn(async move {
             while let Some(table) = schedule.next_digest().await {
-                digester.target(&table).await?;
+                digester.target(&table, 0).await?;
             }
             Ok(())
         });

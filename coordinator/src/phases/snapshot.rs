@@ -26,20 +26,25 @@ pub async fn ensure(run: &mut Run) -> anyhow::Result<()> {
     if run.ledger.missing_parts() == 0 && !needs_schema {
         return Ok(());
     }
+    if is_alive(run).await? {
+        run.reporter
+            .note("the snapshot is alive: the missing parts are copied");
+        empty_void(run).await
+    } else {
+        run.reporter.note("the snapshot is gone: opening a new one");
+        renew(run).await
+    }
+}
+
+/// Whether the source agent still holds the migration's snapshot.
+pub async fn is_alive(run: &Run) -> anyhow::Result<bool> {
     let request = wire::RenewSnapshotRequest {
         migration: run.ledger.id.clone(),
         snapshot: run.ledger.snapshot.clone(),
     };
-    match run.ends.source.renew_snapshot(request).await {
-        Ok(_) => {
-            run.reporter
-                .note("the snapshot is alive: the missing parts are copied");
-            empty_void(run).await
-        }
-        Err(status) if status.code() == Code::NotFound => {
-            run.reporter.note("the snapshot is gone: opening a new one");
-            renew(run).await
-        }
+    match run.ends.source.clone().renew_snapshot(request).await {
+        Ok(_) => Ok(true),
+        Err(status) if status.code() == Code::NotFound => Ok(false),
         Err(status) => Err(said("source")(status)),
     }
 }
@@ -161,13 +166,17 @@ async fn prove_complete(run: &mut Run, snapshot: &str) -> anyhow::Result<HashMap
     let proven = Arc::new(std::sync::Mutex::new(HashMap::new()));
     let digester = verify::Digester::of(run);
     let work = {
-        let (proven, snapshot, id) = (proven.clone(), snapshot.to_owned(), run.ledger.id.clone());
+        let proven = proven.clone();
+        let held = verify::Held {
+            key: run.ledger.id.clone(),
+            snapshot: snapshot.to_owned(),
+        };
         move |table: Table| {
             let (proven, digester) = (proven.clone(), digester.clone());
-            let (snapshot, id) = (snapshot.clone(), id.clone());
+            let held = held.clone();
             async move {
-                let source = digester.source(&id, &snapshot, &table).await?;
-                if source == digester.target(&table).await? {
+                let source = digester.source(&held, &table, 0).await?.digest;
+                if source == digester.target(&table, 0).await?.digest {
                     let mut proven = proven
                         .lock()
                         .unwrap_or_else(std::sync::PoisonError::into_inner);

@@ -5,14 +5,14 @@
 use std::sync::Arc;
 
 use anyhow::anyhow;
-use pgconvoy_proto::model::{Digest, Finding, Severity, Table, required};
+use pgconvoy_proto::model::{Digest, Finding, Severity, Table, TableDigest, required};
 use pgconvoy_proto::wire;
 use pgconvoy_proto::wire::digest_progress::Event as DigestEvent;
 use tokio::task::JoinSet;
 use tokio_stream::StreamExt;
 use tonic::{Status, Streaming};
 
-use super::{Run, steps};
+use super::{Run, snapshot, steps};
 use crate::ends::{Ends, retry, said};
 use crate::events::{Event, Reporter};
 use crate::live::{End, Live};
@@ -29,6 +29,13 @@ pub struct Digester {
     pub live: Arc<Live>,
 }
 
+/// A snapshot that the source agent holds, and the key that it holds it for.
+#[derive(Clone, Debug)]
+pub struct Held {
+    pub key: String,
+    pub snapshot: String,
+}
+
 impl Digester {
     pub fn of(run: &Run) -> Self {
         Self {
@@ -40,7 +47,7 @@ impl Digester {
         }
     }
 
-    fn jobs_for(&self, table: &Table) -> u32 {
+    pub fn jobs_for(&self, table: &Table) -> u32 {
         if table.size_bytes > LARGE_BYTES {
             self.jobs as u32
         } else {
@@ -48,8 +55,8 @@ impl Digester {
         }
     }
 
-    /// Has the target agent read the table; it records the digest in the ledger.
-    pub async fn target(&self, table: &Table) -> anyhow::Result<Digest> {
+    /// Has the target agent read the table; it records the digest in the ledger. `buckets`: how many to sum, 0 for none.
+    pub async fn target(&self, table: &Table, buckets: u32) -> anyhow::Result<TableDigest> {
         let what = format!("digest of {table} at the target");
         let _running = self.live.start(End::Target, format!("digest {table}"));
         retry(&self.reporter, &what, || {
@@ -58,6 +65,7 @@ impl Digester {
                 migration: self.migration.clone(),
                 table: table.oid,
                 jobs: self.jobs_for(table),
+                buckets,
             };
             async move { last(target.digest_table(request).await?.into_inner()).await }
         })
@@ -65,17 +73,23 @@ impl Digester {
         .map_err(said("target"))
     }
 
-    /// Has the source agent read the table under a snapshot that it holds for `key`.
-    pub async fn source(&self, key: &str, snapshot: &str, table: &Table) -> anyhow::Result<Digest> {
+    /// Has the source agent read the table under a snapshot that it holds.
+    pub async fn source(
+        &self,
+        held: &Held,
+        table: &Table,
+        buckets: u32,
+    ) -> anyhow::Result<TableDigest> {
         let what = format!("digest of {table} at the source");
         let _running = self.live.start(End::Source, format!("digest {table}"));
         retry(&self.reporter, &what, || {
             let mut source = self.ends.source.clone();
             let request = wire::SourceDigestRequest {
-                migration: key.to_owned(),
-                snapshot: snapshot.to_owned(),
+                migration: held.key.clone(),
+                snapshot: held.snapshot.clone(),
                 table: Some(table.clone().into()),
                 jobs: self.jobs_for(table),
+                buckets,
             };
             async move { last(source.digest_table(request).await?.into_inner()).await }
         })
@@ -84,11 +98,11 @@ impl Digester {
     }
 }
 
-async fn last(mut events: Streaming<wire::DigestProgress>) -> Result<Digest, Status> {
+async fn last(mut events: Streaming<wire::DigestProgress>) -> Result<TableDigest, Status> {
     while let Some(event) = events.next().await {
         match required(event?.event, "event")? {
             DigestEvent::Progress(_) => {}
-            DigestEvent::Done(digest) => return Ok(digest.into()),
+            DigestEvent::Done(digest) => return Ok(digest.try_into()?),
         }
     }
     Err(Status::unavailable("the stream ended before the digest"))
@@ -105,11 +119,14 @@ pub async fn run(run: &mut Run) -> anyhow::Result<()> {
         .map(|entry| entry.table.clone())
         .collect();
     let digester = Digester::of(run);
-    each(open, run.settings.streams, move |table| {
+    let read = {
         let digester = digester.clone();
-        async move { digester.target(&table).await.map(drop) }
-    })
-    .await?;
+        move |table| {
+            let digester = digester.clone();
+            async move { digester.target(&table, 0).await.map(drop) }
+        }
+    };
+    each(open, run.settings.streams, read).await?;
     run.refresh_ledger().await?;
     let mut findings = Vec::new();
     for entry in &run.ledger.tables {
@@ -118,10 +135,66 @@ pub async fn run(run: &mut Run) -> anyhow::Result<()> {
             .ok_or_else(|| anyhow!("the ledger has no digest of {}", entry.table))?;
         findings.extend(compare(&run.reporter, &entry.table, entry.source(), target));
     }
+    findings.extend(generated(run, &digester).await?);
     if findings.is_empty() {
         return Ok(());
     }
     run.record_findings(findings).await
+}
+
+/// Compares stored generated columns: they did not cross, so both ends are read for them.
+async fn generated(run: &Run, digester: &Digester) -> anyhow::Result<Vec<Finding>> {
+    let tables = run.ledger.tables.iter().map(|entry| &entry.table);
+    let tables: Vec<&Table> = tables.filter(|t| !t.generated.is_empty()).collect();
+    let mut findings = Vec::new();
+    if tables.is_empty() {
+        return Ok(findings);
+    }
+    if !snapshot::is_alive(run).await? {
+        findings.extend(tables.into_iter().map(|table| {
+            let what = "its generated columns were not compared: the snapshot is gone";
+            Finding::new(
+                Severity::Info,
+                "generated-not-read",
+                table.to_string(),
+                what,
+            )
+            .hint("pgconvoy verify compares them")
+        }));
+        return Ok(findings);
+    }
+    let held = Held {
+        key: run.ledger.id.clone(),
+        snapshot: run.ledger.snapshot.clone(),
+    };
+    for table in tables {
+        let (source, target) =
+            tokio::try_join!(digester.source(&held, table, 0), digester.target(table, 0))?;
+        findings.extend(compare_generated(table, &source, &target));
+    }
+    Ok(findings)
+}
+
+/// A finding when generated columns differ although what they are computed from does not.
+pub fn compare_generated(
+    table: &Table,
+    source: &TableDigest,
+    target: &TableDigest,
+) -> Option<Finding> {
+    let differ = source.digest == target.digest && source.generated != target.generated;
+    differ.then(|| {
+        Finding::new(
+            Severity::Difference,
+            "generated-differ",
+            table.to_string(),
+            format!(
+                "generated columns ({}) have other values, computed from the same",
+                table.generated.join(", ")
+            ),
+        )
+        .values(source.generated.hex(), target.generated.hex())
+        .hint("does their expression depend on a function that differs between the two ends?")
+    })
 }
 
 /// Runs `work` for every table, `jobs` at once.

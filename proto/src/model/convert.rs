@@ -1,4 +1,6 @@
 //! The door: messages become domain types here, once, or are refused.
+mod pair;
+
 use super::{
     Digest, Entry, Finding, Format, Malformed, Part, Progress, Selection, Severity, Step, Table,
     parse_json, to_json,
@@ -55,6 +57,7 @@ impl TryFrom<wire::Table> for Table {
             blocks: table.blocks,
             through_root: table.through_root,
             unlogged: table.unlogged,
+            generated: table.generated,
         })
     }
 }
@@ -76,6 +79,7 @@ impl From<Table> for wire::Table {
             blocks: table.blocks,
             through_root: table.through_root,
             unlogged: table.unlogged,
+            generated: table.generated,
         }
     }
 }
