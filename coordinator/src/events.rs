@@ -248,11 +248,16 @@ pub fn finding_text(finding: &Finding) -> String {
         "{mark} [{}] {}: {}",
         finding.code, finding.object, finding.message
     );
-    if !finding.source_value.is_empty() || !finding.target_value.is_empty() {
-        text += &format!(
-            " (source: {}; target: {})",
-            finding.source_value, finding.target_value
-        );
+    let values: Vec<String> = [
+        ("source", &finding.source_value),
+        ("target", &finding.target_value),
+    ]
+    .into_iter()
+    .filter(|(_, value)| !value.is_empty())
+    .map(|(end, value)| format!("{end}: {value}"))
+    .collect();
+    if !values.is_empty() {
+        text += &format!(" ({})", values.join("; "));
     }
     if !finding.hint.is_empty() {
         text += &format!("\n      -> {}", finding.hint);

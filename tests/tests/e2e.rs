@@ -7,6 +7,8 @@ mod commands;
 mod demo;
 #[path = "e2e/depot.rs"]
 mod depot;
+#[path = "e2e/detailed.rs"]
+mod detailed;
 #[path = "e2e/identity.rs"]
 mod identity;
 #[path = "e2e/judge.rs"]

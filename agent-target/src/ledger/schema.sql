@@ -86,6 +86,6 @@ CREATE TABLE IF NOT EXISTS pgconvoy.findings (
     source_value text NOT NULL DEFAULT '',
     target_value text NOT NULL DEFAULT '',
     hint         text NOT NULL DEFAULT '',
-    created_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
-    UNIQUE (migration, code, object)
+    created_at   timestamptz NOT NULL DEFAULT clock_timestamp()
 );
+CREATE INDEX IF NOT EXISTS findings_by_object ON pgconvoy.findings (migration, code, object);

@@ -124,35 +124,31 @@ async fn insert(
     findings(session, &header.id, &batch.findings).await
 }
 
-/// Adds findings; one that is there already (same code and object) is told anew.
+/// Adds findings, in place of earlier ones of the same code about the same object.
 pub async fn findings(
     session: &Session,
     migration: &str,
     findings: &[Finding],
 ) -> Result<(), Status> {
-    for f in findings {
-        session
-            .execute(
-                "INSERT INTO pgconvoy.findings
-                     (migration, severity, code, object, message, source_value, target_value, hint)
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
-                 ON CONFLICT (migration, code, object) DO UPDATE SET severity = excluded.severity,
-                     message = excluded.message, source_value = excluded.source_value,
-                     target_value = excluded.target_value, hint = excluded.hint, created_at = clock_timestamp()",
-                &[
-                    &migration,
-                    &f.severity.as_str(),
-                    &f.code,
-                    &f.object,
-                    &f.message,
-                    &f.source_value,
-                    &f.target_value,
-                    &f.hint,
-                ],
-            )
-            .await
-            .map_err(failed)?;
-    }
+    let found: serde_json::Value = json(&findings);
+    session
+        .execute(
+            "WITH found AS (
+                 SELECT f.*, o.number FROM jsonb_array_elements($2::jsonb) WITH ORDINALITY o (finding, number)
+                 CROSS JOIN jsonb_to_record(o.finding) f (severity text, code text, object text, message text,
+                     source_value text, target_value text, hint text)
+             ), earlier AS (
+                 DELETE FROM pgconvoy.findings e USING found f
+                 WHERE e.migration = $1 AND e.code = f.code AND e.object = f.object
+             )
+             INSERT INTO pgconvoy.findings
+                 (migration, severity, code, object, message, source_value, target_value, hint)
+             SELECT $1, severity, code, object, message, coalesce(source_value, ''), coalesce(target_value, ''),
+                 coalesce(hint, '') FROM found ORDER BY number",
+            &[&migration, &found],
+        )
+        .await
+        .map_err(failed)?;
     Ok(())
 }
 

@@ -52,7 +52,12 @@ fn changed(table: &Table, ours: Side<'_>, theirs: Side<'_>) -> Finding {
                 .filter(|((_, our), their)| our.hash != their.hash)
                 .map(|((name, _), _)| name)
                 .collect();
-            format!("{} differs", columns.join(", "))
+            let verb = if columns.len() == 1 {
+                "differs"
+            } else {
+                "differ"
+            };
+            format!("{} {verb}", columns.join(", "))
         }
         _ => "differed; it was written again while it was compared".into(),
     };
@@ -101,7 +106,7 @@ fn shown(table: &Table, side: Side<'_>, other: Option<&[Value]>) -> String {
             let other = other.and_then(|other| other.get(*at));
             value.text.is_some() && other.is_none_or(|other| other.hash != value.hash)
         })
-        .map(|(_, (name, value))| format!("{name}={}", text(value)))
+        .map(|(_, (name, value))| format!("{name}={}", literal(value)))
         .collect();
     told.join(", ")
 }
@@ -115,5 +120,13 @@ fn text(value: &Value) -> &str {
     match value {
         Value { hash: None, .. } => "NULL",
         Value { text, .. } => text.as_deref().unwrap_or("(not shown)"),
+    }
+}
+
+/// Quoted, so that the text NULL is not taken for none.
+fn literal(value: &Value) -> String {
+    match value.hash {
+        None => "NULL".into(),
+        Some(_) => format!("'{}'", text(value).replace('\'', "''")),
     }
 }
