@@ -23,6 +23,8 @@ mod migrate;
 mod options;
 #[path = "e2e/secrets.rs"]
 mod secrets;
+#[path = "e2e/values.rs"]
+mod values;
 #[path = "e2e/verify.rs"]
 mod verify;
 #[path = "e2e/wire.rs"]

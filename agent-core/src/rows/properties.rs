@@ -1,0 +1,149 @@
+//! Properties of digests, on rows that proptest makes up.
+#![allow(clippy::unwrap_used)]
+use pgconvoy_proto::model::{Digest, Format};
+use proptest::prelude::*;
+
+use super::fields::{Layout, Row, Rows, TableDigester};
+use super::{Error, RowDigester};
+
+/// Rows of `columns` values, none: null.
+type Values = Vec<Vec<Option<Vec<u8>>>>;
+
+fn rows(columns: usize) -> impl Strategy<Value = Values> {
+    let value = prop::option::of(prop::collection::vec(any::<u8>(), 0..20));
+    prop::collection::vec(prop::collection::vec(value, columns), 0..20)
+}
+
+/// As COPY writes them (PostgreSQL manual, COPY, "File Formats").
+fn encode(format: Format, rows: &Values) -> Vec<u8> {
+    match format {
+        Format::Text => rows.iter().flat_map(|row| text(row)).collect(),
+        Format::Binary => {
+            let mut data = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0".to_vec();
+            for row in rows {
+                data.extend((row.len() as i16).to_be_bytes());
+                for value in row {
+                    let length = value.as_ref().map_or(-1, |value| value.len() as i32);
+                    data.extend(length.to_be_bytes());
+                    data.extend(value.iter().flatten());
+                }
+            }
+            data.extend((-1i16).to_be_bytes());
+            data
+        }
+    }
+}
+
+fn text(row: &[Option<Vec<u8>>]) -> Vec<u8> {
+    let fields: Vec<Vec<u8>> = row
+        .iter()
+        .map(|value| match value {
+            None => b"\\N".to_vec(),
+            Some(value) => value
+                .iter()
+                .flat_map(|byte| match byte {
+                    b'\n' => b"\\n".to_vec(),
+                    b'\t' => b"\\t".to_vec(),
+                    b'\\' => b"\\\\".to_vec(),
+                    byte => vec![*byte],
+                })
+                .collect(),
+        })
+        .collect();
+    let mut line = fields.join(&b'\t');
+    line.push(b'\n');
+    line
+}
+
+fn digest(format: Format, rows: &Values) -> Digest {
+    let mut digester = RowDigester::new(format);
+    digester.feed(&encode(format, rows)).unwrap();
+    digester.finish().unwrap()
+}
+
+fn pieces<'a>(mut data: &'a [u8], cuts: &[usize]) -> Vec<&'a [u8]> {
+    let mut pieces = Vec::new();
+    for cut in cuts {
+        let (piece, rest) = data.split_at((*cut).min(data.len()));
+        pieces.push(piece);
+        data = rest;
+    }
+    pieces.push(data);
+    pieces
+}
+
+fn format() -> impl Strategy<Value = Format> {
+    prop_oneof![Just(Format::Text), Just(Format::Binary)]
+}
+
+proptest! {
+    #[test]
+    fn order_does_not_matter(format in format(), (rows, shuffled) in rows(3).prop_flat_map(|rows| {
+        (Just(rows.clone()), Just(rows).prop_shuffle())
+    })) {
+        prop_assert_eq!(digest(format, &rows), digest(format, &shuffled));
+    }
+
+    #[test]
+    fn digests_of_parts_add_up(format in format(), rows in rows(3), at in any::<prop::sample::Index>()) {
+        let (first, second) = rows.split_at(at.index(rows.len() + 1));
+        let mut sum = digest(format, &first.to_vec());
+        sum += digest(format, &second.to_vec());
+        prop_assert_eq!(sum, digest(format, &rows));
+    }
+
+    #[test]
+    fn another_multiset_has_another_digest(format in format(), mut a in rows(2), mut b in rows(2)) {
+        let equal = digest(format, &a) == digest(format, &b);
+        a.sort();
+        b.sort();
+        prop_assert_eq!(equal, a == b);
+    }
+
+    #[test]
+    fn the_way_the_data_is_cut_does_not_matter(
+        format in format(), rows in rows(3), cuts in prop::collection::vec(0usize..40, 0..12)
+    ) {
+        let data = encode(format, &rows);
+        let mut cut = RowDigester::new(format);
+        for piece in pieces(&data, &cuts) {
+            cut.feed(piece).unwrap();
+        }
+        prop_assert_eq!(cut.finish().unwrap(), digest(format, &rows));
+    }
+
+    #[test]
+    fn fields_are_found_wherever_the_data_is_cut(
+        format in format(), rows in rows(4), cuts in prop::collection::vec(0usize..40, 0..12)
+    ) {
+        // Three columns are copied, one is generated.
+        let layout = Layout { format, key: 2, copied: 3, generated: 1, placed: false };
+        let data = encode(format, &rows);
+        let mut digester = TableDigester::new(layout, 16);
+        for piece in pieces(&data, &cuts) {
+            digester.feed(piece).unwrap();
+        }
+        let found = digester.finish().unwrap();
+        let copied: Values = rows.iter().map(|row| row[..3].to_vec()).collect();
+        prop_assert_eq!(found.digest, digest(format, &copied));
+        prop_assert_eq!(found.generated.sum, digest(format, &rows).sum);
+        let sum = found.buckets.iter().fold(0u128, |sum, bucket| sum.wrapping_add(*bucket));
+        prop_assert_eq!(sum, found.digest.sum);
+    }
+
+    #[test]
+    fn equal_keys_have_equal_hashes(format in format(), rows in rows(3)) {
+        let layout = Layout { format, key: 2, copied: 3, generated: 0, placed: false };
+        let mut keys = Vec::new();
+        let mut reader = Rows::new(format);
+        reader.feed(&encode(format, &rows), |bytes| {
+            keys.push(Row::new(layout, bytes)?.key());
+            Ok::<(), Error>(())
+        }).unwrap();
+        for (a, key_a) in rows.iter().zip(&keys) {
+            for (b, key_b) in rows.iter().zip(&keys) {
+                prop_assert_eq!(a[..2] == b[..2], key_a == key_b);
+            }
+        }
+    }
+}
