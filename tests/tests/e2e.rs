@@ -23,6 +23,8 @@ mod migrate;
 mod options;
 #[path = "e2e/secrets.rs"]
 mod secrets;
+#[path = "e2e/seen.rs"]
+mod seen;
 #[path = "e2e/values.rs"]
 mod values;
 #[path = "e2e/verify.rs"]

@@ -147,7 +147,10 @@ impl Buckets {
 
     /// Errors when the count is no power of two in range, or the bits are not as many.
     pub fn new(count: u32, bits: Vec<u8>) -> Result<Self, Malformed> {
-        if count == 0 || bits.len() != (count as usize).div_ceil(8) {
+        let beyond = bits
+            .last()
+            .is_some_and(|last| count < 8 && last >> count != 0);
+        if count == 0 || bits.len() != (count as usize).div_ceil(8) || beyond {
             return Err(Malformed::new("not as many bits as buckets"));
         }
         Ok(Self {
@@ -255,6 +258,8 @@ mod tests {
         assert!(Buckets::new(3, vec![0]).is_err());
         assert!(Buckets::new(1 << 17, vec![0; 1 << 14]).is_err());
         assert!(Buckets::new(16, vec![0]).is_err());
+        // Found by fuzzing: bits of buckets that are not there.
+        assert!(Buckets::new(1, vec![7]).is_err() && Buckets::new(1, vec![1]).is_ok());
         let mut ours = vec![7; 16];
         ours[15] = 8;
         let mut buckets = Buckets::differing(&ours, &[7; 16]);
