@@ -5,6 +5,7 @@ pub mod database;
 pub mod dbtls;
 pub mod facts;
 pub mod inventory;
+pub mod large_objects;
 pub mod narrow;
 pub mod progress;
 pub mod rows;

@@ -5,8 +5,9 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use futures_util::{Stream, StreamExt, TryStreamExt};
-use pgconvoy_proto::model::{Digest, Part, Table, TableDigest};
+use pgconvoy_proto::model::{Digest, Part, Relation, Table, TableDigest};
 
+use crate::large_objects;
 use crate::progress::Counters;
 use crate::rows::fields::{Layout, TableDigester};
 use crate::rows::{self, RowDigester};
@@ -61,21 +62,26 @@ fn select(table: &Table, columns: &[String], system: &[&str], part: Option<&Part
         .map(|name| quote_ident(name))
         .chain(system.iter().map(|name| (*name).to_owned()))
         .collect();
-    let conditions: Vec<String> = part
-        .and_then(Part::condition)
-        .into_iter()
-        .chain(table.filter.as_ref().map(|filter| format!("({filter})")))
-        .collect();
+    let (from, conditions) = match table.relation {
+        Relation::Table => (from(table), conditions(table, part)),
+        Relation::LargeObjects { .. } => (large_objects::of_part(part), Vec::new()),
+    };
     let filter = match conditions.as_slice() {
         [] => String::new(),
         all => format!(" WHERE {}", all.join(" AND ")),
     };
     format!(
-        "COPY (SELECT {} FROM {}{filter}) TO STDOUT (FORMAT {})",
+        "COPY (SELECT {} FROM {from}{filter}) TO STDOUT (FORMAT {})",
         columns.join(", "),
-        from(table),
         table.format
     )
+}
+
+fn conditions(table: &Table, part: Option<&Part>) -> Vec<String> {
+    // A TID range scan, PostgreSQL 14 and later.
+    let range = part.and_then(|part| part.condition("ctid", |block| format!("'({block},0)'")));
+    let filter = table.filter.as_ref().map(|filter| format!("({filter})"));
+    range.into_iter().chain(filter).collect()
 }
 
 /// The table as FROM names it.
@@ -209,6 +215,7 @@ mod tests {
             oid: 1,
             schema: "odd schema".into(),
             name: "t\"x".into(),
+            relation: Relation::Table,
             columns: columns.iter().map(|c| c.to_string()).collect(),
             key_columns: 0,
             format: Format::Text,
@@ -227,8 +234,8 @@ mod tests {
         let part = Part {
             table: 1,
             number: 1,
-            first_block: 10,
-            end_block: Some(20),
+            first: 10,
+            end: Some(20),
         };
         t.filter = Some("a OR b".into());
         assert_eq!(

@@ -7,18 +7,21 @@
 //! A reader's own lock request would queue behind such a waiting TRUNCATE, which waits for the holder, which waits for the
 //! reader: a deadlock that PostgreSQL cannot see. Readers therefore ask with NOWAIT, and where somebody queues they give
 //! way to the holder's own session, which has the lock already.
+//!
+//! Large objects need no lock, and a role that is no superuser could not take one: nothing truncates pg_largeobject, and they are
+//! found by OID, not by ctid.
 use std::collections::HashSet;
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use pgconvoy_proto::model::{Oid, Table};
+use pgconvoy_proto::model::{Oid, Relation, Table};
 use pgconvoy_proto::selection::Filter;
 use tokio::sync::OwnedMutexGuard;
 use tokio_postgres::error::SqlState;
 
 use crate::database::{self, Database};
-use crate::inventory::tables;
+use crate::inventory::{large_objects, tables};
 use crate::session::{Session, qualified};
 
 #[derive(Debug, thiserror::Error)]
@@ -103,11 +106,12 @@ impl Snapshot {
     /// A session for one statement on the table, which it has locked.
     pub async fn reader(&self, table: &Table) -> Result<Reader, Error> {
         let session = self.session().await?;
-        let name = qualified(&table.schema, &table.name);
-        let only = if table.through_root { "" } else { "ONLY " };
+        let lock = match lockable(table) {
+            Some(name) => format!("; LOCK TABLE {name} IN ACCESS SHARE MODE NOWAIT"),
+            None => String::new(),
+        };
         let join = format!(
-            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT '{}'; \
-             LOCK TABLE {only}{name} IN ACCESS SHARE MODE NOWAIT",
+            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT '{}'{lock}",
             self.exported
         );
         match session.batch_execute(&join).await {
@@ -198,15 +202,8 @@ async fn attempt(
     session
         .batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         .await?;
-    for tables in before.chunks(LOCKS_PER_STATEMENT) {
-        // A partitioned table that is read through its root is locked with its partitions.
-        let names: Vec<String> = tables
-            .iter()
-            .map(|t| {
-                let only = if t.through_root { "" } else { "ONLY " };
-                format!("{only}{}", qualified(&t.schema, &t.name))
-            })
-            .collect();
+    let names: Vec<String> = before.iter().filter_map(lockable).collect();
+    for names in names.chunks(LOCKS_PER_STATEMENT) {
         let lock = format!("LOCK TABLE {} IN ACCESS SHARE MODE", names.join(", "));
         match session.batch_execute(&lock).await {
             Ok(()) => {}
@@ -223,10 +220,20 @@ async fn attempt(
     if !after.iter().all(|table| locked.contains(&table.oid)) {
         return Ok(None);
     }
-    if let Scope::Selected(_) = scope {
+    if let Scope::Selected(filter) = scope {
         tables::describe(session, &mut after).await?;
+        if filter.admits_large_objects() {
+            after.extend(large_objects::relation(session).await?);
+        }
     }
     Ok(Some((id, after)))
+}
+
+/// How LOCK TABLE calls it. A partitioned table that is read through its root is locked with its partitions.
+fn lockable(table: &Table) -> Option<String> {
+    let only = if table.through_root { "" } else { "ONLY " };
+    (table.relation == Relation::Table)
+        .then(|| format!("{only}{}", qualified(&table.schema, &table.name)))
 }
 
 async fn list(session: &Session, scope: &Scope) -> Result<Vec<Table>, tokio_postgres::Error> {

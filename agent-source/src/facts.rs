@@ -2,7 +2,7 @@
 use std::path::Path;
 
 use pgconvoy_agent_core::database::Database;
-use pgconvoy_agent_core::inventory::{access, tables};
+use pgconvoy_agent_core::inventory::{access, large_objects, tables};
 use pgconvoy_agent_core::session::Session;
 use pgconvoy_agent_core::tools::Tools;
 use pgconvoy_agent_core::{facts, status};
@@ -48,11 +48,19 @@ async fn query(
     let mut selected = tables::relations(session, filter).await?;
     tables::describe(session, &mut selected).await?;
     let (unreadable, filtered_by_rls) = readable(session, &selected).await?;
+    let tables = selected.len() as u64;
+    let mut large_objects = 0;
+    let mut large_objects_unreadable = (0, Vec::new());
+    if filter.admits_large_objects() {
+        large_objects = large_objects::count(session).await?;
+        large_objects_unreadable = large_objects::unreadable(session).await?;
+        selected.extend(large_objects::relation(session).await?);
+    }
     let found = access::read(session).await?;
     let facts = SourceFacts {
         server: facts::server(session, database).await?,
         size_bytes: selected.iter().map(|table| table.size_bytes).sum(),
-        tables: selected.len() as u64,
+        tables,
         unreadable,
         filtered_by_rls,
         extensions: session
@@ -62,10 +70,8 @@ async fn query(
             .map(|row| Extension { name: row.get(0), version: row.get(1) })
             .collect(),
         roles: access::roles(session, &found).await?,
-        large_objects: session
-            .query_one("SELECT count(*) FROM pg_largeobject_metadata", &[])
-            .await?
-            .get::<_, i64>(0) as u64,
+        large_objects,
+        large_objects_unreadable,
         foreign_tables: names(
             session,
             "SELECT ftrelid::regclass::text FROM pg_foreign_table ORDER BY 1",

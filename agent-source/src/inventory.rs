@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use pgconvoy_agent_core::database::Database;
 use pgconvoy_agent_core::inventory::access::Found;
-use pgconvoy_agent_core::inventory::{access, built};
+use pgconvoy_agent_core::inventory::{access, built, large_objects};
 use pgconvoy_agent_core::session::Session;
 use pgconvoy_agent_core::snapshot::{Scope, Snapshot};
 use pgconvoy_agent_core::status;
-use pgconvoy_proto::model::{Access, Entry, Finding, Selection, Table, Work, to_json};
+use pgconvoy_proto::model::{
+    Access, Entry, Finding, Relation, Selection, Severity, Table, Work, to_json,
+};
 use pgconvoy_proto::selection::Filter;
 use pgconvoy_proto::wire;
 use pgconvoy_proto::wire::inventory_item::Item;
@@ -106,7 +108,7 @@ async fn read(
     let excluded = built::excluded_relations(session, filter).await?;
     let skipped = built::skipped_entries(session, filter, &excluded).await?;
     let mut works = built::indexes(session, &excluded).await?;
-    let (keys, findings) = built::foreign_keys(session, &excluded).await?;
+    let (keys, mut findings) = built::foreign_keys(session, &excluded).await?;
     works.extend(keys.into_iter().map(Work::ForeignKey));
 
     let views = built::materialized_views(session, &excluded).await?;
@@ -120,6 +122,13 @@ async fn read(
             .map(|v| Work::Sequences { values: v.to_vec() }),
     );
     works.extend(access_steps(session, &excluded).await?);
+    if tables.iter().any(|table| table.relation != Relation::Table) {
+        works.push(Work::LargeObjects {
+            access: large_objects::shared_access(session).await?,
+            notes: large_objects::notes(session).await?,
+        });
+    }
+    findings.extend(large_objects_left_out(session, filter).await?);
     works.push(Work::PostData {
         made: access::late_objects(session).await?,
     });
@@ -136,6 +145,28 @@ async fn read(
         findings,
         skipped,
     })
+}
+
+async fn large_objects_left_out(
+    session: &Session,
+    filter: &Filter,
+) -> Result<Option<Finding>, tokio_postgres::Error> {
+    if filter.admits_large_objects() {
+        return Ok(None);
+    }
+    let message = match large_objects::count(session).await? {
+        0 => return Ok(None),
+        count => format!("{count} large objects are left out: they are of no schema and no table"),
+    };
+    Ok(Some(
+        Finding::new(
+            Severity::Info,
+            "large-objects-left-out",
+            "large objects",
+            message,
+        )
+        .hint("a migration without --include-* and --exclude-* carries them"),
+    ))
 }
 
 async fn access_steps(

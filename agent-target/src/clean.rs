@@ -56,7 +56,7 @@ pub async fn clean(
     if left == 0 {
         session
             .batch_execute(
-                "DROP TABLE pgconvoy.unlogged_parts, pgconvoy.findings, pgconvoy.steps, pgconvoy.parts, pgconvoy.tables, pgconvoy.migrations;
+                "DROP TABLE pgconvoy.unlogged_parts, pgconvoy.large_objects, pgconvoy.findings, pgconvoy.steps, pgconvoy.parts, pgconvoy.tables, pgconvoy.migrations;
                  DROP SCHEMA pgconvoy",
             )
             .await

@@ -1,19 +1,47 @@
-//! Empties a table that is to be copied again whole, and forgets its parts, in one transaction.
+//! Empties a table that is to be copied again whole, and forgets its parts, in one transaction; large objects in several.
 use pgconvoy_agent_core::session::{Session, qualified, quote_ident};
 use pgconvoy_agent_core::status;
+use pgconvoy_proto::model::{Relation, Table};
 use tonic::Status;
 
-use crate::ledger;
+use crate::{large_objects, ledger};
 
 /// The table is of no snapshot then: rows that are still on their way are refused until the ledger says which one is expected.
 /// Foreign keys of this migration that forbid the TRUNCATE are dropped; their steps are open again. One that is not this
 /// migration's is not ours to drop: FAILED_PRECONDITION.
 pub async fn empty_table(session: &Session, migration: &str, oid: u32) -> Result<(), Status> {
     let table = ledger::table(session, migration, oid).await?.table;
-    let name = qualified(&table.schema, &table.name);
     let failed =
         |error: tokio_postgres::Error| status::postgres(&format!("emptying {table}"), &error);
     session.batch_execute("BEGIN").await.map_err(failed)?;
+    // First: it waits for the parts on their way, and no other can begin after it.
+    forget(session, migration, oid).await.map_err(failed)?;
+    if table.relation == Relation::Table {
+        drop_foreign_keys(session, migration, &table).await?;
+        let only = if table.through_root { "" } else { "ONLY " };
+        let name = qualified(&table.schema, &table.name);
+        session
+            .batch_execute(&format!("TRUNCATE {only}{name}"))
+            .await
+            .map_err(failed)?;
+    }
+    session.batch_execute("COMMIT").await.map_err(failed)?;
+    match table.relation {
+        Relation::Table => Ok(()),
+        Relation::LargeObjects { .. } => large_objects::unlink(session, migration)
+            .await
+            .map_err(failed),
+    }
+}
+
+async fn drop_foreign_keys(
+    session: &Session,
+    migration: &str,
+    table: &Table,
+) -> Result<(), Status> {
+    let name = qualified(&table.schema, &table.name);
+    let failed =
+        |error: tokio_postgres::Error| status::postgres(&format!("emptying {table}"), &error);
     // A key of a partition is dropped where it was made: on the topmost table.
     let keys = session
         .query(
@@ -53,18 +81,11 @@ pub async fn empty_table(session: &Session, migration: &str, oid: u32) -> Result
         );
         session.batch_execute(&drop).await.map_err(failed)?;
     }
-    let only = if table.through_root { "" } else { "ONLY " };
-    session
-        .batch_execute(&format!("TRUNCATE {only}{name}"))
-        .await
-        .map_err(failed)?;
-    session
-        .execute(
-            "DELETE FROM pgconvoy.parts WHERE migration = $1 AND table_oid = $2",
-            &[&migration, &oid],
-        )
-        .await
-        .map_err(failed)?;
+    Ok(())
+}
+
+/// Of the table the ledger knows no more than that it is planned.
+async fn forget(session: &Session, migration: &str, oid: u32) -> Result<(), tokio_postgres::Error> {
     session
         .execute(
             "UPDATE pgconvoy.tables SET snapshot = NULL, source_rows = NULL, source_bytes = NULL, source_digest = NULL,
@@ -72,7 +93,12 @@ pub async fn empty_table(session: &Session, migration: &str, oid: u32) -> Result
              WHERE migration = $1 AND oid = $2",
             &[&migration, &oid],
         )
-        .await
-        .map_err(failed)?;
-    session.batch_execute("COMMIT").await.map_err(failed)
+        .await?;
+    session
+        .execute(
+            "DELETE FROM pgconvoy.parts WHERE migration = $1 AND table_oid = $2",
+            &[&migration, &oid],
+        )
+        .await?;
+    Ok(())
 }

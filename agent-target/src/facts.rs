@@ -2,6 +2,7 @@
 use std::path::Path;
 
 use pgconvoy_agent_core::database::Database;
+use pgconvoy_agent_core::inventory::large_objects;
 use pgconvoy_agent_core::session::Session;
 use pgconvoy_agent_core::tools::Tools;
 use pgconvoy_agent_core::{facts, status};
@@ -62,6 +63,7 @@ async fn query(session: &Session, database: &Database) -> Result<TargetFacts, Er
         objects: objects.len() as u64,
         object_sample: objects.into_iter().take(SAMPLE).collect(),
         tables: tables(session).await?,
+        large_object_sample: large_objects::sample(session, SAMPLE as i64).await?,
         unfinished,
         finished,
         can_create: row.get(0),

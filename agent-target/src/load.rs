@@ -6,8 +6,7 @@ use std::pin::pin;
 
 use bytes::Bytes;
 use futures_util::SinkExt;
-use pgconvoy_agent_core::scan;
-use pgconvoy_agent_core::session::{Session, qualified, quote_ident};
+use pgconvoy_agent_core::session::Session;
 use pgconvoy_agent_core::status;
 use pgconvoy_proto::frame::Opener;
 use pgconvoy_proto::model::{Digest, Part, Table, required};
@@ -17,6 +16,7 @@ use tokio::sync::mpsc;
 use tokio_stream::{Stream, StreamExt};
 use tonic::Status;
 
+use crate::landing::Landing;
 use crate::ledger;
 use crate::sessions::{Purpose, Sessions};
 
@@ -71,10 +71,10 @@ impl Job {
             session.batch_execute("ROLLBACK").await.map_err(failed)?;
             return Ok(receipt(self.recorded(session).await?, true));
         }
-        let triggers = silence_triggers(session, &self.table)
+        let landing = Landing::prepare(session, &self.table)
             .await
             .map_err(failed)?;
-        let (trailer, copied) = self.copy(session, frames, &what).await?;
+        let (trailer, copied) = self.copy(session, &landing.copy_in, frames, &what).await?;
         let digest = Digest::from(required(trailer.digest, "the trailer's digest")?);
         if copied != digest.rows {
             return Err(Status::data_loss(format!(
@@ -82,8 +82,8 @@ impl Job {
                 digest.rows
             )));
         }
-        session
-            .batch_execute(&triggers.restore)
+        landing
+            .settle(session, &self.migration)
             .await
             .map_err(failed)?;
         self.enter(session, digest).await?;
@@ -97,6 +97,7 @@ impl Job {
         let table = &self.table;
         if planned.table.columns != table.columns
             || planned.table.format != table.format
+            || planned.table.relation != table.relation
             || planned.table.to_string() != table.to_string()
         {
             return Err(Status::failed_precondition(format!(
@@ -180,6 +181,7 @@ impl Job {
     async fn copy(
         &self,
         session: &Session,
+        statement: &str,
         frames: impl Stream<Item = Result<wire::PartFrame, Status>> + Unpin + Send + 'static,
         what: &str,
     ) -> Result<(wire::PartTrailer, u64), Status> {
@@ -192,7 +194,7 @@ impl Job {
         let opening = tokio::task::spawn_blocking(move || open(sealed, opened_sender));
         let mut sink = pin!(
             session
-                .copy_in::<_, Bytes>(&scan::copy_in(&self.table))
+                .copy_in::<_, Bytes>(statement)
                 .await
                 .map_err(failed)?
         );
@@ -277,40 +279,4 @@ fn open(mut sealed: mpsc::Receiver<wire::PartFrame>, opened: mpsc::Sender<Result
             return;
         }
     }
-}
-
-struct Silenced {
-    /// Puts the triggers back as they were; empty when there were none.
-    restore: String,
-}
-
-/// Triggers ENABLE ALWAYS and ENABLE REPLICA fire even under session_replication_role = replica: disabled in this
-/// transaction. Where the role may not set that, any enabled trigger would fire.
-async fn silence_triggers(
-    session: &Session,
-    table: &Table,
-) -> Result<Silenced, tokio_postgres::Error> {
-    let name = qualified(&table.schema, &table.name);
-    let rows = session
-        .query(
-            "SELECT t.tgname::text, t.tgenabled::text FROM pg_trigger t
-             WHERE t.tgrelid = $1::text::regclass AND NOT t.tgisinternal
-               AND (t.tgenabled IN ('A', 'R') OR t.tgenabled = 'O'
-                    AND current_setting('session_replication_role') <> 'replica')",
-            &[&name],
-        )
-        .await?;
-    let (mut disable, mut restore) = (String::new(), String::new());
-    for row in rows {
-        let trigger = quote_ident(row.get(0));
-        let how = match row.get::<_, &str>(1) {
-            "A" => "ENABLE ALWAYS",
-            "R" => "ENABLE REPLICA",
-            _ => "ENABLE",
-        };
-        disable += &format!("ALTER TABLE {name} DISABLE TRIGGER {trigger};");
-        restore += &format!("ALTER TABLE {name} {how} TRIGGER {trigger};");
-    }
-    session.batch_execute(&disable).await?;
-    Ok(Silenced { restore })
 }

@@ -26,6 +26,8 @@ mod digest;
 mod drive;
 mod empty;
 mod facts;
+mod landing;
+mod large_objects;
 mod ledger;
 mod load;
 mod restore;

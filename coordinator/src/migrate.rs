@@ -121,6 +121,7 @@ fn options(args: &MigrateArgs) -> Options {
 fn intent(args: &MigrateArgs) -> Intent {
     Intent {
         skip_schema: args.skip_schema,
+        skip_data: args.skip_data,
         skip_rls: args.skip_rls,
         force: args.force,
         streams: args.effort.streams,

@@ -90,7 +90,10 @@ impl Plan {
 /// Statistics of a partitioned table come with the inventory; a root that is copied as a whole has them as a table.
 fn wanted(work: &Work, options: &Options) -> bool {
     match work {
-        Work::Refresh { .. } | Work::Sequences { .. } => !options.skip_data,
+        // Large objects are made by the copy, also into a schema that is there.
+        Work::Refresh { .. } | Work::Sequences { .. } | Work::LargeObjects { .. } => {
+            !options.skip_data
+        }
         Work::Statistics { .. } => !options.skip_data,
         _ => !options.skip_schema,
     }
@@ -143,6 +146,31 @@ mod tests {
             ]
         );
         assert_eq!(plan.steps[1].work.object(), "s.t");
+    }
+
+    #[test]
+    fn large_objects_come_with_the_data() {
+        let kinds = |options| {
+            let mut inventory = inventory();
+            inventory.works.push(Work::LargeObjects {
+                access: vec![],
+                notes: vec![],
+            });
+            let plan = Plan::new(inventory, options);
+            let kinds = plan.steps.iter().map(|step| step.work.kind());
+            kinds.filter(|kind| *kind == "large-objects").count()
+        };
+        let skip_schema = Options {
+            skip_schema: true,
+            ..Options::default()
+        };
+        let skip_data = Options {
+            skip_data: true,
+            ..Options::default()
+        };
+        assert_eq!(kinds(Options::default()), 1);
+        assert_eq!(kinds(skip_schema), 1);
+        assert_eq!(kinds(skip_data), 0);
     }
 
     #[test]

@@ -18,6 +18,7 @@ pub struct Facts {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Intent {
     pub skip_schema: bool,
+    pub skip_data: bool,
     pub skip_rls: bool,
     pub force: bool,
     pub streams: Option<u32>,
@@ -40,6 +41,9 @@ const NAMES: usize = 8;
 pub fn findings(facts: &Facts, intent: Intent) -> Vec<Finding> {
     let mut found = Vec::new();
     source(facts, &mut found);
+    if !intent.skip_data {
+        large_objects(facts, &mut found);
+    }
     tools(facts, intent, &mut found);
     target(facts, intent, &mut found);
     schema(facts, intent, &mut found);
@@ -106,16 +110,6 @@ fn source(facts: &Facts, found: &mut Vec<Finding>) {
             )),
         );
     }
-    if source.large_objects > 0 {
-        found.push(
-            blocker(
-                "large-objects",
-                "pg_largeobject",
-                format!("{} large objects: pgconvoy does not carry them yet", source.large_objects),
-            )
-            .hint("move their content into bytea columns, or remove them with vacuumlo if nothing refers to them"),
-        );
-    }
     if !source.server.session_stable {
         found.push(
             blocker(
@@ -149,6 +143,37 @@ fn source(facts: &Facts, found: &mut Vec<Finding>) {
             names(&source.tablespaces),
             "tables of these tablespaces go into the target's default tablespace",
         ));
+    }
+}
+
+/// They keep their OIDs: a target that has some of its own has no room for them.
+fn large_objects(facts: &Facts, found: &mut Vec<Finding>) {
+    let (source, target) = (&facts.source, &facts.target);
+    let role = &source.server.role;
+    let (count, sample) = &source.large_objects_unreadable;
+    if *count > 0 {
+        found.push(
+            blocker(
+                "source-unreadable",
+                "large objects",
+                format!("role {role} may not read {count} large objects (for example {})", sample.join(", ")),
+            )
+            .hint(format!("GRANT SELECT ON LARGE OBJECT ... TO {role}, make {role} a member of their owners, or use a superuser")),
+        );
+    }
+    if source.large_objects > 0 && !target.large_object_sample.is_empty() {
+        found.push(
+            blocker(
+                "target-not-empty",
+                "large objects",
+                format!(
+                    "the target database has large objects (for example {}), the source has {}",
+                    target.large_object_sample.join(", "),
+                    source.large_objects
+                ),
+            )
+            .hint("remove them (lo_unlink), if nothing needs them: nothing is overwritten"),
+        );
     }
 }
 

@@ -184,7 +184,7 @@ impl State {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use pgconvoy_proto::model::Format;
+    use pgconvoy_proto::model::{Format, Relation};
 
     use super::*;
 
@@ -193,6 +193,7 @@ mod tests {
             oid,
             schema: "s".into(),
             name: format!("t{oid}"),
+            relation: Relation::Table,
             columns: vec![],
             key_columns: 0,
             format: Format::Text,
@@ -209,8 +210,8 @@ mod tests {
         Part {
             table,
             number,
-            first_block: number,
-            end_block: None,
+            first: number,
+            end: None,
         }
     }
 

@@ -48,7 +48,10 @@ pub struct SourceFacts {
     pub extensions: Vec<Extension>,
     /// Roles that own, are granted, or are named in a policy: role, one object as an example.
     pub roles: Vec<(String, String)>,
+    /// Of the selection: none where a filter leaves them out.
     pub large_objects: u64,
+    /// Large objects that the role may not read: how many, and some of their OIDs.
+    pub large_objects_unreadable: (u64, Vec<String>),
     pub foreign_tables: Vec<String>,
     pub tablespaces: Vec<String>,
     pub subscriptions: Vec<String>,
@@ -69,6 +72,8 @@ pub struct TargetFacts {
     pub object_sample: Vec<String>,
     /// Tables, with whether they hold rows: for a migration into an existing schema.
     pub tables: Vec<(String, bool)>,
+    /// OIDs of large objects, some of them.
+    pub large_object_sample: Vec<String>,
     /// Id and phase of an unfinished migration.
     pub unfinished: Option<(String, String)>,
     /// Id and verdict of the latest finished one.

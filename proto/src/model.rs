@@ -103,6 +103,8 @@ pub struct Table {
     pub oid: Oid,
     pub schema: String,
     pub name: String,
+    #[serde(default)]
+    pub relation: Relation,
     /// Copied columns, key columns first, generated ones left out.
     pub columns: Vec<String>,
     /// How many of the first columns form the key; 0: no usable key.
@@ -128,38 +130,87 @@ impl fmt::Display for Table {
     }
 }
 
+/// What the rows of a [`Table`] are.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Relation {
+    /// Those of a table, cut into parts by ranges of heap blocks.
+    #[default]
+    Table,
+    /// Pages of the database's large objects, all of them, cut into parts by ranges of their OIDs.
+    LargeObjects {
+        /// When the snapshot was opened.
+        objects: u64,
+        /// The first OID of each slice, in order. Slices hold about the same number of objects; a part is one or several.
+        slices: Vec<Oid>,
+    },
+}
+
+/// More large objects than this are worth a part of their own, however small they are: making one costs more than its bytes.
+const LARGE_OBJECTS_PER_PART: u64 = 20_000;
+const MOST_PARTS: u64 = 10_000;
+
 impl Table {
-    /// Cuts the table into parts of about `part_bytes` by ranges of heap blocks. Wide rows live in TOAST: the size that
-    /// decides counts it. Pure: the same plan gives the same parts on every run.
+    /// Cuts the table into parts of about `part_bytes`. Wide rows live in TOAST: the size that decides counts it. Pure:
+    /// the same plan gives the same parts on every run.
     pub fn parts(&self, part_bytes: u64) -> Vec<Part> {
-        let wanted = (self.size_bytes / part_bytes.max(1)).clamp(1, 10_000);
+        let wanted = self.size_bytes / part_bytes.max(1);
+        match &self.relation {
+            Relation::Table => self.cut(&self.block_cuts(wanted.clamp(1, MOST_PARTS))),
+            Relation::LargeObjects { objects, slices } => {
+                let wanted = wanted.max(objects / LARGE_OBJECTS_PER_PART);
+                let each = slices.len().div_ceil(wanted.clamp(1, MOST_PARTS) as usize);
+                let cuts: Vec<Oid> = slices
+                    .iter()
+                    .copied()
+                    .step_by(each.max(1))
+                    .skip(1)
+                    .collect();
+                self.cut(&cuts)
+            }
+        }
+    }
+
+    fn block_cuts(&self, wanted: u64) -> Vec<u32> {
         let blocks_each = u64::from(self.blocks).div_ceil(wanted).max(1);
-        let count = u64::from(self.blocks).div_ceil(blocks_each).max(1);
-        (0..count)
-            .map(|number| Part {
+        (blocks_each..u64::from(self.blocks))
+            .step_by(blocks_each as usize)
+            .map(|block| block as u32)
+            .collect()
+    }
+
+    /// One part more than there are cuts.
+    fn cut(&self, cuts: &[u32]) -> Vec<Part> {
+        let firsts = std::iter::once(0).chain(cuts.iter().copied());
+        let ends = cuts.iter().copied().map(Some).chain([None]);
+        firsts
+            .zip(ends)
+            .enumerate()
+            .map(|(number, (first, end))| Part {
                 table: self.oid,
                 number: number as u32,
-                first_block: (number * blocks_each) as u32,
-                end_block: (number + 1 < count).then(|| ((number + 1) * blocks_each) as u32),
+                first,
+                end,
             })
             .collect()
     }
 }
 
-/// A range of heap blocks of a table. The last part is open at its end.
+/// A range of heap blocks of a table, or of OIDs of large objects. The last part is open at its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Part {
     pub table: Oid,
     pub number: u32,
-    pub first_block: u32,
-    pub end_block: Option<u32>,
+    pub first: u32,
+    pub end: Option<u32>,
 }
 
 impl Part {
-    /// The condition on ctid that selects the part (a TID range scan, PostgreSQL 14 and later); none for a whole table.
-    pub fn condition(&self) -> Option<String> {
-        let from = (self.first_block > 0).then(|| format!("ctid >= '({},0)'", self.first_block));
-        let to = self.end_block.map(|end| format!("ctid < '({end},0)'"));
+    /// The condition that selects the part; none for a whole table. `column` is what the range is of, `value` how a bound of
+    /// it is written.
+    pub fn condition(&self, column: &str, value: impl Fn(u32) -> String) -> Option<String> {
+        let from = (self.first > 0).then(|| format!("{column} >= {}", value(self.first)));
+        let to = self.end.map(|end| format!("{column} < {}", value(end)));
         match (from, to) {
             (Some(from), Some(to)) => Some(format!("{from} AND {to}")),
             (from, to) => from.or(to),
@@ -199,6 +250,27 @@ pub struct Access {
     pub grants: Vec<Grant>,
     /// By column name.
     pub column_grants: Vec<(String, Vec<Grant>)>,
+}
+
+/// Large objects of one owner and with the same grants.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LargeObjects {
+    pub owner: String,
+    /// Effective, as in [`Access`].
+    pub grants: Vec<Grant>,
+    /// First and last OID of ranges in which the source has no other large objects: a million objects of one application
+    /// are one range.
+    pub ranges: Vec<(Oid, Oid)>,
+}
+
+/// A comment on an object, or a security label, that no archive entry brings.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Note {
+    /// What COMMENT ON and SECURITY LABEL ON call the object: "LARGE OBJECT 16500".
+    pub on: String,
+    /// Of a security label; none: a comment.
+    pub provider: Option<String>,
+    pub text: String,
 }
 
 /// A foreign key of the source.
@@ -284,7 +356,12 @@ pub enum Work {
     PostData {
         made: Vec<Made>,
     },
-    /// REFRESH of the views that are populated at the source, in the archive's order.
+    /// Owners, grants, comments and security labels of the large objects, which no archive entry brings.
+    LargeObjects {
+        access: Vec<LargeObjects>,
+        notes: Vec<Note>,
+    },
+    /// REFRESH of the views that are populated at the source, each after those that it reads.
     Refresh {
         views: Vec<View>,
     },
@@ -311,6 +388,7 @@ impl Work {
             Self::AttachIndexes => "attach-indexes",
             Self::ForeignKey(_) => "foreign-key",
             Self::PostData { .. } => "post-data",
+            Self::LargeObjects { .. } => "large-objects",
             Self::Refresh { .. } => "refresh",
             Self::Sequences { .. } => "sequences",
             Self::Statistics { .. } => "statistics",
@@ -328,6 +406,7 @@ impl Work {
             Self::AttachIndexes => "indexes of partitions".into(),
             Self::ForeignKey(key) => format!("{}.{}: {}", key.schema, key.table, key.name),
             Self::PostData { .. } => "post-data of the archive".into(),
+            Self::LargeObjects { .. } => "owners, grants and comments of large objects".into(),
             Self::Refresh { views } => format!("{} materialized views", views.len()),
             Self::Sequences { values } => format!("{} sequences", values.len()),
             Self::Statistics { schema, name, .. } => format!("{schema}.{name}"),
@@ -488,6 +567,7 @@ mod tests {
             oid: 1,
             schema: "s".into(),
             name: "t".into(),
+            relation: Relation::Table,
             columns: vec!["a".into()],
             key_columns: 1,
             format: Format::Binary,
@@ -510,12 +590,53 @@ mod tests {
             (999, 70_000_000),
         ] {
             let parts = table(blocks, size).parts(16 << 20);
-            assert_eq!(parts[0].first_block, 0);
-            assert_eq!(parts.last().map(|part| part.end_block), Some(None));
+            assert_eq!(parts[0].first, 0);
+            assert_eq!(parts.last().map(|part| part.end), Some(None));
             for pair in parts.windows(2) {
-                assert_eq!(pair[0].end_block, Some(pair[1].first_block));
+                assert_eq!(pair[0].end, Some(pair[1].first));
             }
         }
+    }
+
+    fn large_objects(objects: u64, slices: Vec<Oid>, size_bytes: u64) -> Table {
+        Table {
+            relation: Relation::LargeObjects { objects, slices },
+            ..table(0, size_bytes)
+        }
+    }
+
+    #[test]
+    fn large_objects_are_cut_where_slices_begin_and_every_oid_is_in_one_part() {
+        let slices: Vec<Oid> = (0..10).map(|n| 1000 + n * 100).collect();
+        let bounds = |objects, size: u64| -> Vec<(u32, Option<u32>)> {
+            let parts = large_objects(objects, slices.clone(), size).parts(16 << 20);
+            parts.iter().map(|part| (part.first, part.end)).collect()
+        };
+        assert_eq!(bounds(10, 1), [(0, None)]);
+        let halves = [(0, Some(1500)), (1500, None)];
+        assert_eq!(bounds(10, 32 << 20), halves, "by size");
+        assert_eq!(bounds(2 * LARGE_OBJECTS_PER_PART, 1), halves, "by number");
+        assert_eq!(bounds(10, 1 << 40).len(), slices.len());
+        assert_eq!(large_objects(0, vec![], 0).parts(16 << 20).len(), 1);
+    }
+
+    #[test]
+    fn a_part_is_a_condition_on_what_its_range_is_of() {
+        let condition = |first, end| {
+            let part = Part {
+                table: 1,
+                number: 0,
+                first,
+                end,
+            };
+            part.condition("oid", |bound| bound.to_string())
+        };
+        assert_eq!(condition(0, None), None);
+        assert_eq!(condition(0, Some(9)).as_deref(), Some("oid < 9"));
+        assert_eq!(
+            condition(5, Some(9)).as_deref(),
+            Some("oid >= 5 AND oid < 9")
+        );
     }
 
     #[test]
@@ -526,9 +647,10 @@ mod tests {
 
     #[test]
     fn tables_survive_the_wire() {
-        let before = table(3, 4);
-        let after = Table::try_from(wire::Table::from(before.clone())).ok();
-        assert_eq!(Some(before), after);
+        for before in [table(3, 4), large_objects(7, vec![1, 5], 4)] {
+            let after = Table::try_from(wire::Table::from(before.clone())).ok();
+            assert_eq!(Some(before), after);
+        }
     }
 
     #[test]

@@ -18,6 +18,7 @@ pub struct Filter {
     exclude_schema: GlobSet,
     include_table: Option<GlobSet>,
     exclude_table: GlobSet,
+    everything: bool,
 }
 
 impl Filter {
@@ -34,7 +35,13 @@ impl Filter {
                 compile("include-table", &selection.include_table)?,
             ),
             exclude_table: compile("exclude-table", &selection.exclude_table)?,
+            everything: selection.is_everything(),
         })
+    }
+
+    /// Large objects are of no schema and no table: whoever chooses among those leaves them out, as with pg_dump -n and -t.
+    pub fn admits_large_objects(&self) -> bool {
+        self.everything
     }
 
     pub fn admits_schema(&self, schema: &str) -> bool {
@@ -90,7 +97,14 @@ mod tests {
 
     #[test]
     fn nothing_asked_admits_everything() {
-        assert!(filter(|_| {}).admits("a b", "c.d"));
+        let all = filter(|_| {});
+        assert!(all.admits("a b", "c.d") && all.admits_large_objects());
+    }
+
+    #[test]
+    fn large_objects_go_with_the_whole_database_only() {
+        assert!(!filter(|s| s.include_schema.push("*".into())).admits_large_objects());
+        assert!(!filter(|s| s.exclude_table.push("a.b".into())).admits_large_objects());
     }
 
     #[test]

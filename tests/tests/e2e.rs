@@ -15,6 +15,8 @@ mod identity;
 mod judge;
 #[path = "e2e/kill.rs"]
 mod kill;
+#[path = "e2e/large_objects.rs"]
+mod large_objects;
 #[path = "e2e/locks.rs"]
 mod locks;
 #[path = "e2e/migrate.rs"]

@@ -142,7 +142,8 @@ pub async fn read(session: &Session) -> Result<Vec<Found>, Error> {
     Ok(found)
 }
 
-fn grant(row: &Row, at: usize) -> Grant {
+/// Four columns from `at` on: grantor, grantee, privilege, grantable.
+pub(super) fn grant(row: &Row, at: usize) -> Grant {
     Grant {
         grantor: row.get(at),
         grantee: row.get(at + 1),
@@ -179,7 +180,7 @@ async fn column_grants(
 }
 
 /// Roles that a database's objects need, each with one object that needs it: owners, grantees, roles of policies, of
-/// default privileges and of user mappings.
+/// default privileges and of user mappings, and those of large objects.
 pub async fn roles(session: &Session, found: &[Found]) -> Result<Vec<(String, String)>, Error> {
     let mut roles: BTreeMap<String, String> = BTreeMap::new();
     let mut note = |role: &str, object: String| {
@@ -213,7 +214,12 @@ pub async fn roles(session: &Session, found: &[Found]) -> Result<Vec<(String, St
              FROM pg_default_acl CROSS JOIN LATERAL aclexplode(defaclacl) a WHERE a.grantee <> 0
              UNION ALL
              SELECT usename, 'has a user mapping on server ' || srvname FROM pg_user_mappings
-             WHERE umuser <> 0 AND usename IS NOT NULL",
+             WHERE umuser <> 0 AND usename IS NOT NULL
+             UNION ALL
+             SELECT DISTINCT pg_get_userbyid(lomowner), 'owner of large objects' FROM pg_largeobject_metadata
+             UNION ALL
+             SELECT DISTINCT pg_get_userbyid(a.grantee), 'granted on large objects'
+             FROM pg_largeobject_metadata CROSS JOIN LATERAL aclexplode(lomacl) a WHERE a.grantee <> 0",
             &[],
         )
         .await?;

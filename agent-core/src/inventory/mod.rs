@@ -3,6 +3,7 @@
 //! Every query names `pg_catalog` objects under an empty search path, so that no user object can stand in for them.
 pub mod access;
 pub mod built;
+pub mod large_objects;
 pub mod tables;
 
 /// Schemas that are never a migration's: PostgreSQL's own, and ours. A condition on `nspname`; `{}` is its alias.

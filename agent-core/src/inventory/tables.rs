@@ -1,7 +1,7 @@
 //! The tables whose rows are copied, with their columns, key and format.
 use std::collections::HashMap;
 
-use pgconvoy_proto::model::{Format, Oid, Table};
+use pgconvoy_proto::model::{Format, Oid, Relation, Table};
 use pgconvoy_proto::selection::Filter;
 use tokio_postgres::Error;
 
@@ -104,6 +104,7 @@ pub async fn relations(session: &Session, filter: &Filter) -> Result<Vec<Table>,
             oid: row.get(0),
             schema: row.get(1),
             name: row.get(2),
+            relation: Relation::Table,
             columns: Vec::new(),
             key_columns: 0,
             format: Format::Text,

@@ -2,12 +2,13 @@
 use std::pin::pin;
 
 use futures_util::TryStreamExt;
-use pgconvoy_proto::model::{Format, Place, RowValues, Table, Value};
+use pgconvoy_proto::model::{Format, Place, Relation, RowValues, Table, Value};
 use pgconvoy_proto::wire;
 use tokio::sync::mpsc;
 use tonic::Status;
 use xxhash_rust::xxh3::xxh3_128;
 
+use crate::large_objects;
 use crate::rows;
 use crate::rows::fields::Rows;
 use crate::scan::{self, Error};
@@ -34,7 +35,7 @@ pub async fn send_rows(
             Ok(())
         })
         .map_err(scan::unreadable(table))?;
-        // Partitions have equal ctids.
+        // Partitions have equal ctids, and so have pages of large objects.
         for row in found.into_iter().filter(|row| places.contains(&row.place)) {
             if sender.send(Ok(row.into())).await.is_err() {
                 return Ok(());
@@ -59,7 +60,10 @@ fn statement(table: &Table, places: &[Place]) -> String {
     format!(
         "COPY (SELECT {} FROM {} WHERE ctid = ANY ('{{{}}}'::tid[])) TO STDOUT",
         columns.join(", "),
-        scan::from(table),
+        match table.relation {
+            Relation::Table => scan::from(table),
+            Relation::LargeObjects { .. } => large_objects::of_places(places),
+        },
         ctids.join(",")
     )
 }

@@ -62,6 +62,13 @@ CREATE UNLOGGED TABLE IF NOT EXISTS pgconvoy.unlogged_parts (
 );
 COMMENT ON TABLE pgconvoy.unlogged_parts IS 'parts of unlogged tables that are still there';
 
+CREATE TABLE IF NOT EXISTS pgconvoy.large_objects (
+    migration text NOT NULL REFERENCES pgconvoy.migrations ON DELETE CASCADE,
+    oid       oid NOT NULL,
+    PRIMARY KEY (migration, oid)
+);
+COMMENT ON TABLE pgconvoy.large_objects IS 'large objects that the migration made, committed in one transaction with their part';
+
 CREATE TABLE IF NOT EXISTS pgconvoy.steps (
     migration   text NOT NULL REFERENCES pgconvoy.migrations ON DELETE CASCADE,
     number      int NOT NULL,

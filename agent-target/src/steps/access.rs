@@ -4,10 +4,10 @@
 //! the source lacks is revoked. A grant that cannot be made is a finding and costs no other one.
 use std::collections::{HashMap, HashSet};
 
-use pgconvoy_agent_core::inventory::access;
+use pgconvoy_agent_core::inventory::{access, large_objects};
 use pgconvoy_agent_core::session::{Session, quote_ident};
 use pgconvoy_agent_core::status;
-use pgconvoy_proto::model::{Access, Finding, Grant, Severity};
+use pgconvoy_proto::model::{Access, Finding, Grant, Oid, Severity};
 use tokio_postgres::Error;
 use tonic::Status;
 
@@ -20,14 +20,24 @@ type Here = HashMap<(String, String), Access>;
 /// Objects of one transaction: a new owner takes a lock.
 const TOGETHER: usize = 500;
 
+/// Where the objects are looked up at the target.
+#[derive(Clone, Copy)]
+pub enum Among<'a> {
+    /// Everything that has an owner, but large objects.
+    Objects,
+    /// These large objects: there may be millions.
+    LargeObjects(&'a [Oid]),
+}
+
 /// Makes owners and grants of the objects those of the source.
 pub async fn apply(
     session: &Session,
     source_version: u32,
+    among: Among<'_>,
     objects: &[&Access],
 ) -> Result<Vec<Finding>, Status> {
     let maintain = source_version >= MAINTAIN_SINCE && session.server_version() >= MAINTAIN_SINCE;
-    try_apply(session, maintain, objects)
+    try_apply(session, maintain, among, objects)
         .await
         .map_err(|error| status::postgres("applying owners and grants", &error))
 }
@@ -35,6 +45,7 @@ pub async fn apply(
 async fn try_apply(
     session: &Session,
     maintain: bool,
+    among: Among<'_>,
     objects: &[&Access],
 ) -> Result<Vec<Finding>, Error> {
     let roles = roles(session).await?;
@@ -44,7 +55,7 @@ async fn try_apply(
         maintain,
         findings: Vec::new(),
     };
-    let before = here(session).await?;
+    let before = here(session, among).await?;
     for together in objects.chunks(TOGETHER) {
         session.batch_execute("BEGIN").await?;
         for object in together {
@@ -55,7 +66,7 @@ async fn try_apply(
         session.batch_execute("COMMIT").await?;
     }
     // A new owner changes who granted what.
-    let owned = here(session).await?;
+    let owned = here(session, among).await?;
     for together in objects.chunks(TOGETHER) {
         session.batch_execute("BEGIN").await?;
         for object in together {
@@ -72,11 +83,17 @@ fn key(object: &Access) -> (String, String) {
     (object.kind.clone(), object.identity.clone())
 }
 
-async fn here(session: &Session) -> Result<Here, Error> {
-    let found = access::read(session).await?;
+async fn here(session: &Session, among: Among<'_>) -> Result<Here, Error> {
+    let found: Vec<Access> = match among {
+        Among::Objects => {
+            let found = access::read(session).await?;
+            found.into_iter().map(|found| found.access).collect()
+        }
+        Among::LargeObjects(oids) => large_objects::access(session, oids).await?,
+    };
     Ok(found
         .into_iter()
-        .map(|found| (key(&found.access), found.access))
+        .map(|access| (key(&access), access))
         .collect())
 }
 

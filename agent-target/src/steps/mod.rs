@@ -6,6 +6,7 @@
 mod access;
 mod archive;
 mod foreign_key;
+mod large_objects;
 mod rest;
 
 use pgconvoy_agent_core::session::Session;
@@ -128,7 +129,8 @@ impl Runner {
                     _ => &[],
                 });
                 let objects: Vec<_> = objects.collect();
-                return access::apply(session, migration.source_version, &objects).await;
+                let (among, source) = (access::Among::Objects, migration.source_version);
+                return access::apply(session, source, among, &objects).await;
             }
             _ => {}
         }
@@ -136,6 +138,11 @@ impl Runner {
             match work {
                 Work::ForeignKey(key) => findings.extend(foreign_key::build(session, key).await?),
                 Work::Refresh { views } => findings.extend(rest::refresh(session, views).await?),
+                Work::LargeObjects { access, notes } => {
+                    let source = migration.source_version;
+                    findings.extend(large_objects::own(session, source, access).await?);
+                    findings.extend(large_objects::note(session, notes).await?);
+                }
                 Work::Sequences { values } => rest::set_sequences(session, values).await?,
                 Work::Statistics {
                     schema,

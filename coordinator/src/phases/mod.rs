@@ -32,7 +32,7 @@ pub enum Phase {
     ForeignKeys,
     /// Triggers, rules, policies, publications, comments.
     PostData,
-    /// Owners of what post-data made.
+    /// Owners of what post-data made, and all that is about large objects but their pages.
     LateAccess,
     /// Materialized views: policies, grants and owners are in place.
     Refresh,
@@ -74,7 +74,7 @@ impl Phase {
             | Work::AttachIndexes => Self::PartitionedIndexes,
             Work::ForeignKey(_) => Self::ForeignKeys,
             Work::PostData { .. } => Self::PostData,
-            Work::Access { late: true, .. } => Self::LateAccess,
+            Work::Access { late: true, .. } | Work::LargeObjects { .. } => Self::LateAccess,
             Work::Refresh { .. } => Self::Refresh,
             Work::Index {
                 on: IndexOn::MaterializedView,

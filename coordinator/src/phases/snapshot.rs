@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::bail;
-use pgconvoy_proto::model::{Digest, Oid, SequenceValue, Step, Table, Work};
+use pgconvoy_proto::model::{Digest, Oid, Relation, SequenceValue, Step, Table, Work};
 use pgconvoy_proto::wire;
 use pgconvoy_proto::wire::source_client::SourceClient;
 use tokio_util::task::AbortOnDropHandle;
@@ -125,6 +125,10 @@ fn same_tables(run: &Run, inventory: &Inventory) -> anyhow::Result<HashMap<Oid, 
     for entry in &run.ledger.tables {
         let planned = &entry.table;
         match now.get_mut(&planned.oid) {
+            // No large object is left.
+            None if planned.relation != Relation::Table => {
+                now.insert(planned.oid, without_large_objects(planned));
+            }
             None => changed.push(format!("{planned} is gone")),
             Some(table)
                 if table.columns != planned.columns || table.to_string() != planned.to_string() =>
@@ -151,6 +155,17 @@ fn same_tables(run: &Run, inventory: &Inventory) -> anyhow::Result<HashMap<Oid, 
         );
     }
     Ok(now)
+}
+
+fn without_large_objects(planned: &Table) -> Table {
+    Table {
+        relation: Relation::LargeObjects {
+            objects: 0,
+            slices: Vec::new(),
+        },
+        size_bytes: 0,
+        ..planned.clone()
+    }
 }
 
 /// The complete tables whose digest at the target is the source's under the new snapshot.
@@ -252,8 +267,8 @@ async fn empty(run: &mut Run, table: Oid) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The steps that are to be done again under the new snapshot: sequences with their positions of now, and what reads
-/// the tables.
+/// The steps that are to be done again under the new snapshot: sequences with their positions of now, what is about the large
+/// objects of now, and what reads the tables.
 fn renewed_steps(run: &Run, inventory: &Inventory) -> Vec<Step> {
     let mut now: HashMap<(&str, &str), &SequenceValue> = HashMap::new();
     for work in &inventory.works {
@@ -265,6 +280,16 @@ fn renewed_steps(run: &Run, inventory: &Inventory) -> Vec<Step> {
             );
         }
     }
+    let of_large_objects = |work: &&Work| matches!(work, Work::LargeObjects { .. });
+    let none = Work::LargeObjects {
+        access: Vec::new(),
+        notes: Vec::new(),
+    };
+    let large_objects = inventory
+        .works
+        .iter()
+        .find(of_large_objects)
+        .unwrap_or(&none);
     let renewed = |entry: &crate::ledger::StepEntry| match &entry.step.work {
         Work::Sequences { values } => {
             let renew = |v: &SequenceValue| match now.get(&(v.schema.as_str(), v.name.as_str())) {
@@ -277,6 +302,10 @@ fn renewed_steps(run: &Run, inventory: &Inventory) -> Vec<Step> {
                 work: Work::Sequences { values },
             })
         }
+        Work::LargeObjects { .. } => Some(Step {
+            number: entry.step.number,
+            work: large_objects.clone(),
+        }),
         Work::Refresh { .. } => Some(entry.step.clone()),
         _ => None,
     };

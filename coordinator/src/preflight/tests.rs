@@ -28,6 +28,7 @@ fn facts() -> Facts {
             extensions: vec![],
             roles: vec![("postgres".into(), "owner of table t".into())],
             large_objects: 0,
+            large_objects_unreadable: (0, vec![]),
             foreign_tables: vec![],
             tablespaces: vec![],
             subscriptions: vec![],
@@ -43,6 +44,7 @@ fn facts() -> Facts {
             objects: 0,
             object_sample: vec![],
             tables: vec![],
+            large_object_sample: vec![],
             unfinished: None,
             finished: None,
             can_create: true,
@@ -81,7 +83,23 @@ fn each_obstacle_is_named() {
         name: "postgis".into(),
         version: "3".into(),
     };
-    assert_eq!(of(|f| f.source.large_objects = 1), ["large-objects"]);
+    assert!(of(|f| f.source.large_objects = 1).is_empty());
+    let target_has_one = |f: &mut Facts| f.target.large_object_sample = vec!["16500".into()];
+    assert!(of(target_has_one).is_empty());
+    assert_eq!(
+        of(|f| {
+            f.source.large_objects = 1;
+            f.target.large_object_sample = vec!["16500".into()];
+        }),
+        ["target-not-empty"]
+    );
+    let unreadable = |f: &mut Facts| f.source.large_objects_unreadable = (1, vec!["7".into()]);
+    assert_eq!(of(unreadable), ["source-unreadable"]);
+    let without_data = Intent {
+        skip_data: true,
+        ..Intent::default()
+    };
+    assert!(blockers(unreadable, without_data).is_empty());
     assert_eq!(
         of(|f| f.source.unreadable.push("t".into())),
         ["source-unreadable"]

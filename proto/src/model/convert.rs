@@ -2,8 +2,8 @@
 mod pair;
 
 use super::{
-    Digest, Entry, Finding, Format, Malformed, Part, Progress, Selection, Severity, Step, Table,
-    parse_json, to_json,
+    Digest, Entry, Finding, Format, Malformed, Part, Progress, Relation, Selection, Severity, Step,
+    Table, parse_json, to_json,
 };
 use crate::wire;
 
@@ -49,6 +49,7 @@ impl TryFrom<wire::Table> for Table {
             oid: table.oid,
             schema: table.schema,
             name: table.name,
+            relation: table.large_objects.into(),
             columns: table.columns,
             key_columns,
             format,
@@ -80,6 +81,27 @@ impl From<Table> for wire::Table {
             through_root: table.through_root,
             unlogged: table.unlogged,
             generated: table.generated,
+            large_objects: table.relation.into(),
+        }
+    }
+}
+
+impl From<Option<wire::LargeObjects>> for Relation {
+    fn from(large_objects: Option<wire::LargeObjects>) -> Self {
+        match large_objects {
+            None => Self::Table,
+            Some(wire::LargeObjects { objects, slices }) => Self::LargeObjects { objects, slices },
+        }
+    }
+}
+
+impl From<Relation> for Option<wire::LargeObjects> {
+    fn from(relation: Relation) -> Self {
+        match relation {
+            Relation::Table => None,
+            Relation::LargeObjects { objects, slices } => {
+                Some(wire::LargeObjects { objects, slices })
+            }
         }
     }
 }
@@ -88,14 +110,14 @@ impl TryFrom<wire::Part> for Part {
     type Error = Malformed;
 
     fn try_from(part: wire::Part) -> Result<Self, Malformed> {
-        if part.end_block != 0 && part.end_block <= part.first_block {
+        if part.end != 0 && part.end <= part.first {
             return Err(Malformed::new("a part that ends before it begins"));
         }
         Ok(Self {
             table: part.table,
             number: part.number,
-            first_block: part.first_block,
-            end_block: (part.end_block != 0).then_some(part.end_block),
+            first: part.first,
+            end: (part.end != 0).then_some(part.end),
         })
     }
 }
@@ -105,8 +127,8 @@ impl From<Part> for wire::Part {
         Self {
             table: part.table,
             number: part.number,
-            first_block: part.first_block,
-            end_block: part.end_block.unwrap_or(0),
+            first: part.first,
+            end: part.end.unwrap_or(0),
         }
     }
 }

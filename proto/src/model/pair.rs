@@ -46,8 +46,10 @@ impl TableDigest {
 /// Where a row version lies. It is of use as long as nobody writes the row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Place {
-    /// pg_class OID *at that end* of the table that holds the row: of a partition, where the table is one.
+    /// pg_class OID *at that end* of the table that holds the row: of a partition, where the table is one. Of a page, its
+    /// large object.
     pub table: Oid,
+    /// Of a large object: the page, at offset 0.
     pub block: u32,
     pub offset: u16,
 }

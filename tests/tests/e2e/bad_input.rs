@@ -178,14 +178,6 @@ fn a_missing_extension_is_a_blocker() {
 }
 
 #[test]
-fn a_large_object_is_a_blocker_and_not_a_silence() {
-    let pair = with_a_table(pair());
-    pair.at_source("SELECT lo_from_bytea(0, 'large')")
-        .expect("a large object");
-    stopped(&pair, BLOCKED).says("large object");
-}
-
-#[test]
 fn a_role_that_the_target_lacks_is_a_blocker() {
     let pair = with_a_table(pair());
     pair.at_source("CREATE ROLE gardener; ALTER TABLE item OWNER TO gardener")

@@ -1,0 +1,93 @@
+//! Large objects at the target: made from the pages of a part, in its transaction, and taken away again.
+//!
+//! Which of them are a migration's is in the ledger, by OID: others are never touched.
+use pgconvoy_agent_core::large_objects::{COLUMNS, PAGE_BYTES};
+use pgconvoy_agent_core::session::{Session, quote_ident};
+use pgconvoy_proto::model::{Oid, Table};
+use tokio_postgres::Error;
+
+/// Pages between COPY and lo_put(): the server writes them twice, and nobody has to hold an object in memory.
+const STAGE: &str = "pg_temp.pgconvoy_pages";
+
+/// lo_unlink() takes a lock for each object: so many fit beside others into the lock table of an untuned server.
+const UNLINKED_TOGETHER: i64 = 500;
+
+/// Makes the place for the pages; the COPY that fills it.
+pub async fn stage(session: &Session, table: &Table) -> Result<String, Error> {
+    let [oid, page, data] = COLUMNS;
+    session
+        .batch_execute(&format!(
+            "CREATE TEMP TABLE pgconvoy_pages ({oid} oid NOT NULL, {page} int4 NOT NULL, {data} bytea NOT NULL) ON COMMIT DROP;
+             ALTER TABLE {STAGE} ALTER {data} SET STORAGE EXTERNAL"
+        ))
+        .await?;
+    Ok(format!(
+        "COPY {STAGE} ({oid}, {page}, {data}) FROM STDIN (FORMAT {})",
+        table.format
+    ))
+}
+
+/// Makes the objects that have pages, under their OIDs, and fills them. One that exists is refused: it is not ours.
+pub async fn make(session: &Session, migration: &str) -> Result<(), Error> {
+    let [oid, page, data] = COLUMNS;
+    session
+        .execute(
+            &format!(
+                "INSERT INTO pgconvoy.large_objects (migration, oid)
+                 SELECT $1, lo_create({oid}) FROM (SELECT DISTINCT {oid} FROM {STAGE}) o"
+            ),
+            &[&migration],
+        )
+        .await?;
+    revoke_default_privileges(session).await?;
+    let put =
+        format!("SELECT count(lo_put({oid}, {page}::int8 * {PAGE_BYTES}, {data})) FROM {STAGE}");
+    session.batch_execute(&put).await
+}
+
+/// Invariant 6 (no open window): from 18 on default privileges may grant what the source does not.
+async fn revoke_default_privileges(session: &Session) -> Result<(), Error> {
+    let granted = session
+        .query(
+            &format!(
+                "SELECT m.oid, coalesce(r.rolname, '')
+                 FROM pg_largeobject_metadata m CROSS JOIN LATERAL aclexplode(m.lomacl) a
+                 LEFT JOIN pg_roles r ON r.oid = a.grantee
+                 WHERE m.oid IN (SELECT {oid} FROM {STAGE}) AND a.grantee <> m.lomowner GROUP BY 1, 2",
+                oid = COLUMNS[0]
+            ),
+            &[],
+        )
+        .await?;
+    let revoke = granted.iter().map(|row| {
+        let (oid, role): (Oid, &str) = (row.get(0), row.get(1));
+        let role = match role {
+            "" => "PUBLIC".to_owned(),
+            name => quote_ident(name),
+        };
+        format!("REVOKE ALL ON LARGE OBJECT {oid} FROM {role};")
+    });
+    session.batch_execute(&revoke.collect::<String>()).await
+}
+
+/// Takes the migration's large objects away, in transactions of their own. Interrupted and run again, it goes on: each
+/// is forgotten in the transaction that unlinks it.
+pub async fn unlink(session: &Session, migration: &str) -> Result<(), Error> {
+    loop {
+        let forgotten: i64 = session
+            .query_one(
+                "WITH ours AS (
+                     DELETE FROM pgconvoy.large_objects
+                     WHERE migration = $1 AND oid IN (
+                         SELECT oid FROM pgconvoy.large_objects WHERE migration = $1 ORDER BY oid LIMIT $2)
+                     RETURNING oid)
+                 SELECT count(*), count(lo_unlink(m.oid)) FROM ours LEFT JOIN pg_largeobject_metadata m ON m.oid = ours.oid",
+                &[&migration, &UNLINKED_TOGETHER],
+            )
+            .await?
+            .get(0);
+        if forgotten == 0 {
+            return Ok(());
+        }
+    }
+}
