@@ -13,6 +13,7 @@ use pgconvoy_proto::model::{Digest, Part, Table, required};
 use pgconvoy_proto::wire;
 use pgconvoy_proto::wire::part_frame::Frame;
 use tokio::sync::mpsc;
+use tokio_postgres::error::SqlState;
 use tokio_stream::{Stream, StreamExt};
 use tonic::Status;
 
@@ -219,11 +220,20 @@ impl Job {
             loaded = loading => loaded,
             Err(status) = receiving => Err(told(status)),
         }?;
-        let copied = sink.finish().await.map_err(failed)?;
+        let copied = sink.finish().await.map_err(|error| refused(what, &error))?;
         opening
             .await
             .map_err(|error| Status::internal(format!("{what}: {error}")))?;
         Ok((trailer, copied))
+    }
+}
+
+/// A check constraint may read tables that are not loaded yet: what it refuses now may be taken later.
+fn refused(what: &str, error: &tokio_postgres::Error) -> Status {
+    let status = status::postgres(what, error);
+    match error.code() {
+        Some(&SqlState::CHECK_VIOLATION) => Status::out_of_range(status.message()),
+        _ => status,
     }
 }
 

@@ -2,6 +2,9 @@
 //!
 //! Per table: parts, then its constraints (they need the table for themselves), then its other indexes and the digest,
 //! side by side. A digest never runs beside ADD CONSTRAINT: readers would queue behind its lock.
+//!
+//! A part that a check constraint refuses is put off: the constraint may read tables that are not loaded yet. When all other parts
+//! are done it is given out again, for as long as that brings any part in.
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -34,6 +37,11 @@ pub struct Schedule {
 #[derive(Default)]
 struct State {
     parts: VecDeque<(Table, Part)>,
+    /// Given out, and neither done nor put off.
+    parts_running: usize,
+    put_off: Vec<PutOff>,
+    /// Parts done since those that are put off were given out.
+    done_since: usize,
     builds: VecDeque<Build>,
     digests: VecDeque<Table>,
     tables: HashMap<Oid, Pending>,
@@ -48,6 +56,19 @@ struct Pending {
     indexes: Vec<Build>,
     digest: bool,
 }
+
+/// A part that was refused, and what PostgreSQL said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PutOff {
+    pub table: Table,
+    pub part: Part,
+    pub reason: String,
+}
+
+/// Every part that is left was refused again after the others were loaded.
+#[derive(Debug, thiserror::Error)]
+#[error("{} parts are refused, also with all other rows loaded: {}", .0.len(), .0.iter().map(|p| p.reason.as_str()).collect::<Vec<_>>().join("; "))]
+pub struct Refused(pub Vec<PutOff>);
 
 /// Builds below this size are given out several at a time: starting pg_restore costs more than they do.
 const SMALL_BYTES: u64 = 8 << 20;
@@ -79,14 +100,34 @@ impl Schedule {
         }
     }
 
-    /// The next part; none when all are given out.
-    pub fn next_part(&self) -> Option<(Table, Part)> {
-        self.lock().parts.pop_front()
+    /// The next part, waiting for those that may be put off; none when all are done.
+    pub async fn next_part(&self) -> Result<Option<(Table, Part)>, Refused> {
+        loop {
+            let changed = self.changed.notified();
+            match self.lock().next_part() {
+                Next::Part(table, part) => return Ok(Some((table, part))),
+                Next::Nothing => return Ok(None),
+                Next::Refused(parts) => return Err(Refused(parts)),
+                Next::Wait => {}
+            }
+            changed.await;
+        }
+    }
+
+    /// A part was refused for now.
+    pub fn put_off(&self, part: PutOff) {
+        let mut state = self.lock();
+        state.parts_running -= 1;
+        state.put_off.push(part);
+        drop(state);
+        self.changed.notify_waiters();
     }
 
     /// A part is loaded. True: it was its table's last.
     pub fn part_done(&self, table: Oid) -> bool {
         let mut state = self.lock();
+        state.parts_running -= 1;
+        state.done_since += 1;
         let Some(pending) = state.tables.get_mut(&table) else {
             return false;
         };
@@ -157,7 +198,35 @@ impl Schedule {
     }
 }
 
+enum Next {
+    Part(Table, Part),
+    Wait,
+    Nothing,
+    Refused(Vec<PutOff>),
+}
+
 impl State {
+    fn next_part(&mut self) -> Next {
+        let all_seen = self.parts.is_empty() && self.parts_running == 0;
+        if all_seen && !self.put_off.is_empty() {
+            let put_off = std::mem::take(&mut self.put_off);
+            if self.done_since == 0 {
+                return Next::Refused(put_off);
+            }
+            self.done_since = 0;
+            self.parts
+                .extend(put_off.into_iter().map(|p| (p.table, p.part)));
+        }
+        match self.parts.pop_front() {
+            Some((table, part)) => {
+                self.parts_running += 1;
+                Next::Part(table, part)
+            }
+            None if self.parts_running > 0 => Next::Wait,
+            None => Next::Nothing,
+        }
+    }
+
     /// Gives out what the table is ready for; a table that has given out everything is forgotten.
     fn advance(&mut self, oid: Oid) {
         let Some(pending) = self.tables.get_mut(&oid) else {
@@ -232,10 +301,10 @@ mod tests {
             indexes: vec![build(2, SMALL_BYTES), build(3, 0)],
             digest: true,
         }]);
-        assert!(schedule.next_part().is_some() && schedule.next_part().is_some());
-        assert!(schedule.next_part().is_none());
+        assert!(next(&schedule).await.is_some() && next(&schedule).await.is_some());
         assert!(!schedule.part_done(1));
         assert!(schedule.part_done(1));
+        assert!(next(&schedule).await.is_none());
         let constraints = schedule.next_builds().await.unwrap();
         assert_eq!(constraints, [build(1, 0)]);
         schedule.builds_done(&constraints);
@@ -276,8 +345,66 @@ mod tests {
             async move { schedule.next_digest().await.map(|table| table.oid) }
         });
         tokio::task::yield_now().await;
-        schedule.next_part();
+        next(&schedule).await;
         schedule.part_done(1);
         assert_eq!(waiting.await.unwrap(), Some(1));
+    }
+
+    async fn next(schedule: &Schedule) -> Option<Oid> {
+        let part = schedule.next_part().await.unwrap();
+        part.map(|(table, _)| table.oid)
+    }
+
+    fn one_part_each(oids: &[Oid]) -> Schedule {
+        let work = |oid: &Oid| TableWork {
+            table: table(*oid),
+            parts: vec![part(*oid, 0)],
+            constraints: vec![],
+            indexes: vec![],
+            digest: false,
+        };
+        Schedule::new(oids.iter().map(work).collect())
+    }
+
+    fn refused(oid: Oid) -> PutOff {
+        PutOff {
+            table: table(oid),
+            part: part(oid, 0),
+            reason: format!("t{oid} violates check"),
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_put_off_comes_again_when_all_others_are_done() {
+        let schedule = one_part_each(&[1, 2, 3]);
+        for oid in [1, 2] {
+            assert_eq!(next(&schedule).await, Some(oid));
+            schedule.put_off(refused(oid));
+        }
+        assert_eq!(next(&schedule).await, Some(3));
+        let waiting = tokio::time::timeout(std::time::Duration::ZERO, schedule.next_part()).await;
+        assert!(waiting.is_err(), "the third part is still running");
+        schedule.part_done(3);
+        assert_eq!(next(&schedule).await, Some(1));
+        schedule.put_off(refused(1));
+        assert_eq!(next(&schedule).await, Some(2));
+        schedule.part_done(2);
+        assert_eq!(next(&schedule).await, Some(1), "the second was loaded");
+        schedule.part_done(1);
+        assert_eq!(next(&schedule).await, None);
+    }
+
+    #[tokio::test]
+    async fn a_round_that_brings_nothing_in_is_the_last() {
+        let schedule = one_part_each(&[1, 2]);
+        assert_eq!(next(&schedule).await, Some(1));
+        assert_eq!(next(&schedule).await, Some(2));
+        schedule.part_done(2);
+        schedule.put_off(refused(1));
+        assert_eq!(next(&schedule).await, Some(1));
+        schedule.put_off(refused(1));
+        let error = schedule.next_part().await.unwrap_err();
+        assert_eq!(error.0, [refused(1)]);
+        assert!(error.to_string().contains("t1 violates check"), "{error}");
     }
 }

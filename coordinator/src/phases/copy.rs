@@ -8,7 +8,7 @@ use pgconvoy_proto::wire;
 use pgconvoy_proto::wire::copy_part_event;
 use tokio::task::JoinSet;
 use tokio_stream::StreamExt;
-use tonic::Status;
+use tonic::{Code, Status};
 
 use super::steps::{self, StepRunner};
 use super::{Phase, Run, verify};
@@ -16,7 +16,7 @@ use crate::ends::{retry, said};
 use crate::events::Event;
 use crate::ledger::{Ledger, StepEntry};
 use crate::live::{End, Live};
-use crate::schedule::{Build, Schedule, TableWork};
+use crate::schedule::{Build, PutOff, Schedule, TableWork};
 
 pub async fn run(run: &mut Run) -> anyhow::Result<()> {
     let schedule = Arc::new(Schedule::new(work(&run.ledger)));
@@ -34,10 +34,14 @@ pub async fn run(run: &mut Run) -> anyhow::Result<()> {
     for _ in 0..run.settings.streams {
         let (schedule, copier) = (schedule.clone(), copier.clone());
         workers.spawn(async move {
-            while let Some((table, part)) = schedule.next_part() {
-                let loaded = copier.copy(&table, part).await?;
-                let last = schedule.part_done(table.oid);
-                copier.tell(&table, loaded, last);
+            while let Some((table, part)) = schedule.next_part().await? {
+                match copier.copy(&table, part).await {
+                    Ok(loaded) => {
+                        let last = schedule.part_done(table.oid);
+                        copier.tell(&table, loaded, last);
+                    }
+                    Err(status) => schedule.put_off(copier.refused(table, part, status)?),
+                }
             }
             anyhow::Ok(())
         });
@@ -179,13 +183,28 @@ impl Copier {
     }
 
     /// Copies one part; what the ledger then holds of it.
-    async fn copy(&self, table: &Table, part: Part) -> anyhow::Result<Digest> {
+    async fn copy(&self, table: &Table, part: Part) -> Result<Digest, Status> {
         let what = format!("{table} part {}", part.number);
         let _running = self.live.start(End::Source, what.clone());
         let _loading = self.live.start(End::Target, format!("COPY {what}"));
-        retry(&self.reporter, &what, || self.attempt(table, part))
-            .await
-            .map_err(said("source"))
+        retry(&self.reporter, &what, || self.attempt(table, part)).await
+    }
+
+    /// A check constraint's refusal may be for now only (see Target.LoadPart); any other ends the copy.
+    fn refused(&self, table: Table, part: Part, status: Status) -> anyhow::Result<PutOff> {
+        if status.code() != Code::OutOfRange {
+            return Err(said("source")(status));
+        }
+        self.reporter.note(format!(
+            "{table} part {} is put off: a check constraint refuses it before other tables are loaded",
+            part.number
+        ));
+        let reason = status.message().to_owned();
+        Ok(PutOff {
+            table,
+            part,
+            reason,
+        })
     }
 
     async fn attempt(&self, table: &Table, part: Part) -> Result<Digest, Status> {
