@@ -23,6 +23,8 @@ mod locks;
 mod migrate;
 #[path = "e2e/options.rs"]
 mod options;
+#[path = "e2e/order.rs"]
+mod order;
 #[path = "e2e/secrets.rs"]
 mod secrets;
 #[path = "e2e/seen.rs"]

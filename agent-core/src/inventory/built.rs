@@ -8,7 +8,7 @@ use pgconvoy_proto::model::{
 use pgconvoy_proto::selection::Filter;
 use tokio_postgres::Error;
 
-use super::foreign_schema;
+use super::{FIRST_NORMAL_OID, foreign_schema};
 use crate::session::{Session, qualified};
 
 /// Relations (tables, partitioned tables, views, materialized views, sequences) that a filter leaves out.
@@ -242,14 +242,28 @@ pub async fn sequences(
     Ok(values)
 }
 
-/// Materialized views that are populated.
+/// Materialized views that are populated, each after those that it reads: directly, through other views, or through functions whose
+/// body pg_depend knows. What a view reads, reads less than the view itself: the number of views read is an order.
 pub async fn materialized_views(
     session: &Session,
     excluded: &HashSet<Oid>,
 ) -> Result<Vec<View>, Error> {
     let query = format!(
-        "SELECT c.tableoid, c.oid, n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-         WHERE c.relkind = 'm' AND c.relispopulated AND NOT {} ORDER BY c.oid",
+        "WITH RECURSIVE needs (class, oid, on_class, on_oid) AS (
+             SELECT classid, objid, refclassid, refobjid FROM pg_depend WHERE refobjid >= {FIRST_NORMAL_OID}
+             -- A view's query is its rule.
+             UNION SELECT 'pg_class'::regclass::oid, ev_class, 'pg_rewrite'::regclass::oid, oid FROM pg_rewrite
+             WHERE rulename = '_RETURN' AND oid >= {FIRST_NORMAL_OID}
+         ), reads (view, class, oid) AS (
+             SELECT oid, 'pg_class'::regclass::oid, oid FROM pg_class WHERE relkind = 'm'
+             UNION SELECT r.view, n.on_class, n.on_oid FROM reads r JOIN needs n ON n.class = r.class AND n.oid = r.oid
+         ), ranks AS (
+             SELECT r.view, count(*) AS rank FROM reads r JOIN pg_class m ON m.oid = r.oid AND m.relkind = 'm'
+             WHERE r.class = 'pg_class'::regclass GROUP BY 1
+         )
+         SELECT c.tableoid, c.oid, n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+         JOIN ranks ON ranks.view = c.oid
+         WHERE c.relkind = 'm' AND c.relispopulated AND NOT {} ORDER BY ranks.rank, c.oid",
         foreign_schema("n"),
     );
     let rows = session.query(&query, &[]).await?;

@@ -6,6 +6,9 @@ pub mod built;
 pub mod large_objects;
 pub mod tables;
 
+/// OIDs of objects made after initdb start here (src/include/access/transam.h, FirstNormalObjectId).
+const FIRST_NORMAL_OID: u32 = 16384;
+
 /// Schemas that are never a migration's: PostgreSQL's own, and ours. A condition on `nspname`; `{}` is its alias.
 pub(crate) fn foreign_schema(alias: &str) -> String {
     format!(

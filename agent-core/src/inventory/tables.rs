@@ -5,7 +5,7 @@ use pgconvoy_proto::model::{Format, Oid, Relation, Table};
 use pgconvoy_proto::selection::Filter;
 use tokio_postgres::Error;
 
-use super::foreign_schema;
+use super::{FIRST_NORMAL_OID, foreign_schema};
 use crate::session::Session;
 
 /// Types whose binary form is the same in every PostgreSQL from 14 on and carries no OID: of built-in, hand-assigned OID, with
@@ -65,9 +65,6 @@ const BINARY_TYPES: &[&str] = &[
     "datemultirange",
     "int8multirange",
 ];
-
-/// OIDs of objects made after initdb start here (src/include/access/transam.h, FirstNormalObjectId).
-const FIRST_NORMAL_OID: u32 = 16384;
 
 /// The relations to copy, as the session's transaction sees them, without columns. Leaves of partitioned tables are
 /// relations of their own; a partition tree with a hash level on a user type (the hash depends on OIDs) is one, through its root.

@@ -143,7 +143,9 @@ impl Runner {
                     findings.extend(large_objects::own(session, source, access).await?);
                     findings.extend(large_objects::note(session, notes).await?);
                 }
-                Work::Sequences { values } => rest::set_sequences(session, values).await?,
+                Work::Sequences { values } => {
+                    findings.extend(rest::set_sequences(session, values).await?);
+                }
                 Work::Statistics {
                     schema,
                     name,
