@@ -58,11 +58,10 @@ async fn try_apply(
     let before = here(session, among).await?;
     for together in objects.chunks(TOGETHER) {
         session.batch_execute("BEGIN").await?;
-        for object in together {
-            if let Some(now) = before.get(&key(object)) {
-                work.owner(object, now).await?;
-            }
-        }
+        let found = together
+            .iter()
+            .filter_map(|object| Some((*object, before.get(&key(object))?)));
+        work.owners(&found.collect::<Vec<_>>()).await?;
         session.batch_execute("COMMIT").await?;
     }
     // A new owner changes who granted what.
@@ -77,6 +76,14 @@ async fn try_apply(
         session.batch_execute("COMMIT").await?;
     }
     Ok(work.findings)
+}
+
+fn alter_owner(object: &Access) -> String {
+    let owner = quote_ident(&object.owner);
+    format!(
+        "ALTER {} {} OWNER TO {owner}",
+        object.owner_keyword, object.identity
+    )
 }
 
 fn key(object: &Access) -> (String, String) {
@@ -111,26 +118,36 @@ struct Apply<'a> {
 }
 
 impl Apply<'_> {
-    async fn owner(&mut self, object: &Access, now: &Access) -> Result<(), Error> {
-        if object.owner == now.owner || object.owner_keyword.is_empty() {
-            return Ok(());
-        }
-        let refused = if self.roles.contains(&object.owner) {
-            let owner = quote_ident(&object.owner);
-            let alter = format!(
-                "ALTER {} {} OWNER TO {owner}",
-                object.owner_keyword, object.identity
-            );
-            self.attempt(&alter).await?
-        } else {
-            Some("the role does not exist at the target".into())
+    /// New owners for objects and what they are now: all in one statement, and, where one of them is refused, one by one.
+    async fn owners(&mut self, objects: &[(&Access, &Access)]) -> Result<(), Error> {
+        let other = |(object, now): &&(&Access, &Access)| {
+            object.owner != now.owner && !object.owner_keyword.is_empty()
         };
-        if let Some(reason) = refused {
-            let finding = self.finding("owner-not-kept", object, reason);
-            self.findings
-                .push(finding.values(&object.owner, &now.owner));
+        let (known, missing): (Vec<_>, Vec<_>) = objects
+            .iter()
+            .filter(other)
+            .partition(|(object, _)| self.roles.contains(&object.owner));
+        let together: Vec<String> = known
+            .iter()
+            .map(|(object, _)| alter_owner(object))
+            .collect();
+        if !together.is_empty() && self.attempt(&together.join("; ")).await?.is_some() {
+            for (object, now) in known {
+                if let Some(reason) = self.attempt(&alter_owner(object)).await? {
+                    self.owner_not_kept(object, now, reason);
+                }
+            }
+        }
+        for (object, now) in missing {
+            self.owner_not_kept(object, now, "the role does not exist at the target".into());
         }
         Ok(())
+    }
+
+    fn owner_not_kept(&mut self, object: &Access, now: &Access, reason: String) {
+        let finding = self.finding("owner-not-kept", object, reason);
+        self.findings
+            .push(finding.values(&object.owner, &now.owner));
     }
 
     async fn grants(&mut self, object: &Access, now: &Access) -> Result<(), Error> {
