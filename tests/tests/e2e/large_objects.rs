@@ -164,24 +164,36 @@ fn what_differs_at_the_target_is_found() {
     let pair = pair();
     pair.at_source(ODD).expect("odd objects");
     pair.migrate(&[]);
-    let differs = |change: &str, undo: &str| {
+    let differs = |change: &str, undo: &str, what: &str| {
         pair.at_target(change).expect("a change");
-        let verify = pair.pgconvoy(&["verify"]).expect("verify runs");
-        verify.expect(3).says("pg_largeobject");
+        let verify = pair
+            .pgconvoy(&["verify", "--detailed"])
+            .expect("verify runs");
+        verify.expect(3).says("pg_largeobject").says(what);
         pair.at_target(undo).expect("undone");
         pair.pgconvoy(&["verify"]).expect("verify runs").expect(0);
     };
     differs(
-        "SELECT lo_put(70003, 262143, 'X')",
-        "SELECT lo_put(70003, 262143, '\\x5a')",
+        "SELECT lo_put(70004, 262144, 'X')",
+        "SELECT lo_put(70004, 262144, '\\x5a')",
+        "loid=70004, page=1: data differs",
     );
     // Zeros at the end: only the length has changed.
     differs(
         "SELECT lo_put(70006, 262144, '\\x00')",
         "SELECT lo_truncate(lo_open(70006, 131072), 262144)",
+        "loid=70006, page=1: extra at the target",
     );
-    differs("SELECT lo_create(80000)", "SELECT lo_unlink(80000)");
-    differs("SELECT lo_unlink(70001)", "SELECT lo_create(70001)");
+    differs(
+        "SELECT lo_create(80000)",
+        "SELECT lo_unlink(80000)",
+        "loid=80000, page=0: extra at the target",
+    );
+    differs(
+        "SELECT lo_unlink(70001)",
+        "SELECT lo_create(70001)",
+        "loid=70001, page=0: missing at the target",
+    );
 }
 
 #[test]
