@@ -13,9 +13,9 @@ use crate::session::Session;
 /// Of pg_largeobject (src/include/catalog/pg_largeobject.h), which no user table can have.
 const PG_LARGEOBJECT: Oid = 2613;
 /// How pg_identify_object() calls a large object.
-pub const KIND: &str = "large object";
+const KIND: &str = "large object";
 /// How ALTER, GRANT and COMMENT call one.
-pub const KEYWORD: &str = "LARGE OBJECT";
+const KEYWORD: &str = "LARGE OBJECT";
 
 /// Where parts may begin: so many places at most. They travel with every request about the relation.
 const SLICES: u64 = 1000;
@@ -134,16 +134,20 @@ pub async fn shared_access(session: &Session) -> Result<Vec<LargeObjects>, Error
     Ok(alike)
 }
 
-/// OIDs in the range, ascending: at most `limit` of them.
-pub async fn in_range(
+/// OIDs in ranges that do not overlap, from `from` on, ascending: at most `limit` of them.
+pub async fn in_ranges(
     session: &Session,
-    (first, last): (Oid, Oid),
+    ranges: &[(Oid, Oid)],
+    from: Oid,
     limit: i64,
 ) -> Result<Vec<Oid>, Error> {
+    let (firsts, lasts): (Vec<Oid>, Vec<Oid>) = ranges.iter().copied().unzip();
     let rows = session
         .query(
-            "SELECT oid FROM pg_largeobject_metadata WHERE oid BETWEEN $1 AND $2 ORDER BY oid LIMIT $3",
-            &[&first, &last, &limit],
+            "SELECT m.oid FROM unnest($1::oid[], $2::oid[]) r (first, last)
+             JOIN pg_largeobject_metadata m ON m.oid BETWEEN r.first AND r.last
+             WHERE m.oid >= $3 ORDER BY m.oid LIMIT $4",
+            &[&firsts, &lasts, &from, &limit],
         )
         .await?;
     Ok(rows.iter().map(|row| row.get(0)).collect())

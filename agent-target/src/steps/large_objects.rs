@@ -8,8 +8,10 @@ use tonic::Status;
 use super::access::{self, Among};
 use super::refusal;
 
-/// Looked up and changed together.
+/// Objects that are looked up and changed together.
 const TOGETHER: i64 = 500;
+/// Ranges that are looked up together: each may hold one object, or millions.
+const RANGES_TOGETHER: usize = 500;
 
 /// Makes owners and grants those of the source. What is refused for many objects alike is told once.
 pub async fn own(
@@ -19,10 +21,10 @@ pub async fn own(
 ) -> Result<Vec<Finding>, Status> {
     let mut refused = Refused::default();
     for alike in all {
-        for &(first, last) in &alike.ranges {
-            let mut next = Some(first);
-            while let Some(first) = next {
-                let oids = large_objects::in_range(session, (first, last), TOGETHER)
+        for ranges in alike.ranges.chunks(RANGES_TOGETHER) {
+            let mut next = Some(0);
+            while let Some(from) = next {
+                let oids = large_objects::in_ranges(session, ranges, from, TOGETHER)
                     .await
                     .map_err(|error| status::postgres("looking up large objects", &error))?;
                 refused.add(own_some(session, source_version, alike, &oids).await?);
