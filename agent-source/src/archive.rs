@@ -48,6 +48,8 @@ pub async fn send(
         .args([
             "--format=custom",
             "--schema-only",
+            // As our sessions: the target agent may have to read the entries.
+            "--encoding=UTF8",
             "--no-password",
             "--exclude-schema=pgconvoy",
         ])

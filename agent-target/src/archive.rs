@@ -166,7 +166,7 @@ pub struct Line {
 }
 
 impl Line {
-    fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let (dump_id, rest) = text.split_once("; ")?;
         let (class, rest) = rest.split_once(' ')?;
         let (oid, rest) = rest.split_once(' ')?;

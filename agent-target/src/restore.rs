@@ -2,10 +2,16 @@
 //!
 //! All or nothing is what makes a kill harmless: after it, either every entry of the list is there or none. An entry that
 //! PostgreSQL refuses is left out, told as such, and the rest is run again.
+//!
+//! Two ways, chosen by versions: pg_restore connects to the target itself ([`direct`]), or, where its own settings are ones that an older
+//! server does not know, writes the entries as SQL, which a session of ours runs ([`script`]).
+mod direct;
+mod script;
+
 use std::io::Write;
 use std::path::Path;
 
-use pgconvoy_agent_core::child::{self, Error};
+use pgconvoy_agent_core::child;
 use pgconvoy_agent_core::database::Database;
 use pgconvoy_agent_core::session::Session;
 use pgconvoy_agent_core::tools::Tool;
@@ -14,11 +20,13 @@ use tonic::Status;
 
 use crate::archive::Line;
 use crate::ledger::write;
-use crate::sessions::application_name;
 use crate::steps::Migration;
 
 /// After so many refused entries something else is wrong.
 const MAX_REFUSED: usize = 500;
+
+/// From this major on pg_restore begins with `SET transaction_timeout`, which servers of older majors refuse.
+const SETS_NEW_SETTINGS: u32 = 17;
 
 pub struct Restore<'a> {
     pub database: &'a Database,
@@ -43,7 +51,10 @@ impl Restore<'_> {
             let Err(failure) = self.attempt(&lines).await else {
                 break;
             };
-            let (dump_id, message) = blame(&failure)?;
+            let (dump_id, message) = match failure {
+                Failure::Refused { dump_id, message } => (dump_id, message),
+                Failure::Other(status) => return Err(status),
+            };
             let at = lines
                 .iter()
                 .position(|line| line.dump_id == dump_id)
@@ -88,113 +99,49 @@ impl Restore<'_> {
         Finding::new(severity, "not-restored", line.rest, message).hint(hint)
     }
 
+    /// Runs the entries, all or none.
     async fn attempt(&self, lines: &[Line]) -> Result<(), Failure> {
-        let io =
-            |error: std::io::Error| Failure::Other(format!("writing pg_restore's list: {error}"));
+        let list = self.list(lines).map_err(|error| {
+            Status::resource_exhausted(format!("writing pg_restore's list: {error}"))
+        })?;
+        let server = self.session.server_version() / 10_000;
+        if self.tool.version.0 >= SETS_NEW_SETTINGS && server < SETS_NEW_SETTINGS {
+            script::run(self, list.path(), lines).await
+        } else {
+            direct::run(self, list.path()).await
+        }
+    }
+
+    fn list(&self, lines: &[Line]) -> std::io::Result<tempfile::NamedTempFile> {
         let folder = self.archive.parent().unwrap_or(self.archive);
-        let mut list = tempfile::NamedTempFile::new_in(folder).map_err(io)?;
+        let mut list = tempfile::NamedTempFile::new_in(folder)?;
         for line in lines {
-            writeln!(list, "{}", line.text).map_err(io)?;
+            writeln!(list, "{}", line.text)?;
         }
-        list.flush().map_err(io)?;
-        let libpq = self
-            .database
-            .libpq(&application_name(&self.migration.id))
-            .map_err(|error| Failure::Other(error.to_string()))?;
+        list.flush()?;
+        Ok(list)
+    }
+
+    /// What both ways have in common. Verbose: only then does it say which entry it is at.
+    fn command(&self, list: &Path) -> tokio::process::Command {
         let mut command = child::command(&self.tool.path);
-        libpq.apply(&mut command);
         command
-            .args([
-                "--no-owner",
-                "--no-tablespaces",
-                "--single-transaction",
-                "--no-password",
-                // Only then does it say which entry failed.
-                "--verbose",
-            ])
-            .arg("--use-list")
-            .arg(list.path())
-            .args(["--dbname", &libpq.conninfo])
-            .arg(self.archive);
-        match child::run(command, &mut tokio::io::sink()).await {
-            Ok(warnings) => {
-                for warning in warnings.lines().filter(|line| line.contains("warning:")) {
-                    tracing::warn!(%warning, "pg_restore");
-                }
-                Ok(())
-            }
-            Err(Error::Failed { stderr, .. }) => Err(Failure::Refused(stderr)),
-            Err(error) => Err(Failure::Other(error.to_string())),
-        }
+            .args(["--no-owner", "--no-tablespaces", "--verbose", "--use-list"])
+            .arg(list);
+        command
     }
 }
 
+/// Why entries were not restored; none of them was.
 enum Failure {
-    /// pg_restore ended with these complaints.
-    Refused(String),
-    Other(String),
+    /// PostgreSQL refused this one.
+    Refused { dump_id: u32, message: String },
+    /// Not one entry's fault: the connection broke, the disk is full.
+    Other(Status),
 }
 
-/// Which entry failed and why. An error that is not one entry's (the connection broke, the disk is full) ends the step.
-fn blame(failure: &Failure) -> Result<(u32, String), Status> {
-    let stderr = match failure {
-        Failure::Refused(stderr) => stderr,
-        Failure::Other(text) => return Err(Status::internal(text.clone())),
-    };
-    let lost = [
-        "server closed the connection",
-        "FATAL:",
-        "could not connect",
-        "connection to server",
-    ];
-    if lost.iter().any(|words| stderr.contains(words)) {
-        return Err(Status::unavailable(format!(
-            "pg_restore lost the target database: {stderr}"
-        )));
-    }
-    if stderr.contains("deadlock detected") {
-        return Err(Status::aborted(format!("pg_restore: {stderr}")));
-    }
-    if stderr.contains("No space left on device") || stderr.contains("out of shared memory") {
-        return Err(Status::resource_exhausted(format!("pg_restore: {stderr}")));
-    }
-    let dump_id = stderr
-        .split("from TOC entry ")
-        .nth(1)
-        .and_then(|rest| rest.split(';').next()?.trim().parse().ok())
-        .ok_or_else(|| Status::internal(format!("pg_restore failed: {stderr}")))?;
-    let message = stderr
-        .lines()
-        .skip_while(|line| !line.contains("ERROR:"))
-        .map(|line| {
-            line.split_once("ERROR:")
-                .map_or(line, |(_, message)| message)
-                .trim()
-        })
-        .filter(|line| !line.is_empty())
-        .collect::<Vec<_>>()
-        .join("; ");
-    Ok((dump_id, message))
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    #[test]
-    fn the_entry_and_the_reason_are_taken_from_the_complaint() {
-        let stderr = "pg_restore: while PROCESSING TOC:\npg_restore: from TOC entry 215; 1259 16386 TABLE t owner\n\
-                      pg_restore: error: could not execute query: ERROR:  role \"x\" does not exist\n";
-        let (id, message) = blame(&Failure::Refused(stderr.into())).unwrap();
-        assert_eq!((id, message.as_str()), (215, "role \"x\" does not exist"));
-    }
-
-    #[test]
-    fn a_lost_server_is_nobodys_fault() {
-        let stderr = "pg_restore: from TOC entry 215; 1259 1 TABLE t o\npg_restore: error: could not execute query: \
-                      server closed the connection unexpectedly\n";
-        let status = blame(&Failure::Refused(stderr.into())).unwrap_err();
-        assert_eq!(status.code(), tonic::Code::Unavailable);
+impl From<Status> for Failure {
+    fn from(status: Status) -> Self {
+        Self::Other(status)
     }
 }

@@ -187,7 +187,6 @@ fn tools(facts: &Facts, intent: Intent, found: &mut Vec<Finding>) {
     match &facts.target.pg_restore {
         Err(error) => found.push(blocker("pg-restore", "target agent", error.clone())),
         Ok(majors) if facts.source.pg_dump.is_ok() => {
-            restore_for(facts, majors, found);
             let newest = majors.iter().copied().max().unwrap_or(0);
             if newest < facts.source.pg_dump_major {
                 found.push(
@@ -207,40 +206,6 @@ fn tools(facts: &Facts, intent: Intent, found: &mut Vec<Finding>) {
             }
         }
         Ok(_) => {}
-    }
-}
-
-/// pg_restore from this major on sets parameters that older servers do not know.
-const STRICT_RESTORE: u32 = 17;
-
-/// The pg_restore that will be taken must suit the target's server.
-fn restore_for(facts: &Facts, majors: &[u32], found: &mut Vec<Finding>) {
-    let (dump, server) = (
-        facts.source.pg_dump_major,
-        facts.target.server.version / 10_000,
-    );
-    let fits = |major: &&u32| **major >= dump;
-    let taken = if server >= dump && majors.contains(&server) {
-        Some(server)
-    } else {
-        majors.iter().filter(fits).min().copied()
-    };
-    if taken.is_some_and(|major| major >= STRICT_RESTORE && server < STRICT_RESTORE) {
-        let hint = if dump < STRICT_RESTORE {
-            format!(
-                "install postgresql-client-{server} beside the target agent, or give it --pg-bin DIR"
-            )
-        } else {
-            "migrate to a server of the source's major version or newer".to_owned()
-        };
-        found.push(
-            blocker(
-                "pg-restore",
-                "target agent",
-                format!("pg_restore 17 and newer cannot restore into PostgreSQL {server}"),
-            )
-            .hint(hint),
-        );
     }
 }
 
