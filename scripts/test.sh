@@ -4,7 +4,10 @@
 set -euo pipefail
 # shellcheck source=scripts/setup.sh
 . "$(dirname "$0")/setup.sh"
+# shellcheck source=scripts/majors.sh
+. "$(dirname "$0")/majors.sh"
 set_up
+fetch_majors
 
 step "format"
 cargo fmt --all --check

@@ -7,6 +7,7 @@ pub mod corpus;
 pub mod falsifier;
 pub mod gate;
 pub mod hold;
+pub mod majors;
 pub mod oracle;
 pub mod pair;
 pub mod program;

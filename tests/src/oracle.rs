@@ -2,6 +2,7 @@
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hasher};
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
@@ -42,10 +43,65 @@ pub fn assert_equal(source: &Server, target: &Server) {
     );
 }
 
+/// The target's [`DATABASE`] is what `pg_dump | psql` makes of the source's on the same server: servers of two majors spell views
+/// and constraints differently, one server spells them alike. And the fingerprints of both ends are equal.
+///
+/// # Panics
+/// When they are not equal.
+#[track_caller]
+pub fn assert_as_pg_dump_makes_it(source: &Server, target: &Server, clients: &Path) {
+    make_reference(source, target, clients).expect("pg_dump | psql");
+    let reference = Dump::of(target, REFERENCE).expect("pg_dump of the reference");
+    let migrated = Dump::of(target, DATABASE).expect("pg_dump of the target");
+    let difference = differ(reference, migrated);
+    assert!(
+        difference.is_empty(),
+        "pg_dump finds differences (source: made by pg_dump | psql):\n{difference}"
+    );
+    let difference = fingerprints_differ(source, target).expect("fingerprints of both ends");
+    assert!(
+        difference.is_empty(),
+        "the fingerprints differ:\n{difference}"
+    );
+}
+
+/// Made by PostgreSQL's own tools on the target's server.
+const REFERENCE: &str = "reference";
+
+fn make_reference(source: &Server, target: &Server, clients: &Path) -> Result<()> {
+    target.create_database(REFERENCE)?;
+    let mut dump = Command::new(clients.join("pg_dump"))
+        .args(["--dbname", &source.url(DATABASE)])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let output = dump.stdout.take().context("stdout is piped")?;
+    let mut psql = Command::new(clients.join("psql"));
+    // No ON_ERROR_STOP: an older server does not know every setting that a newer pg_dump writes.
+    let restored = psql
+        .args(["-X", "-q", "-d", &target.url(REFERENCE)])
+        .stdin(output)
+        .stdout(Stdio::null())
+        .output()?;
+    ensure!(dump.wait()?.success(), "pg_dump failed");
+    let complaints = String::from_utf8_lossy(&restored.stderr).into_owned();
+    let serious: Vec<&str> = complaints
+        .lines()
+        .filter(|line| line.contains("ERROR:") && !line.contains("transaction_timeout"))
+        .collect();
+    ensure!(serious.is_empty(), "{}", serious.join("\n"));
+    Ok(())
+}
+
 /// What pg_dump shows at one end only; empty when the ends are equal.
 pub fn dumps_differ(source: &Server, target: &Server) -> Result<String> {
-    let source = Dump::of(source)?;
-    let target = Dump::of(target)?;
+    Ok(differ(
+        Dump::of(source, DATABASE)?,
+        Dump::of(target, DATABASE)?,
+    ))
+}
+
+fn differ(source: Dump, target: Dump) -> String {
     let mut difference = only_in("source", &source.entries, &target.entries);
     difference += &only_in("target", &target.entries, &source.entries);
     for (table, rows) in &source.tables {
@@ -62,7 +118,7 @@ pub fn dumps_differ(source: &Server, target: &Server) -> Result<String> {
     {
         difference += &format!("rows of {table}: only at the target\n");
     }
-    Ok(difference)
+    difference
 }
 
 /// Leaves of hash partitions: a row's leaf may depend on the OID of its enum value. Their root has the same rows.
@@ -122,10 +178,10 @@ struct Rows {
 }
 
 impl Dump {
-    fn of(server: &Server) -> Result<Self> {
+    fn of(server: &Server, database: &str) -> Result<Self> {
         let mut dump = Self::default();
-        dump.read_schema(&run_pg_dump(server, &["--schema-only"])?);
-        dump.read_rows(server)?;
+        dump.read_schema(&run_pg_dump(server, database, &["--schema-only"])?);
+        dump.read_rows(server, database)?;
         dump.entries.sort();
         Ok(dump)
     }
@@ -164,9 +220,13 @@ impl Dump {
     }
 
     /// As a stream: it may be larger than memory.
-    fn read_rows(&mut self, server: &Server) -> Result<()> {
+    fn read_rows(&mut self, server: &Server, database: &str) -> Result<()> {
         // Through the root: which leaf a row is in may depend on OIDs, and the leaves' bounds are in the schema.
-        let mut command = pg_dump(server, &["--data-only", "--load-via-partition-root"]);
+        let mut command = pg_dump(
+            server,
+            database,
+            &["--data-only", "--load-via-partition-root"],
+        );
         let mut process = command
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -249,18 +309,18 @@ fn shorten(line: &str) -> String {
     line.chars().take(300).collect()
 }
 
-fn pg_dump(server: &Server, arguments: &[&str]) -> Command {
+fn pg_dump(server: &Server, database: &str, arguments: &[&str]) -> Command {
     let mut command = server.installation().command("pg_dump");
     command
         .arg("--dbname")
-        .arg(server.url(DATABASE))
+        .arg(server.url(database))
         .args(["-N", "pgconvoy"])
         .args(arguments);
     command
 }
 
-fn run_pg_dump(server: &Server, arguments: &[&str]) -> Result<String> {
-    let output = pg_dump(server, arguments).output()?;
+fn run_pg_dump(server: &Server, database: &str, arguments: &[&str]) -> Result<String> {
+    let output = pg_dump(server, database, arguments).output()?;
     ensure!(
         output.status.success(),
         "pg_dump: {}",

@@ -22,6 +22,9 @@ const COMMAND_DEADLINE: Duration = Duration::from_secs(300);
 pub struct Options {
     /// Server settings, for both ends.
     pub settings: Vec<(String, String)>,
+    /// Folders with the programs of each end's server; without them the newest installed.
+    pub source_bin: Option<PathBuf>,
+    pub target_bin: Option<PathBuf>,
     /// Replaces the connection URL that the source agent gets.
     pub source_url: Option<fn(&Server) -> String>,
     /// Folder that the agents search for pg_dump and pg_restore.
@@ -64,8 +67,8 @@ impl Pair {
         let folder = tempfile::Builder::new()
             .prefix("pgconvoy-test-")
             .tempdir()?;
-        let source = start_server("source", &options)?;
-        let target = start_server("target", &options)?;
+        let source = start_server_of(options.source_bin.clone(), "source", &options)?;
+        let target = start_server_of(options.target_bin.clone(), "target", &options)?;
         let pki = folder.path().join("pki");
         let loopback = ["127.0.0.1".to_owned(), "localhost".to_owned()];
         pgconvoy_proto::pki::init(&pki, &loopback, &loopback, 30)?;
@@ -175,6 +178,10 @@ impl Pair {
 
 /// A server with an empty database [`DATABASE`].
 pub fn start_server(name: &str, options: &Options) -> Result<Server> {
+    start_server_of(None, name, options)
+}
+
+fn start_server_of(bin: Option<PathBuf>, name: &str, options: &Options) -> Result<Server> {
     let mut settings: Vec<(String, String)> = [
         ("fsync", "off"),
         ("full_page_writes", "off"),
@@ -187,6 +194,7 @@ pub fn start_server(name: &str, options: &Options) -> Result<Server> {
     .to_vec();
     settings.extend(options.settings.iter().cloned());
     let server = Server::start(server::Options {
+        bin,
         name: format!("test-{name}"),
         password: Some(password(name)),
         settings,

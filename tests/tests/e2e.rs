@@ -33,5 +33,7 @@ mod seen;
 mod values;
 #[path = "e2e/verify.rs"]
 mod verify;
+#[path = "e2e/versions.rs"]
+mod versions;
 #[path = "e2e/wire.rs"]
 mod wire;
