@@ -2,7 +2,7 @@
 use std::path::Path;
 
 use pgconvoy_agent_core::database::Database;
-use pgconvoy_agent_core::inventory::{access, large_objects, tables};
+use pgconvoy_agent_core::inventory::{access, built, built_in, large_objects, newer, tables};
 use pgconvoy_agent_core::session::Session;
 use pgconvoy_agent_core::tools::Tools;
 use pgconvoy_agent_core::{facts, status};
@@ -16,12 +16,12 @@ pub async fn gather(
     database: &Database,
     pg_bin: Option<&Path>,
     selection: &Selection,
+    target_major: u32,
 ) -> Result<SourceFacts, Status> {
     let filter = Filter::new(selection).map_err(|e| Status::invalid_argument(e.to_string()))?;
     let session = database.connect("pgconvoy preflight").await?;
-    let mut gathered = query(&session, database, &filter)
-        .await
-        .map_err(|error| status::postgres("reading the catalogs", &error))?;
+    let failed = |error| status::postgres("reading the catalogs", &error);
+    let mut gathered = query(&session, database, &filter).await.map_err(failed)?;
     match Tools::find(pg_bin)
         .await
         .pick_dump(session.server_version() / 10_000)
@@ -33,7 +33,32 @@ pub async fn gather(
         }
         Err(error) => gathered.pg_dump = Err(error.to_string()),
     }
+    too_new(&session, &filter, target_major, &mut gathered)
+        .await
+        .map_err(failed)?;
     Ok(gathered)
+}
+
+/// What the target's major may not know: nothing where the target is at least as new.
+async fn too_new(
+    session: &Session,
+    filter: &Filter,
+    target_major: u32,
+    gathered: &mut SourceFacts,
+) -> Result<(), Error> {
+    let dump = gathered.pg_dump_major;
+    let server = session.server_version() / 10_000;
+    if target_major >= server.max(dump) {
+        return Ok(());
+    }
+    let excluded = built::excluded_relations(session, filter).await?;
+    gathered.newer = newer::features(session, &excluded, target_major, dump).await?;
+    if target_major < server {
+        let (built_ins, syntax) = built_in::used(session, &excluded, target_major).await?;
+        gathered.built_ins = built_ins;
+        gathered.newer.extend(syntax);
+    }
+    Ok(())
 }
 
 async fn query(
@@ -97,6 +122,8 @@ async fn query(
         .await?,
         pg_dump: Err(String::new()),
         pg_dump_major: 0,
+        newer: Vec::new(),
+        built_ins: Vec::new(),
     };
     session.batch_execute("COMMIT").await?;
     Ok(facts)

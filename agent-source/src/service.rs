@@ -54,8 +54,15 @@ impl Source for Service {
         &self,
         request: Request<wire::SourceFactsRequest>,
     ) -> Result<Response<wire::SourceFactsResponse>, Status> {
-        let selection = command(request)?.selection.unwrap_or_default().into();
-        let facts = facts::gather(&self.database, self.pg_bin.as_deref(), &selection).await?;
+        let request = command(request)?;
+        let selection = request.selection.unwrap_or_default().into();
+        let facts = facts::gather(
+            &self.database,
+            self.pg_bin.as_deref(),
+            &selection,
+            request.target_major,
+        )
+        .await?;
         Ok(Response::new(wire::SourceFactsResponse {
             facts: to_json(&facts),
         }))

@@ -2,11 +2,11 @@
 use std::path::Path;
 
 use pgconvoy_agent_core::database::Database;
-use pgconvoy_agent_core::inventory::large_objects;
+use pgconvoy_agent_core::inventory::{built_in, large_objects};
 use pgconvoy_agent_core::session::Session;
 use pgconvoy_agent_core::tools::Tools;
 use pgconvoy_agent_core::{facts, status};
-use pgconvoy_proto::facts::{Extension, TargetFacts};
+use pgconvoy_proto::facts::{BuiltIn, Extension, TargetFacts};
 use tokio_postgres::Error;
 use tonic::Status;
 
@@ -21,6 +21,14 @@ pub async fn gather(database: &Database, pg_bin: Option<&Path>) -> Result<Target
     let versions = Tools::find(pg_bin).await.restore_majors();
     facts.pg_restore = versions.map_err(|error| error.to_string());
     Ok(facts)
+}
+
+/// Positions of those that the server does not know.
+pub async fn unknown(database: &Database, built_ins: &[BuiltIn]) -> Result<Vec<usize>, Status> {
+    let session = database.connect("pgconvoy preflight").await?;
+    built_in::unknown(&session, built_ins)
+        .await
+        .map_err(|error| status::postgres("reading the target's catalogs", &error))
 }
 
 async fn query(session: &Session, database: &Database) -> Result<TargetFacts, Error> {

@@ -3,8 +3,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use pgconvoy_agent_core::progress::{Counters, TaskStream};
+use pgconvoy_proto::facts::BuiltIn;
 use pgconvoy_proto::identity::Role;
-use pgconvoy_proto::model::to_json;
+use pgconvoy_proto::model::{parse_json, to_json};
 use pgconvoy_proto::serve::admit;
 use pgconvoy_proto::wire;
 use pgconvoy_proto::wire::digest_progress::Event;
@@ -46,6 +47,17 @@ impl Target for Service {
         let facts = facts::gather(database, self.pg_bin.as_deref()).await?;
         Ok(Response::new(wire::TargetFactsResponse {
             facts: to_json(&facts),
+        }))
+    }
+
+    async fn unknown(
+        &self,
+        request: Request<wire::UnknownRequest>,
+    ) -> Result<Response<wire::UnknownResponse>, Status> {
+        let built_ins: Vec<BuiltIn> = parse_json(&command(request)?.built_ins)?;
+        let positions = facts::unknown(&self.runner.sessions.database, &built_ins).await?;
+        Ok(Response::new(wire::UnknownResponse {
+            positions: positions.into_iter().map(|at| at as u32).collect(),
         }))
     }
 

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 use pgconvoy_proto::channel;
-use pgconvoy_proto::facts::{SourceFacts, TargetFacts};
+use pgconvoy_proto::facts::{BuiltIn, SourceFacts, TargetFacts};
 use pgconvoy_proto::identity::{Identity, Role};
-use pgconvoy_proto::model::{Selection, parse_json};
+use pgconvoy_proto::model::{Selection, parse_json, to_json};
 use pgconvoy_proto::wire;
 use pgconvoy_proto::wire::source_client::SourceClient;
 use pgconvoy_proto::wire::target_client::TargetClient;
@@ -73,9 +73,14 @@ pub fn said(agent: &'static str) -> impl Fn(Status) -> anyhow::Error {
 }
 
 impl Ends {
-    pub async fn source_facts(&mut self, selection: &Selection) -> anyhow::Result<SourceFacts> {
+    pub async fn source_facts(
+        &mut self,
+        selection: &Selection,
+        target_major: u32,
+    ) -> anyhow::Result<SourceFacts> {
         let request = wire::SourceFactsRequest {
             selection: Some(selection.clone().into()),
+            target_major,
         };
         let answer = self.source.facts(request).await.map_err(said("source"))?;
         Ok(parse_json(&answer.into_inner().facts)?)
@@ -88,6 +93,27 @@ impl Ends {
             .await
             .map_err(said("target"))?;
         Ok(parse_json(&answer.into_inner().facts)?)
+    }
+
+    /// Those that the target's server does not know.
+    pub async fn unknown(&mut self, built_ins: &[BuiltIn]) -> anyhow::Result<Vec<BuiltIn>> {
+        if built_ins.is_empty() {
+            return Ok(Vec::new());
+        }
+        let request = wire::UnknownRequest {
+            built_ins: to_json(&built_ins),
+        };
+        let answer = self.target.unknown(request).await.map_err(said("target"))?;
+        answer
+            .into_inner()
+            .positions
+            .into_iter()
+            .map(|at| {
+                let asked = built_ins.get(at as usize).cloned();
+                asked
+                    .ok_or_else(|| anyhow!("the target agent names an object it was not asked for"))
+            })
+            .collect()
     }
 
     pub async fn measure_link(&mut self) -> anyhow::Result<wire::MeasureLinkResponse> {

@@ -1,5 +1,7 @@
 //! What would stand in the way: facts of both ends become findings. Pure, but for [`gather`].
-use pgconvoy_proto::facts::{SourceFacts, TargetFacts};
+mod versions;
+
+use pgconvoy_proto::facts::{BuiltIn, SourceFacts, TargetFacts};
 use pgconvoy_proto::model::{Finding, Selection, Severity};
 use pgconvoy_proto::wire::MeasureLinkResponse;
 
@@ -9,6 +11,8 @@ use crate::text::bytes;
 pub struct Facts {
     pub source: SourceFacts,
     pub target: TargetFacts,
+    /// What the source's objects use of PostgreSQL's own and the target does not know.
+    pub unknown: Vec<BuiltIn>,
     pub link: MeasureLinkResponse,
     /// Of this machine, microseconds since 1970.
     pub clock_us: i64,
@@ -25,9 +29,14 @@ pub struct Intent {
 }
 
 pub async fn gather(ends: &mut Ends, selection: &Selection) -> anyhow::Result<Facts> {
+    let target = ends.target_facts().await?;
+    let source = ends
+        .source_facts(selection, target.server.version / 10_000)
+        .await?;
     Ok(Facts {
-        source: ends.source_facts(selection).await?,
-        target: ends.target_facts().await?,
+        unknown: ends.unknown(&source.built_ins).await?,
+        source,
+        target,
         link: ends.measure_link().await?,
         clock_us: jiff::Timestamp::now().as_microsecond(),
     })
@@ -47,6 +56,7 @@ pub fn findings(facts: &Facts, intent: Intent) -> Vec<Finding> {
     tools(facts, intent, &mut found);
     target(facts, intent, &mut found);
     schema(facts, intent, &mut found);
+    versions::findings(facts, intent, &mut found);
     capacity(facts, intent, &mut found);
     surroundings(facts, &mut found);
     found.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
@@ -295,38 +305,6 @@ fn schema(facts: &Facts, intent: Intent, found: &mut Vec<Finding>) {
             .hint("add --force if that is meant"),
         );
     }
-    for extension in source.extensions.iter().filter(|_| !intent.skip_schema) {
-        let of = |list: &[pgconvoy_proto::facts::Extension]| {
-            list.iter()
-                .find(|e| e.name == extension.name)
-                .map(|e| e.version.clone())
-        };
-        match of(&target.extensions_installed).or_else(|| of(&target.extensions_available)) {
-            None => found.push(
-                blocker(
-                    "extension-missing",
-                    extension.name.clone(),
-                    format!(
-                        "extension {} is not available on the target's server",
-                        extension.name
-                    ),
-                )
-                .values(extension.version.clone(), "")
-                .hint(
-                    "install its package at the target, or drop it at the source if it is not used",
-                ),
-            ),
-            Some(version) if version != extension.version => found.push(
-                warning(
-                    "extension-version",
-                    extension.name.clone(),
-                    "another version at the target",
-                )
-                .values(extension.version.clone(), version),
-            ),
-            Some(_) => {}
-        }
-    }
     let missing: Vec<&(String, String)> = source
         .roles
         .iter()
@@ -375,6 +353,12 @@ fn schema(facts: &Facts, intent: Intent, found: &mut Vec<Finding>) {
             &source.server.ctype,
             &target.server.ctype,
         ),
+        (
+            "locale-provider",
+            "locale provider",
+            &source.server.locale_provider,
+            &target.server.locale_provider,
+        ),
     ] {
         if at_source != at_target {
             found.push(
@@ -396,20 +380,6 @@ fn schema(facts: &Facts, intent: Intent, found: &mut Vec<Finding>) {
                 target.server.role
             ),
         ));
-    }
-    if target.server.version / 10_000 < source.server.version / 10_000 {
-        found.push(
-            warning(
-                "older-target",
-                target.server.database.clone(),
-                "the target is of an older major version",
-            )
-            .values(
-                (source.server.version / 10_000).to_string(),
-                (target.server.version / 10_000).to_string(),
-            )
-            .hint("what the older version does not know is refused when the schema is restored"),
-        );
     }
 }
 

@@ -59,6 +59,75 @@ pub struct SourceFacts {
     /// pg_dump: path and version, or why there is none.
     pub pg_dump: Result<String, String>,
     pub pg_dump_major: u32,
+    /// What the target's major does not know; looked for when the target is older than the source or its pg_dump.
+    pub newer: Vec<Newer>,
+    /// What the objects use of PostgreSQL's own; looked for when the target is older.
+    pub built_ins: Vec<BuiltIn>,
+}
+
+/// Objects of a kind that PostgreSQL has known only from a major on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Newer {
+    pub since: u32,
+    /// "virtual generated columns"
+    pub what: String,
+    /// Rows have no place without them: a table, or a type of its columns, could not be made.
+    pub vital: bool,
+    /// What to do.
+    pub instead: String,
+    pub count: u64,
+    /// Names of the first of them.
+    pub examples: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BuiltInKind {
+    Type,
+    Function,
+    /// A catalog or a view of PostgreSQL's.
+    Relation,
+    Collation,
+    /// Of the server, set by a function.
+    Setting,
+}
+
+impl BuiltInKind {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Type => "type",
+            Self::Function => "function",
+            Self::Relation => "relation",
+            Self::Collation => "collation",
+            Self::Setting => "setting",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Self> {
+        [
+            Self::Type,
+            Self::Function,
+            Self::Relation,
+            Self::Collation,
+            Self::Setting,
+        ]
+        .into_iter()
+        .find(|kind| kind.as_str() == text)
+    }
+}
+
+/// Something of PostgreSQL's own that objects of the source use.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BuiltIn {
+    pub kind: BuiltInKind,
+    pub name: String,
+    /// How many a function takes; else 0.
+    pub arguments: u32,
+    /// As in [`Newer`].
+    pub vital: bool,
+    pub count: u64,
+    /// The first of the objects that use it.
+    pub examples: Vec<String>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

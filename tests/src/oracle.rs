@@ -90,6 +90,13 @@ fn make_reference(source: &Server, target: &Server, clients: &Path) -> Result<()
         .filter(|line| line.contains("ERROR:") && !line.contains("transaction_timeout"))
         .collect();
     ensure!(serious.is_empty(), "{}", serious.join("\n"));
+    // pg_dump takes it for initdb's own, which 15 changed, and leaves it as the target has it; pgconvoy keeps owner and grants.
+    if source.installation().major >= 15 && target.installation().major < 15 {
+        target.psql(
+            REFERENCE,
+            "ALTER SCHEMA public OWNER TO pg_database_owner; REVOKE CREATE ON SCHEMA public FROM PUBLIC",
+        )?;
+    }
     Ok(())
 }
 

@@ -21,6 +21,8 @@ mod large_objects;
 mod locks;
 #[path = "e2e/migrate.rs"]
 mod migrate;
+#[path = "e2e/older.rs"]
+mod older;
 #[path = "e2e/options.rs"]
 mod options;
 #[path = "e2e/order.rs"]

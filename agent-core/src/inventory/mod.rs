@@ -3,7 +3,9 @@
 //! Every query names `pg_catalog` objects under an empty search path, so that no user object can stand in for them.
 pub mod access;
 pub mod built;
+pub mod built_in;
 pub mod large_objects;
+pub mod newer;
 pub mod tables;
 
 /// OIDs of objects made after initdb start here (src/include/access/transam.h, FirstNormalObjectId).

@@ -1,4 +1,4 @@
-use pgconvoy_proto::facts::{Extension, ServerFacts};
+use pgconvoy_proto::facts::{BuiltIn, BuiltInKind, Extension, Newer, ServerFacts};
 
 use super::*;
 
@@ -35,6 +35,8 @@ fn facts() -> Facts {
             event_triggers: vec![],
             pg_dump: Ok("pg_dump 15.20".into()),
             pg_dump_major: 15,
+            newer: vec![],
+            built_ins: vec![],
         },
         target: TargetFacts {
             server: server(),
@@ -52,6 +54,7 @@ fn facts() -> Facts {
             disk_free: Some(1 << 40),
             pg_restore: Ok(vec![15]),
         },
+        unknown: vec![],
         link: MeasureLinkResponse {
             bytes: 1 << 20,
             seconds: 0.1,
@@ -151,4 +154,79 @@ fn a_missing_role_can_be_forced_and_skipping_rls_must_be() {
         ),
         ["skip-rls"]
     );
+}
+
+fn newer(vital: bool) -> Newer {
+    Newer {
+        since: 18,
+        what: "virtual generated columns".into(),
+        vital,
+        instead: "make them STORED".into(),
+        count: 7,
+        examples: vec!["public.t.a".into(), "public.t.b".into()],
+    }
+}
+
+#[test]
+fn what_an_older_target_does_not_know_blocks_where_rows_would_have_no_place() {
+    let mut facts = facts();
+    facts.source.server.version = 180_004;
+    facts.source.newer = vec![newer(true), newer(false)];
+    facts.unknown = vec![BuiltIn {
+        kind: BuiltInKind::Function,
+        name: "uuidv7".into(),
+        arguments: 0,
+        vital: true,
+        count: 1,
+        examples: vec!["column public.t.id".into()],
+    }];
+    let found = findings(&facts, Intent::default());
+    let too_old: Vec<&Finding> = found
+        .iter()
+        .filter(|f| f.code == "target-too-old")
+        .collect();
+    let severities: Vec<Severity> = too_old.iter().map(|f| f.severity).collect();
+    assert_eq!(
+        severities,
+        [Severity::Blocker, Severity::Blocker, Severity::Warning]
+    );
+    assert_eq!(too_old[0].object, "public.t.a, public.t.b and 5 more");
+    assert!(
+        too_old[0]
+            .message
+            .contains("PostgreSQL 15 does not know virtual generated columns (18 does): 7")
+    );
+    assert!(too_old[0].hint.contains("make them STORED"));
+    assert!(
+        too_old[1]
+            .message
+            .contains("function uuidv7() with 0 arguments: 1 found")
+    );
+    assert!(found.iter().any(|f| f.code == "older-target"));
+    let skipped = findings(
+        &facts,
+        Intent {
+            skip_schema: true,
+            ..Intent::default()
+        },
+    );
+    assert!(skipped.iter().all(|f| f.code != "target-too-old"));
+}
+
+#[test]
+fn another_version_of_an_extension_is_told_and_stops_nothing() {
+    let mut facts = facts();
+    let of = |version: &str| Extension {
+        name: "hstore".into(),
+        version: version.into(),
+    };
+    facts.source.extensions = vec![of("1.8")];
+    facts.target.extensions_available = vec![of("1.9")];
+    let found = findings(&facts, Intent::default());
+    let told = found.iter().find(|f| f.code == "extension-version");
+    let told = told.map(|f| (f.severity, f.source_value.as_str(), f.target_value.as_str()));
+    assert_eq!(told, Some((Severity::Info, "1.8", "1.9")));
+    facts.target.extensions_available = vec![of("1.8")];
+    let found = findings(&facts, Intent::default());
+    assert!(found.iter().all(|f| f.code != "extension-version"));
 }
