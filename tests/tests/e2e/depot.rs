@@ -2,7 +2,7 @@
 //! catalog of the target before anything is done to anybody.
 use pgconvoy_tests::gate::Gate;
 use pgconvoy_tests::hold::Hold;
-use pgconvoy_tests::pair::DATABASE;
+use pgconvoy_tests::pair::{DATABASE, Options};
 use pgconvoy_tests::program::Running;
 use pgconvoy_tests::{PATIENCE, Pair, eventually};
 
@@ -15,7 +15,11 @@ pub const BIG_ROWS: u64 = 7500;
 pub const SMALL_PARTS: [&str; 2] = ["--part-size", "1"];
 
 pub fn pair() -> Pair {
-    let pair = Pair::new().expect("two servers and two agents");
+    pair_with(Options::default())
+}
+
+pub fn pair_with(options: Options) -> Pair {
+    let pair = Pair::with(options).expect("two servers and two agents");
     pair.at_source(SQL).expect("the depot is made");
     pair
 }

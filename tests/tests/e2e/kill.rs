@@ -1,5 +1,6 @@
 //! Whatever is killed, and in whatever phase: `resume` ends proven, and the target is the source. Every test sees in the
 //! ledger and in the catalog that its phase was half done when it struck.
+use pgconvoy_tests::majors;
 use pgconvoy_tests::program::{Outcome, Running};
 use pgconvoy_tests::{PATIENCE, Pair, eventually};
 
@@ -23,7 +24,10 @@ enum Phase {
 }
 
 fn a_migration_survives(victim: Victim, phase: Phase) {
-    let mut pair = depot::pair();
+    survives(depot::pair(), victim, phase);
+}
+
+fn survives(mut pair: Pair, victim: Victim, phase: Phase) {
     let Halfway { migrate, trap } = match (phase, victim) {
         // Its rows are gone after the crash, while the ledger has them.
         (Phase::Copy, Victim::TargetPostgres) => {
@@ -150,6 +154,14 @@ fn a_migration_survives_the_death_of_the_target_agent_while_indexes_are_built() 
 #[test]
 fn a_migration_survives_the_death_of_the_target_agent_while_pg_restore_runs() {
     a_migration_survives(Victim::TargetAgent, Phase::Ddl);
+}
+
+/// pg_restore is too new for the server: the agent runs its script.
+#[test]
+fn a_migration_to_an_older_server_survives_the_death_of_the_target_agent_while_it_restores() {
+    if let Some(options) = majors::options(17, 15) {
+        survives(depot::pair_with(options), Victim::TargetAgent, Phase::Ddl);
+    }
 }
 
 #[test]
