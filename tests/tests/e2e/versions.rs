@@ -4,8 +4,9 @@
 //! are not there is left out aloud.
 use std::panic::catch_unwind;
 
+use pgconvoy_tests::corpus::load_sample;
 use pgconvoy_tests::majors::{self, MAJORS};
-use pgconvoy_tests::pair::Options;
+use pgconvoy_tests::pair::{DATABASE, Options};
 use pgconvoy_tests::{Pair, say_aloud};
 
 const SQL: &str = include_str!("nasty.sql");
@@ -108,10 +109,39 @@ fn from_a_latin1_database_of_17_to_15() {
     );
 }
 
+/// Whether more than the usual pairs is asked for; else says what is left out.
+fn all_are_asked_for(what: &str) -> bool {
+    let asked = std::env::var_os("PGCONVOY_TEST_MATRIX").is_some_and(|asked| asked == "all");
+    if !asked {
+        say_aloud(&format!(
+            "{what} are left out: PGCONVOY_TEST_MATRIX=all runs them"
+        ));
+    }
+    asked
+}
+
+#[test]
+fn samples_to_a_newer_and_to_an_older_server() {
+    if !all_are_asked_for("samples across majors") {
+        return;
+    }
+    for (source, target) in [(15, 18), (18, 15)] {
+        for sample in ["pagila", "chinook", "northwind", "iso3166"] {
+            let Some(options) = majors::options(source, target) else {
+                continue;
+            };
+            let pair = Pair::with(options).expect("two servers and two agents");
+            if load_sample(&pair.source, DATABASE, sample).expect("the sample loads") {
+                pair.migrate(&[]);
+                pair.assert_equal_ends();
+            }
+        }
+    }
+}
+
 #[test]
 fn every_pair_of_majors() {
-    if std::env::var_os("PGCONVOY_TEST_MATRIX").is_none_or(|asked| asked != "all") {
-        say_aloud("the other pairs of majors are left out: PGCONVOY_TEST_MATRIX=all runs them");
+    if !all_are_asked_for("the other pairs of majors") {
         return;
     }
     let pairs = MAJORS.flat_map(|source| MAJORS.map(move |target| (source, target)));
