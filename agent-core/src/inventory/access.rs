@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use pgconvoy_proto::model::{Access, Entry, Grant, Made, Oid};
 use tokio_postgres::{Error, Row};
 
-use super::foreign_schema;
+use super::{foreign_schema, identity, query_quoted};
 use crate::session::Session;
 
 /// One row per object that has an owner: catalog, OID, owner, ACL (effective), keywords for ALTER and GRANT, made late.
@@ -89,7 +89,7 @@ pub struct Found {
 pub async fn read(session: &Session) -> Result<Vec<Found>, Error> {
     let query = format!(
         "WITH o AS MATERIALIZED ({})
-         SELECT i.type, i.identity, o.keyword, o.grant_keyword, pg_get_userbyid(o.owner), o.late,
+         SELECT i.type, {}, o.keyword, o.grant_keyword, pg_get_userbyid(o.owner), o.late,
                 o.follows OR member.yes, NOT member.yes AND o.keyword IN ('MATERIALIZED VIEW', 'ROUTINE'),
                 o.class, o.oid,
                 CASE WHEN o.class = 'pg_class'::regclass THEN o.oid END,
@@ -102,12 +102,13 @@ pub async fn read(session: &Session) -> Result<Vec<Found>, Error> {
              SELECT FROM pg_depend d WHERE d.classid = o.class AND d.objid = o.oid AND d.deptype = 'e') AS yes) member
          WHERE NOT member.yes OR o.grant_keyword IS NOT NULL
          ORDER BY 1, 2, a.ordinality",
-        objects()
+        objects(),
+        identity("i.identity"),
     );
     let mut found: Vec<Found> = Vec::new();
-    for row in session.query(&query, &[]).await? {
-        let (kind, identity): (String, String) = (row.get(0), row.get(1));
-        let same = |f: &Found| f.access.identity == identity && f.access.kind == kind;
+    for row in query_quoted(session, &query, &[]).await? {
+        let (kind, name): (String, String) = (row.get(0), row.get(1));
+        let same = |f: &Found| f.access.identity == name && f.access.kind == kind;
         if !found.last().is_some_and(same) {
             let follows: bool = row.get(6);
             found.push(Found {
@@ -117,7 +118,7 @@ pub async fn read(session: &Session) -> Result<Vec<Found>, Error> {
                         oid: row.get(9),
                     },
                     kind,
-                    identity,
+                    identity: name,
                     owner_keyword: if follows { String::new() } else { row.get(2) },
                     grant_keyword: row.get(3),
                     owner: row.get(4),
@@ -246,13 +247,14 @@ const LATE_OBJECTS: &str = "
 /// What post-data makes, as pg_identify_object() names it.
 pub async fn late_objects(session: &Session) -> Result<Vec<Made>, Error> {
     let query = format!(
-        "SELECT o.class, o.oid, i.type, i.identity FROM ({LATE_OBJECTS}) o
+        "SELECT o.class, o.oid, i.type, {} FROM ({LATE_OBJECTS}) o
          CROSS JOIN LATERAL pg_identify_object(o.class, o.oid, 0) i
          WHERE i.identity IS NOT NULL AND NOT EXISTS (
              SELECT FROM pg_depend d WHERE d.classid = o.class AND d.objid = o.oid AND d.deptype = 'e')
-         ORDER BY 3, 4"
+         ORDER BY 3, 4",
+        identity("i.identity"),
     );
-    let rows = session.query(&query, &[]).await?;
+    let rows = query_quoted(session, &query, &[]).await?;
     let made = rows.iter().map(|row| Made {
         entry: Entry {
             class: row.get(0),

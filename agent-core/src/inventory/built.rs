@@ -8,7 +8,7 @@ use pgconvoy_proto::model::{
 use pgconvoy_proto::selection::Filter;
 use tokio_postgres::Error;
 
-use super::{FIRST_NORMAL_OID, foreign_schema};
+use super::{FIRST_NORMAL_OID, foreign_schema, query_quoted};
 use crate::session::{Session, qualified};
 
 /// Relations (tables, partitioned tables, views, materialized views, sequences) that a filter leaves out.
@@ -165,7 +165,7 @@ pub async fn foreign_keys(
     );
     let mut keys = Vec::new();
     let mut findings = Vec::new();
-    for row in session.query(&query, &[]).await? {
+    for row in query_quoted(session, &query, &[]).await? {
         let key = ForeignKey {
             name: row.get(0),
             schema: row.get(1),

@@ -28,6 +28,15 @@ const MORE: &str = "
 SET default_table_access_method = heap;
 --
 '::text $x$;
+    -- Names and types that majors spell differently: whose is whose must be seen all the same.
+    CREATE TABLE nasty.json (json json, json_table int PRIMARY KEY);
+    INSERT INTO nasty.json VALUES ('{}', 1);
+    CREATE TABLE nasty.json_array (up int REFERENCES nasty.json (json_table));
+    GRANT SELECT, INSERT ON nasty.json TO PUBLIC;
+    CREATE FUNCTION nasty.of_json(json, json[]) RETURNS json LANGUAGE sql AS 'SELECT $1';
+    CREATE FUNCTION nasty.json_value(nasty.json) RETURNS json LANGUAGE sql AS 'SELECT $1.json';
+    REVOKE ALL ON FUNCTION nasty.of_json(json, json[]) FROM PUBLIC;
+    REVOKE ALL ON FUNCTION nasty.json_value(nasty.json) FROM PUBLIC;
     CREATE VIEW nasty.late AS SELECT id, kind, count(*) FROM nasty.parent GROUP BY id;";
 
 /// Migrates between servers of these majors and judges what arrived.
