@@ -37,6 +37,7 @@ SET default_table_access_method = heap;
     CREATE FUNCTION nasty.json_value(nasty.json) RETURNS json LANGUAGE sql AS 'SELECT $1.json';
     REVOKE ALL ON FUNCTION nasty.of_json(json, json[]) FROM PUBLIC;
     REVOKE ALL ON FUNCTION nasty.json_value(nasty.json) FROM PUBLIC;
+    SELECT lo_from_bytea(4242, decode(repeat('c0ffee', 300000), 'hex'));
     CREATE VIEW nasty.late AS SELECT id, kind, count(*) FROM nasty.parent GROUP BY id;";
 
 /// Migrates between servers of these majors and judges what arrived.
