@@ -165,6 +165,16 @@ impl Database {
         format!("{} at {} as {}", self.name, self.at(), self.user)
     }
 
+    /// Whether the connection's options (`-c role=owner`) say who its sessions are.
+    fn chooses_role(&self) -> bool {
+        let options = self.options.as_deref().unwrap_or_default();
+        let sets_role = |word: &str| {
+            let word = word.trim_start_matches("--").trim_start_matches("-c");
+            word.starts_with("role=")
+        };
+        options.split_whitespace().any(sets_role)
+    }
+
     /// Host, address or socket directory.
     fn place(&self) -> String {
         match &self.endpoint {

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_postgres::error::SqlState;
 use tokio_postgres::{AsyncMessage, Client, Connection, SimpleQueryMessage, Socket};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -41,6 +42,9 @@ const PINNED: &[(&str, &str)] = &[
     ("search_path", ""),     // names mean what they say; output of names is qualified
     ("synchronize_seqscans", "off"), // scans start at the first block
     ("default_transaction_read_only", "off"), // some providers and roles set it
+    ("default_transaction_isolation", "read committed"), // what is not said is meant so
+    ("default_transaction_deferrable", "off"),
+    ("quote_all_identifiers", "off"), // names of objects are compared as text
     // No clock but ours ends a statement.
     ("statement_timeout", "0"),
     ("lock_timeout", "0"),
@@ -60,6 +64,14 @@ const PINNED_WHERE_KNOWN: &[(&str, &str)] = &[
 
 /// Apart from the batch: servers on some operating systems refuse it, and can be used all the same.
 const CHECK_INTERVAL: &str = "SET client_connection_check_interval = '5s'";
+
+/// Alone and first: a batch that follows runs under the time limit that was there before it. Under a limit of a
+/// millisecond this may itself be ended, and is tried again.
+const NO_TIMEOUT: &str = "SET statement_timeout = 0";
+const PINNING_ATTEMPTS: usize = 20;
+
+/// ALTER ROLE ... SET role makes a session somebody else without being asked. What the connection's own options say stays.
+const OWN_ROLE: &str = "SELECT pg_catalog.set_config('role', 'none', false);\n";
 
 /// An open connection with pinned settings.
 pub struct Session {
@@ -84,12 +96,22 @@ impl Session {
         let at = opening.at;
         let loss = Arc::new(OnceLock::new());
         let connection = AbortOnDropHandle::new(tokio::spawn(drive(connection, Arc::clone(&loss))));
-        let batch = pinning_sql();
-        // Both are sent before either is answered; the first stays first.
-        let (pinned, checked) = tokio::join!(
-            client.simple_query(&batch),
-            client.batch_execute(CHECK_INTERVAL)
-        );
+        let batch = pinning_sql(opening.keeps_role);
+        let mut attempts = 0;
+        let (pinned, checked) = loop {
+            attempts += 1;
+            // All are sent before any is answered; they stay in order.
+            let (untimed, pinned, checked) = tokio::join!(
+                client.batch_execute(NO_TIMEOUT),
+                client.simple_query(&batch),
+                client.batch_execute(CHECK_INTERVAL)
+            );
+            match untimed {
+                Err(error) if timed_out(&error) && attempts < PINNING_ATTEMPTS => {}
+                Err(error) => return Err(opening.failed(&error)),
+                Ok(()) => break (pinned, checked),
+            }
+        };
         let messages = pinned.map_err(|error| opening.failed(&error))?;
         let (server_version, backend_pid, version) =
             read_who(&messages).ok_or_else(|| Error::Other {
@@ -203,8 +225,15 @@ where
     }
 }
 
-fn pinning_sql() -> String {
+fn timed_out(error: &tokio_postgres::Error) -> bool {
+    error.code() == Some(&SqlState::QUERY_CANCELED)
+}
+
+fn pinning_sql(keeps_role: bool) -> String {
     let mut sql = format!("{WHO};\n");
+    if !keeps_role {
+        sql.push_str(OWN_ROLE);
+    }
     for (name, value) in PINNED {
         sql.push_str(&format!("SET {name} = {};\n", quote_literal(value)));
     }
@@ -258,8 +287,9 @@ mod tests {
 
     #[test]
     fn settings_are_one_batch_that_older_servers_understand() {
-        let sql = pinning_sql();
-        assert!(sql.starts_with("SELECT"));
+        let sql = pinning_sql(false);
+        assert!(sql.starts_with("SELECT") && sql.contains("'role', 'none'"));
+        assert!(!pinning_sql(true).contains("'role'"));
         assert!(sql.contains("SET search_path = '';"));
         assert!(!sql.contains("SET transaction_timeout"));
         assert!(sql.contains("set_config('transaction_timeout', '0', false)"));

@@ -1,13 +1,16 @@
-//! The schema: pg_dump at the migration's snapshot, its custom archive streamed to the target agent as it is made.
+//! The schema: pg_dump at the migration's snapshot, its custom archive streamed to the target agent as it is made; before it the
+//! secrets of roles and of the database.
 //!
-//! The archive may hold secrets (user mappings, subscriptions): it travels from agent to agent only.
+//! The archive may hold secrets too (user mappings, subscriptions): all of it travels from agent to agent only.
 use std::path::Path;
 
 use bytes::{Bytes, BytesMut};
 use pgconvoy_agent_core::child::{self, Running};
 use pgconvoy_agent_core::database::Database;
 use pgconvoy_agent_core::snapshot::Snapshot;
+use pgconvoy_agent_core::status;
 use pgconvoy_agent_core::tools::Tools;
+use pgconvoy_proto::secrets::Secrets;
 use pgconvoy_proto::wire;
 use tokio::io::AsyncReadExt;
 use tokio::sync::mpsc;
@@ -16,6 +19,7 @@ use tonic::Status;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::lanes::{Lanes, from_target};
+use crate::secrets;
 
 const FRAME_BYTES: usize = 256 << 10;
 const FRAMES: usize = 4;
@@ -26,6 +30,7 @@ const LOCK_WAIT: &str = "20s";
 pub struct Job {
     pub migration: String,
     pub target: String,
+    pub secrets: secrets::Wanted,
 }
 
 /// Sends the archive; its length in bytes.
@@ -37,7 +42,13 @@ pub async fn send(
     job: Job,
 ) -> Result<u64, Status> {
     let tools = Tools::find(pg_bin).await;
-    let server = snapshot.holder().await?.server_version() / 10_000;
+    let (server, secrets) = {
+        let holder = snapshot.holder().await?;
+        let secrets = secrets::read(&holder, &job.secrets)
+            .await
+            .map_err(|error| status::postgres("reading passwords and settings", &error))?;
+        (holder.server_version() / 10_000, secrets)
+    };
     let tool = tools
         .pick_dump(server)
         .map_err(|e| Status::internal(e.to_string()))?;
@@ -63,7 +74,7 @@ pub async fn send(
     let mut lane = lanes.take(&job.target).await?;
     let (sender, frames) = mpsc::channel(FRAMES);
     let (dumped, received) = tokio::join!(
-        dump(running, &job.migration, sender),
+        dump(running, &job.migration, &secrets, sender),
         lane.receive_archive(ReceiverStream::new(frames))
     );
     dumped?;
@@ -72,10 +83,11 @@ pub async fn send(
     Ok(bytes)
 }
 
-/// pg_dump's output as frames. The digest, which the target waits for, is sent only after pg_dump ended well.
+/// The secrets, then pg_dump's output, as frames. The digest, which the target waits for, is sent only after pg_dump ended well.
 async fn dump(
     mut running: Running,
     migration: &str,
+    secrets: &Secrets,
     frames: mpsc::Sender<wire::ArchiveFrame>,
 ) -> Result<(), Status> {
     let mut frame = wire::ArchiveFrame {
@@ -83,6 +95,13 @@ async fn dump(
         ..Default::default()
     };
     let mut hash = Xxh3::new();
+    for piece in secrets.encode().chunks(FRAME_BYTES) {
+        hash.update(piece);
+        frame.secrets = Bytes::copy_from_slice(piece);
+        if frames.send(std::mem::take(&mut frame)).await.is_err() {
+            return Ok(());
+        }
+    }
     loop {
         let mut data = BytesMut::with_capacity(FRAME_BYTES);
         let read = running.stdout().read_buf(&mut data).await;

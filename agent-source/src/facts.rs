@@ -1,27 +1,38 @@
 //! What preflight needs to know of the source.
+use std::collections::HashSet;
 use std::path::Path;
 
 use pgconvoy_agent_core::database::Database;
-use pgconvoy_agent_core::inventory::{access, built, built_in, large_objects, newer, tables};
+use pgconvoy_agent_core::inventory::{
+    access, built, built_in, large_objects, newer, roles, tables,
+};
 use pgconvoy_agent_core::session::Session;
 use pgconvoy_agent_core::tools::Tools;
 use pgconvoy_agent_core::{facts, status};
 use pgconvoy_proto::facts::{Extension, SourceFacts};
-use pgconvoy_proto::model::{Selection, Table};
+use pgconvoy_proto::model::{Entry, RoleChoice, Selection, Table};
 use pgconvoy_proto::selection::Filter;
 use tokio_postgres::Error;
 use tonic::Status;
+
+use crate::secrets;
 
 pub async fn gather(
     database: &Database,
     pg_bin: Option<&Path>,
     selection: &Selection,
     target_major: u32,
+    choice: RoleChoice,
 ) -> Result<SourceFacts, Status> {
     let filter = Filter::new(selection).map_err(|e| Status::invalid_argument(e.to_string()))?;
     let session = database.connect("pgconvoy preflight").await?;
     let failed = |error| status::postgres("reading the catalogs", &error);
-    let mut gathered = query(&session, database, &filter).await.map_err(failed)?;
+    let asked = Asked {
+        filter: &filter,
+        whole: selection.is_everything(),
+        roles: choice,
+    };
+    let mut gathered = query(&session, database, &asked).await.map_err(failed)?;
     match Tools::find(pg_bin)
         .await
         .pick_dump(session.server_version() / 10_000)
@@ -61,27 +72,35 @@ async fn too_new(
     Ok(())
 }
 
+/// What the migration is to be of.
+struct Asked<'a> {
+    filter: &'a Filter,
+    /// The filter leaves nothing out.
+    whole: bool,
+    roles: RoleChoice,
+}
+
 async fn query(
     session: &Session,
     database: &Database,
-    filter: &Filter,
+    asked: &Asked<'_>,
 ) -> Result<SourceFacts, Error> {
     // One transaction: the tables that are listed are the ones that are asked about.
     session
         .batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         .await?;
-    let mut selected = tables::relations(session, filter).await?;
+    let mut selected = tables::relations(session, asked.filter).await?;
     tables::describe(session, &mut selected).await?;
     let (unreadable, filtered_by_rls) = readable(session, &selected).await?;
     let tables = selected.len() as u64;
     let mut large_objects = 0;
     let mut large_objects_unreadable = (0, Vec::new());
-    if filter.admits_large_objects() {
+    if asked.filter.admits_large_objects() {
         large_objects = large_objects::count(session).await?;
         large_objects_unreadable = large_objects::unreadable(session).await?;
         selected.extend(large_objects::relation(session).await?);
     }
-    let found = access::read(session).await?;
+    let needed = needed_roles(session, asked).await?;
     let facts = SourceFacts {
         server: facts::server(session, database).await?,
         size_bytes: selected.iter().map(|table| table.size_bytes).sum(),
@@ -94,7 +113,9 @@ async fn query(
             .iter()
             .map(|row| Extension { name: row.get(0), version: row.get(1) })
             .collect(),
-        roles: access::roles(session, &found).await?,
+        carried: roles::choose(session, asked.roles, &needed).await?,
+        roles: needed,
+        reads_passwords: secrets::passwords_readable(session).await?,
         large_objects,
         large_objects_unreadable,
         foreign_tables: names(
@@ -127,6 +148,19 @@ async fn query(
     };
     session.batch_execute("COMMIT").await?;
     Ok(facts)
+}
+
+async fn needed_roles(
+    session: &Session,
+    asked: &Asked<'_>,
+) -> Result<Vec<(String, String)>, Error> {
+    let found = access::read(session).await?;
+    let excluded = built::excluded_relations(session, asked.filter).await?;
+    let skipped: HashSet<Entry> = built::skipped_entries(session, asked.filter, &excluded)
+        .await?
+        .into_iter()
+        .collect();
+    roles::needed(session, found.iter(), &skipped, asked.whole).await
 }
 
 async fn names(session: &Session, query: &str) -> Result<Vec<String>, Error> {

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use pgconvoy_agent_core::database::Database;
 use pgconvoy_agent_core::inventory::access::Found;
-use pgconvoy_agent_core::inventory::{access, built, large_objects};
+use pgconvoy_agent_core::inventory::{access, built, large_objects, roles};
 use pgconvoy_agent_core::session::Session;
 use pgconvoy_agent_core::snapshot::{Scope, Snapshot};
 use pgconvoy_agent_core::status;
 use pgconvoy_proto::model::{
-    Access, Entry, Finding, Relation, Selection, Severity, Table, Work, to_json,
+    Access, Entry, Finding, Relation, RoleChoice, Selection, Severity, Table, Work, to_json,
 };
 use pgconvoy_proto::selection::Filter;
 use pgconvoy_proto::wire;
@@ -33,6 +33,7 @@ pub struct Opening {
     pub migration: String,
     pub selection: Selection,
     pub lease: Option<Duration>,
+    pub roles: RoleChoice,
 }
 
 pub async fn open(
@@ -45,17 +46,22 @@ pub async fn open(
         migration,
         selection,
         lease,
+        roles,
     } = opening;
     snapshots.close(&migration);
     let filter = || Filter::new(&selection).map_err(|e| Status::invalid_argument(e.to_string()));
     let application = format!("pgconvoy {migration}");
     let scope = Scope::Selected(filter()?);
     let snapshot = Arc::new(Snapshot::open(&database, &application, &scope).await?);
+    let failed = |error| status::postgres("reading the catalogs", &error);
     let inventory = {
         let session = snapshot.holder().await?;
-        read(&session, &filter()?, snapshot.tables.clone())
+        let mut inventory = read(&session, &filter()?, snapshot.tables.clone())
             .await
-            .map_err(|error| status::postgres("reading the catalogs", &error))?
+            .map_err(failed)?;
+        let beside = beside(&session, &inventory.skipped, &selection, roles);
+        inventory.works.extend(beside.await.map_err(failed)?);
+        inventory
     };
     let header = wire::SnapshotHeader {
         snapshot: snapshot.id.clone(),
@@ -167,6 +173,23 @@ async fn large_objects_left_out(
         )
         .hint("a migration without --include-* and --exclude-* carries them"),
     ))
+}
+
+/// The roles that were asked for, and what the database has beside its objects.
+async fn beside(
+    session: &Session,
+    skipped: &[Entry],
+    selection: &Selection,
+    choice: RoleChoice,
+) -> Result<Vec<Work>, tokio_postgres::Error> {
+    let found = access::read(session).await?;
+    let skipped = skipped.iter().copied().collect();
+    let whole = selection.is_everything();
+    let needed = roles::needed(session, found.iter(), &skipped, whole).await?;
+    Ok(vec![
+        Work::Roles(roles::choose(session, choice, &needed).await?),
+        Work::Database(roles::properties(session, whole).await?),
+    ])
 }
 
 async fn access_steps(

@@ -18,6 +18,7 @@ mod copy;
 mod facts;
 mod inventory;
 mod lanes;
+mod secrets;
 mod service;
 mod snapshots;
 

@@ -7,7 +7,9 @@ use pgconvoy_agent_core::database::Database;
 use pgconvoy_agent_core::progress::{Counters, TaskStream};
 use pgconvoy_agent_core::{narrow, scan};
 use pgconvoy_proto::identity::{Identity, Role};
-use pgconvoy_proto::model::{Buckets, Place, Selection, Table, bucket_count, required, to_json};
+use pgconvoy_proto::model::{
+    Buckets, Place, RoleChoice, Selection, Table, bucket_count, required, to_json,
+};
 use pgconvoy_proto::serve::admit;
 use pgconvoy_proto::wire;
 use pgconvoy_proto::wire::source_server::Source;
@@ -17,7 +19,7 @@ use tonic::{Request, Response, Status};
 use crate::copy::{PartJob, copy_part};
 use crate::lanes::{self, Lanes};
 use crate::snapshots::Snapshots;
-use crate::{archive, facts, inventory};
+use crate::{archive, facts, inventory, secrets};
 
 pub struct Service {
     database: Database,
@@ -55,14 +57,10 @@ impl Source for Service {
         request: Request<wire::SourceFactsRequest>,
     ) -> Result<Response<wire::SourceFactsResponse>, Status> {
         let request = command(request)?;
+        let roles = RoleChoice::try_from(request.roles())?;
         let selection = request.selection.unwrap_or_default().into();
-        let facts = facts::gather(
-            &self.database,
-            self.pg_bin.as_deref(),
-            &selection,
-            request.target_major,
-        )
-        .await?;
+        let (pg_bin, major) = (self.pg_bin.as_deref(), request.target_major);
+        let facts = facts::gather(&self.database, pg_bin, &selection, major, roles).await?;
         Ok(Response::new(wire::SourceFactsResponse {
             facts: to_json(&facts),
         }))
@@ -86,6 +84,7 @@ impl Source for Service {
     ) -> Result<Response<Self::OpenSnapshotStream>, Status> {
         let request = command(request)?;
         let opening = inventory::Opening {
+            roles: RoleChoice::try_from(request.roles())?,
             migration: request.migration,
             selection: Selection::from(request.selection.unwrap_or_default()),
             lease: (request.lease_seconds > 0)
@@ -131,6 +130,10 @@ impl Source for Service {
         let job = archive::Job {
             migration: request.migration,
             target: request.target,
+            secrets: secrets::Wanted {
+                roles: request.roles,
+                database: request.database_settings,
+            },
         };
         let bytes = archive::send(
             &self.database,

@@ -1,17 +1,22 @@
 //! The schema archive at the target: received once, kept under `--data-dir` with mode 0600, read through its table of
-//! contents.
+//! contents. Beside it, until they are used, the secrets of roles and of the database.
 use std::collections::{HashMap, HashSet};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pgconvoy_agent_core::child;
 use pgconvoy_agent_core::tools::{Tool, Tools};
 use pgconvoy_proto::model::Entry;
+use pgconvoy_proto::secrets::Secrets;
 use pgconvoy_proto::wire;
 use tokio::io::AsyncWriteExt;
 use tokio_stream::{Stream, StreamExt};
 use tonic::Status;
 use xxhash_rust::xxh3::Xxh3;
+
+/// A bound for memory, bytes: some 200 for each of 300,000 roles.
+const MOST_SECRETS: usize = 64 << 20;
 
 /// The archives' folder, one folder per migration.
 #[derive(Clone)]
@@ -82,6 +87,44 @@ impl Store {
         Ok(self.folder(migration)?.join("schema.dump"))
     }
 
+    fn secrets_file(&self, migration: &str) -> Result<PathBuf, Status> {
+        Ok(self.folder(migration)?.join("secrets.json"))
+    }
+
+    /// The secrets that came with the archive; none once they were forgotten.
+    pub fn secrets(&self, migration: &str) -> Result<Secrets, Status> {
+        let path = self.secrets_file(migration)?;
+        match std::fs::read(&path) {
+            Ok(bytes) => Ok(Secrets::decode(&bytes)?),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Secrets::default()),
+            Err(error) => Err(cannot("read", &path, &error)),
+        }
+    }
+
+    /// Once all of it is at the target nobody needs them any more.
+    pub fn forget_secrets(&self, migration: &str) -> Result<(), Status> {
+        let path = self.secrets_file(migration)?;
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(cannot("remove", &path, &error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Before the archive takes its name: who finds an archive finds its secrets.
+    fn keep_secrets(&self, migration: &str, secrets: &[u8]) -> Result<(), Status> {
+        Secrets::decode(secrets)?;
+        let path = self.secrets_file(migration)?;
+        let folder = self.folder(migration)?;
+        let failed = |error: std::io::Error| cannot("write in", &folder, &error);
+        let mut file = tempfile::NamedTempFile::new_in(&folder).map_err(failed)?;
+        file.write_all(secrets).map_err(failed)?;
+        file.as_file().sync_all().map_err(failed)?;
+        file.persist(&path).map_err(|e| failed(e.error))?;
+        Ok(())
+    }
+
     /// Receives an archive: into a temporary file, which takes its name when the digest agrees.
     pub async fn receive(
         &self,
@@ -98,9 +141,16 @@ impl Store {
             .map_err(|e| cannot("write in", &folder, &e))?;
         let mut out =
             tokio::fs::File::from_std(file.reopen().map_err(|e| cannot("write in", &folder, &e))?);
-        let (mut hash, mut bytes) = (Xxh3::new(), 0);
+        let (mut hash, mut bytes, mut secrets) = (Xxh3::new(), 0, Vec::new());
         while let Some(frame) = next {
+            hash.update(&frame.secrets);
             hash.update(&frame.data);
+            secrets.extend_from_slice(&frame.secrets);
+            if secrets.len() > MOST_SECRETS {
+                return Err(Status::invalid_argument(
+                    "more secrets than a server can have",
+                ));
+            }
             bytes += frame.data.len() as u64;
             out.write_all(&frame.data)
                 .await
@@ -112,6 +162,7 @@ impl Store {
                 out.sync_all()
                     .await
                     .map_err(|e| cannot("write in", &folder, &e))?;
+                self.keep_secrets(&migration, &secrets)?;
                 let path = self.archive(&migration)?;
                 file.persist(&path)
                     .map_err(|e| cannot("write", &path, &e.error))?;

@@ -1,17 +1,20 @@
-//! Removes a migration's ledger and archive, and the ledger's schema with the last one. The rows and objects that were migrated
-//! stay.
-use pgconvoy_agent_core::session::Session;
+//! Removes a migration's ledger and archive, and the ledger's schema with the last one. The rows, objects and roles that were
+//! migrated stay; memberships that the agent had given itself do not.
+use pgconvoy_agent_core::session::{Session, quote_ident};
 use tonic::Status;
 
 use crate::archive::Store;
 use crate::ledger;
 
-/// What was removed, for people. An empty `migration` means all.
-pub async fn clean(
-    session: &Session,
-    store: &Store,
-    migration: &str,
-) -> Result<Vec<String>, Status> {
+/// For people.
+#[derive(Debug, Default)]
+pub struct Cleaned {
+    pub removed: Vec<String>,
+    pub kept: Vec<String>,
+}
+
+/// An empty `migration` means all.
+pub async fn clean(session: &Session, store: &Store, migration: &str) -> Result<Cleaned, Status> {
     let rows = session
         .query(
             "SELECT id FROM pgconvoy.migrations WHERE $1 IN ('', id)",
@@ -21,7 +24,7 @@ pub async fn clean(
     let ids: Vec<String> = match rows.map_err(ledger::failed) {
         Ok(rows) => rows.iter().map(|row| row.get(0)).collect(),
         Err(status) if status.code() == tonic::Code::NotFound && migration.is_empty() => {
-            return Ok(Vec::new());
+            return Ok(Cleaned::default());
         }
         Err(status) => return Err(status),
     };
@@ -40,6 +43,8 @@ pub async fn clean(
         .batch_execute("BEGIN")
         .await
         .map_err(ledger::failed)?;
+    removed.extend(give_back_roles(session, &ids).await?);
+    let kept = created_roles(session, &ids).await?;
     session
         .execute(
             "DELETE FROM pgconvoy.migrations WHERE id = ANY ($1)",
@@ -56,7 +61,7 @@ pub async fn clean(
     if left == 0 {
         session
             .batch_execute(
-                "DROP TABLE pgconvoy.unlogged_parts, pgconvoy.large_objects, pgconvoy.findings, pgconvoy.steps, pgconvoy.parts, pgconvoy.tables, pgconvoy.migrations;
+                "DROP TABLE pgconvoy.unlogged_parts, pgconvoy.large_objects, pgconvoy.findings, pgconvoy.roles, pgconvoy.steps, pgconvoy.parts, pgconvoy.tables, pgconvoy.migrations;
                  DROP SCHEMA pgconvoy",
             )
             .await
@@ -67,5 +72,47 @@ pub async fn clean(
         .batch_execute("COMMIT")
         .await
         .map_err(ledger::failed)?;
-    Ok(removed)
+    Ok(Cleaned { removed, kept })
+}
+
+/// Roles of these migrations that are still there. They own things, and other databases may use them by now.
+async fn created_roles(session: &Session, ids: &[String]) -> Result<Vec<String>, Status> {
+    let rows = session
+        .query(
+            "SELECT 'role ' || quote_ident(r.name) FROM pgconvoy.roles r JOIN pg_roles p ON p.rolname = r.name
+             WHERE r.migration = ANY ($1) ORDER BY 1",
+            &[&ids],
+        )
+        .await
+        .map_err(ledger::failed)?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+/// Takes back the memberships that the agent had given itself (see steps/roles.rs), as far as they are there.
+async fn give_back_roles(session: &Session, ids: &[String]) -> Result<Vec<String>, Status> {
+    let rows = session
+        .query(
+            "SELECT DISTINCT r.name, r.lent_to FROM pgconvoy.roles r
+             JOIN pg_roles p ON p.rolname = r.name JOIN pg_roles u ON u.rolname = r.lent_to
+             JOIN pg_auth_members m ON m.roleid = p.oid AND m.member = u.oid AND m.grantor = u.oid
+             WHERE r.migration = ANY ($1) ORDER BY 1",
+            &[&ids],
+        )
+        .await
+        .map_err(ledger::failed)?;
+    let mut taken = Vec::with_capacity(rows.len());
+    for row in rows {
+        let (role, member): (String, String) = (row.get(0), row.get(1));
+        let revoke = format!(
+            "REVOKE {} FROM {}",
+            quote_ident(&role),
+            quote_ident(&member)
+        );
+        session
+            .batch_execute(&revoke)
+            .await
+            .map_err(ledger::failed)?;
+        taken.push(format!("membership of {member} in {role}"));
+    }
+    Ok(taken)
 }

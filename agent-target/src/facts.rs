@@ -2,7 +2,7 @@
 use std::path::Path;
 
 use pgconvoy_agent_core::database::Database;
-use pgconvoy_agent_core::inventory::{built_in, large_objects};
+use pgconvoy_agent_core::inventory::{built_in, large_objects, roles};
 use pgconvoy_agent_core::session::Session;
 use pgconvoy_agent_core::tools::Tools;
 use pgconvoy_agent_core::{facts, status};
@@ -62,12 +62,7 @@ async fn query(session: &Session, database: &Database) -> Result<TargetFacts, Er
             "SELECT extname::text, extversion FROM pg_extension ORDER BY 1",
         )
         .await?,
-        roles: session
-            .query("SELECT rolname::text FROM pg_roles ORDER BY 1", &[])
-            .await?
-            .iter()
-            .map(|row| row.get(0))
-            .collect(),
+        roles: roles::read(session).await?,
         objects: objects.len() as u64,
         object_sample: objects.into_iter().take(SAMPLE).collect(),
         tables: tables(session).await?,

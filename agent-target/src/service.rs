@@ -272,7 +272,10 @@ impl Target for Service {
             .database
             .connect("pgconvoy clean")
             .await?;
-        let removed = clean::clean(&session, &self.runner.store, &migration).await?;
-        Ok(Response::new(wire::CleanResponse { removed }))
+        let cleaned = clean::clean(&session, &self.runner.store, &migration).await?;
+        Ok(Response::new(wire::CleanResponse {
+            removed: cleaned.removed,
+            kept: cleaned.kept,
+        }))
     }
 }

@@ -3,7 +3,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
-use pgconvoy_proto::model::Selection;
+use pgconvoy_proto::model::{RoleChoice, Selection};
 
 use crate::demo;
 
@@ -162,6 +162,14 @@ pub struct PreflightArgs {
     /// The tables exist at the target already
     #[arg(long, env = "PGCONVOY_SKIP_SCHEMA")]
     pub skip_schema: bool,
+    /// Roles that are to be created at the target: all, used (those that the selected objects need), none
+    #[arg(
+        long,
+        env = "PGCONVOY_ROLES",
+        value_name = "WHICH",
+        default_value = "used"
+    )]
+    pub roles: RoleChoice,
 }
 
 /// How much is done at once.
@@ -228,6 +236,14 @@ pub struct MigrateArgs {
     /// Do not read the target back: the migration ends unverified
     #[arg(long, env = "PGCONVOY_NO_VERIFY")]
     pub no_verify: bool,
+    /// Roles that are created at the target where it lacks them: all, used (those that the selected objects need), none
+    #[arg(
+        long,
+        env = "PGCONVOY_ROLES",
+        value_name = "WHICH",
+        default_value = "used"
+    )]
+    pub roles: RoleChoice,
     /// Go on in spite of blockers that can be overridden
     #[arg(long, env = "PGCONVOY_FORCE")]
     pub force: bool,

@@ -6,7 +6,7 @@ use anyhow::anyhow;
 use pgconvoy_proto::channel;
 use pgconvoy_proto::facts::{BuiltIn, SourceFacts, TargetFacts};
 use pgconvoy_proto::identity::{Identity, Role};
-use pgconvoy_proto::model::{Selection, parse_json, to_json};
+use pgconvoy_proto::model::{RoleChoice, Selection, parse_json, to_json};
 use pgconvoy_proto::wire;
 use pgconvoy_proto::wire::source_client::SourceClient;
 use pgconvoy_proto::wire::target_client::TargetClient;
@@ -77,10 +77,12 @@ impl Ends {
         &mut self,
         selection: &Selection,
         target_major: u32,
+        roles: RoleChoice,
     ) -> anyhow::Result<SourceFacts> {
         let request = wire::SourceFactsRequest {
             selection: Some(selection.clone().into()),
             target_major,
+            roles: wire::RoleChoice::from(roles).into(),
         };
         let answer = self.source.facts(request).await.map_err(said("source"))?;
         Ok(parse_json(&answer.into_inner().facts)?)

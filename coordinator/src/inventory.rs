@@ -1,5 +1,7 @@
 //! What the source holds, as its agent tells it when it opens a snapshot.
-use pgconvoy_proto::model::{Entry, Finding, Selection, Table, Work, parse_json, required};
+use pgconvoy_proto::model::{
+    Entry, Finding, RoleChoice, Roles, Selection, Table, Work, parse_json, required,
+};
 use pgconvoy_proto::wire;
 use pgconvoy_proto::wire::inventory_item::Item;
 use tokio_stream::StreamExt;
@@ -15,6 +17,20 @@ pub struct Inventory {
     pub works: Vec<Work>,
     pub findings: Vec<Finding>,
     pub skipped: Vec<Entry>,
+}
+
+impl Inventory {
+    /// Leaves of the roles what the target lacks.
+    pub fn without_roles_of(mut self, target: &Roles) -> Self {
+        for work in &mut self.works {
+            if let Work::Roles(roles) = work {
+                *roles = roles.missing_at(target);
+            }
+        }
+        let idle = |work: &Work| matches!(work, Work::Roles(roles) if roles.is_empty());
+        self.works.retain(|work| !idle(work));
+        self
+    }
 }
 
 /// How long a snapshot is kept for a coordinator that has gone away.
@@ -33,11 +49,13 @@ pub async fn open(
     ends: &mut Ends,
     migration: &str,
     selection: &Selection,
+    roles: RoleChoice,
     lease: Lease,
 ) -> anyhow::Result<Inventory> {
     let request = wire::OpenSnapshotRequest {
         migration: migration.into(),
         selection: Some(selection.clone().into()),
+        roles: wire::RoleChoice::from(roles).into(),
         lease_seconds: match lease {
             Lease::Migration => 0,
             Lease::Short => SHORT_LEASE_SECONDS,

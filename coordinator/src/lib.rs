@@ -161,9 +161,10 @@ async fn read_ledger(ends: &Ends, migration: Option<&str>) -> anyhow::Result<Led
 
 async fn preflight(args: PreflightArgs, reporter: &Reporter) -> Ended {
     let mut ends = ends::connect(&args.ends).await?;
-    let facts = preflight::gather(&mut ends, &args.filters.selection()).await?;
+    let facts = preflight::gather(&mut ends, &args.filters.selection(), args.roles).await?;
     let intent = Intent {
         skip_schema: args.skip_schema,
+        roles: args.roles,
         ..Intent::default()
     };
     let mut findings = preflight::findings(&facts, intent);
@@ -211,12 +212,11 @@ async fn clean(args: CleanArgs, migration: Option<&str>, reporter: &Reporter) ->
     let request = wire::CleanRequest {
         migration: migration.unwrap_or_default().into(),
     };
-    let mut removed = target
+    let wire::CleanResponse { mut removed, kept } = target
         .clean(request)
         .await
         .map_err(said("target"))?
-        .into_inner()
-        .removed;
+        .into_inner();
     if let (Some(ledger), true) = (&ledger, args.ends.source.is_some()) {
         let mut ends = ends::connect(&args.ends).await?;
         inventory::close(&mut ends, &ledger.id)
@@ -230,8 +230,11 @@ async fn clean(args: CleanArgs, migration: Option<&str>, reporter: &Reporter) ->
     for what in &removed {
         reporter.line(&format!("  removed: {what}"));
     }
+    for what in &kept {
+        reporter.line(&format!("  stays: {what}, which the migration created"));
+    }
     if removed.is_empty() {
         reporter.line("there was nothing to remove");
     }
-    Ok((Verdict::Ok, json!({ "removed": removed })))
+    Ok((Verdict::Ok, json!({ "removed": removed, "kept": kept })))
 }

@@ -12,7 +12,7 @@ use tonic::Streaming;
 use crate::cli::{Compression, Effort, Global, MigrateArgs, ResumeArgs};
 use crate::ends::{self, Ends, Usage, said};
 use crate::events::{Event, Reporter};
-use crate::inventory::{self, Lease};
+use crate::inventory::{self, Inventory, Lease};
 use crate::ledger::Ledger;
 use crate::live::{self, Live};
 use crate::phases::{Run, Settings, snapshot};
@@ -28,7 +28,7 @@ pub async fn migrate(args: MigrateArgs, global: &Global, reporter: &Arc<Reporter
     check_usage(&args, global)?;
     let mut ends = ends::connect(&args.ends).await?;
     let options = options(&args);
-    let facts = preflight::gather(&mut ends, &options.selection).await?;
+    let facts = preflight::gather(&mut ends, &options.selection, options.roles).await?;
     if !args.dry_run
         && let Some(ended) = earlier(&mut ends, &facts, args.force, reporter).await?
     {
@@ -49,7 +49,7 @@ pub async fn migrate(args: MigrateArgs, global: &Global, reporter: &Arc<Reporter
         .clone()
         .unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
     if args.dry_run {
-        let inventory = inventory::open(&mut ends, &id, &options.selection, Lease::Short).await?;
+        let inventory = inventory(&mut ends, &id, &options, &facts, Lease::Short).await?;
         inventory::close(&mut ends, &id).await?;
         let mut plan = Plan::new(inventory, options);
         plan.findings.extend(findings);
@@ -64,7 +64,7 @@ pub async fn migrate(args: MigrateArgs, global: &Global, reporter: &Arc<Reporter
     // First: a folder that cannot be written must not leave a migration behind.
     let dir = RunDir::create(&global.run_dir, &id)?;
     reporter.log_to(dir.events()?);
-    let inventory = inventory::open(&mut ends, &id, &options.selection, Lease::Migration).await?;
+    let inventory = inventory(&mut ends, &id, &options, &facts, Lease::Migration).await?;
     let mut plan = Plan::new(inventory, options);
     plan.findings.extend(findings);
     if let Err(error) = create(&mut ends, &id, plan).await {
@@ -82,7 +82,8 @@ pub async fn resume(args: ResumeArgs, global: &Global, reporter: &Arc<Reporter>)
         reporter.note(format!("migration {} is finished: {verdict}", ledger.id));
         return Ok((verdict, report::json(&ledger)));
     }
-    let facts = preflight::gather(&mut ends, &ledger.options.selection).await?;
+    let options = &ledger.options;
+    let facts = preflight::gather(&mut ends, &options.selection, options.roles).await?;
     let settings = settings(&args.effort, &facts);
     let dir = RunDir::create(&global.run_dir, &ledger.id)?;
     reporter.log_to(dir.events()?);
@@ -114,6 +115,7 @@ fn options(args: &MigrateArgs) -> Options {
         skip_data: args.skip_data,
         skip_rls: args.skip_rls,
         no_verify: args.no_verify,
+        roles: args.roles,
         part_bytes: args.part_size << 20,
     }
 }
@@ -124,8 +126,21 @@ fn intent(args: &MigrateArgs) -> Intent {
         skip_data: args.skip_data,
         skip_rls: args.skip_rls,
         force: args.force,
+        roles: args.roles,
         streams: args.effort.streams,
     }
+}
+
+/// What is to be migrated: of the roles those that the target lacks.
+async fn inventory(
+    ends: &mut Ends,
+    id: &str,
+    options: &Options,
+    facts: &Facts,
+    lease: Lease,
+) -> anyhow::Result<Inventory> {
+    let opened = inventory::open(ends, id, &options.selection, options.roles, lease).await?;
+    Ok(opened.without_roles_of(&facts.target.roles))
 }
 
 /// An unfinished migration asks for `resume`; on a finished one nothing is done without --force.

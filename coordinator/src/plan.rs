@@ -64,7 +64,7 @@ impl Plan {
                 .hint("enable row level security and create the policies before anybody connects"),
             );
         }
-        // Stable: within a phase the source's order (the largest index first) stays.
+        // Stable: within a phase the source's order (the largest index first, roles before pre-data) stays.
         works.sort_by_key(Phase::of);
         let number = |(at, work)| Step {
             number: at as u32 + 1,
@@ -101,6 +101,8 @@ fn wanted(work: &Work, options: &Options) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use pgconvoy_proto::model::{Properties, Roles};
+
     use super::*;
 
     fn index(on: IndexOn, name: &str) -> Work {
@@ -121,6 +123,8 @@ mod tests {
     fn inventory() -> Inventory {
         Inventory {
             works: vec![
+                Work::Database(Properties::default()),
+                Work::Roles(Roles::default()),
                 Work::Sequences { values: vec![] },
                 index(IndexOn::Partitioned, "p"),
                 index(IndexOn::Table, "t"),
@@ -137,15 +141,17 @@ mod tests {
         assert_eq!(
             kinds,
             [
+                "roles",
                 "pre-data",
                 "index",
                 "index",
                 "attach-indexes",
                 "post-data",
-                "sequences"
+                "sequences",
+                "database"
             ]
         );
-        assert_eq!(plan.steps[1].work.object(), "s.t");
+        assert_eq!(plan.steps[2].work.object(), "s.t");
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! What would stand in the way: facts of both ends become findings. Pure, but for [`gather`].
+mod roles;
 mod versions;
 
 use pgconvoy_proto::facts::{BuiltIn, SourceFacts, TargetFacts};
-use pgconvoy_proto::model::{Finding, Selection, Severity};
+use pgconvoy_proto::model::{Finding, RoleChoice, Selection, Severity};
 use pgconvoy_proto::wire::MeasureLinkResponse;
 
 use crate::ends::Ends;
@@ -25,14 +26,18 @@ pub struct Intent {
     pub skip_data: bool,
     pub skip_rls: bool,
     pub force: bool,
+    pub roles: RoleChoice,
     pub streams: Option<u32>,
 }
 
-pub async fn gather(ends: &mut Ends, selection: &Selection) -> anyhow::Result<Facts> {
+pub async fn gather(
+    ends: &mut Ends,
+    selection: &Selection,
+    roles: RoleChoice,
+) -> anyhow::Result<Facts> {
     let target = ends.target_facts().await?;
-    let source = ends
-        .source_facts(selection, target.server.version / 10_000)
-        .await?;
+    let major = target.server.version / 10_000;
+    let source = ends.source_facts(selection, major, roles).await?;
     Ok(Facts {
         unknown: ends.unknown(&source.built_ins).await?,
         source,
@@ -57,6 +62,7 @@ pub fn findings(facts: &Facts, intent: Intent) -> Vec<Finding> {
     target(facts, intent, &mut found);
     schema(facts, intent, &mut found);
     versions::findings(facts, intent, &mut found);
+    roles::roles(facts, intent, &mut found);
     capacity(facts, intent, &mut found);
     surroundings(facts, &mut found);
     found.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
@@ -303,27 +309,6 @@ fn schema(facts: &Facts, intent: Intent, found: &mut Vec<Finding>) {
                 "--skip-rls leaves the target's tables open",
             )
             .hint("add --force if that is meant"),
-        );
-    }
-    let missing: Vec<&(String, String)> = source
-        .roles
-        .iter()
-        .filter(|(role, _)| !role.starts_with("pg_") && !target.roles.contains(role))
-        .collect();
-    for (role, example) in missing.into_iter().filter(|_| !intent.skip_schema) {
-        let severity = if intent.force {
-            Severity::Warning
-        } else {
-            Severity::Blocker
-        };
-        found.push(
-            Finding::new(
-                severity,
-                "role-missing",
-                role.clone(),
-                format!("role {role} does not exist at the target ({example}); pgconvoy does not carry roles yet"),
-            )
-            .hint("CREATE ROLE it there; with --force what it owns goes to the loading role, its grants are lost"),
         );
     }
     if source.server.encoding != target.server.encoding && target.server.encoding != "UTF8" {

@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use pgconvoy_proto::model::{Buckets, Digest, Finding, OF_COMPARISON, Oid, Severity, Table};
+use pgconvoy_proto::model::{
+    Buckets, Digest, Finding, OF_COMPARISON, Oid, RoleChoice, Severity, Table,
+};
 use pgconvoy_proto::selection::Filter;
 use pgconvoy_proto::wire;
 
@@ -30,8 +32,9 @@ pub async fn verify(args: VerifyArgs, global: &Global, reporter: &Arc<Reporter>)
     // A key of its own: the snapshot of an unfinished copy stays open.
     let key = format!("{}-verify", ledger.id);
     let asked = args.filters.selection();
+    let selection = &ledger.options.selection;
     let inventory =
-        inventory::open(&mut ends, &key, &ledger.options.selection, Lease::Short).await?;
+        inventory::open(&mut ends, &key, selection, RoleChoice::None, Lease::Short).await?;
     let chosen = Filter::new(&asked)?;
     let (tables, mut findings) = shapes(&ledger, &inventory, &chosen);
     let live = Arc::new(Live::default());

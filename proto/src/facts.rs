@@ -1,6 +1,8 @@
 //! What preflight is told by each end. Facts, not judgements: the coordinator's `preflight` turns them into findings.
 use serde::{Deserialize, Serialize};
 
+use crate::model::Roles;
+
 /// A server, as either agent sees its own.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct ServerFacts {
@@ -46,8 +48,12 @@ pub struct SourceFacts {
     /// Tables whose rows row level security would filter for the role.
     pub filtered_by_rls: Vec<String>,
     pub extensions: Vec<Extension>,
-    /// Roles that own, are granted, or are named in a policy: role, one object as an example.
+    /// Roles that the selected objects need: role, one object as an example.
     pub roles: Vec<(String, String)>,
+    /// Roles that were asked for, whole.
+    pub carried: Roles,
+    /// The agent's role may read what the server keeps of passwords.
+    pub reads_passwords: bool,
     /// Of the selection: none where a filter leaves them out.
     pub large_objects: u64,
     /// Large objects that the role may not read: how many, and some of their OIDs.
@@ -137,7 +143,8 @@ pub struct TargetFacts {
     pub server: ServerFacts,
     pub extensions_available: Vec<Extension>,
     pub extensions_installed: Vec<Extension>,
-    pub roles: Vec<String>,
+    /// All of the server's.
+    pub roles: Roles,
     /// User tables, views, functions and types: how many, and some of them.
     pub objects: u64,
     pub object_sample: Vec<String>,

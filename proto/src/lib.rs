@@ -7,6 +7,7 @@ pub mod frame;
 pub mod identity;
 pub mod model;
 pub mod pki;
+pub mod secrets;
 pub mod selection;
 pub mod serve;
 pub mod settings;

@@ -6,9 +6,13 @@ use serde::{Deserialize, Serialize};
 
 mod convert;
 mod pair;
+mod roles;
 mod table;
 
 pub use pair::{Buckets, MAX_BUCKETS, Pair, Place, RowValues, TableDigest, Value, bucket_count};
+pub use roles::{
+    Membership, ParameterGrant, Properties, Role, RoleChoice, Roles, Setting, is_built_in,
+};
 pub use table::{Format, Part, Relation, Table};
 
 /// An object identifier of the *source* database.
@@ -194,6 +198,8 @@ pub enum IndexOn {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Work {
+    /// Roles that the target's server lacks. Their passwords come with the archive.
+    Roles(Roles),
     /// The archive's pre-data section and row level security, in one transaction.
     PreData,
     /// Owners and grants; `late`: of what post-data makes.
@@ -237,11 +243,14 @@ pub enum Work {
         name: String,
         partitioned: bool,
     },
+    /// Settings, grants and comment of the database itself. Late: the settings are for the sessions that come after.
+    Database(Properties),
 }
 
 impl Work {
     pub fn kind(&self) -> &'static str {
         match self {
+            Self::Roles(_) => "roles",
             Self::PreData => "pre-data",
             Self::Access { .. } => "access",
             Self::Index {
@@ -255,12 +264,14 @@ impl Work {
             Self::Refresh { .. } => "refresh",
             Self::Sequences { .. } => "sequences",
             Self::Statistics { .. } => "statistics",
+            Self::Database(_) => "database",
         }
     }
 
     /// What the step is about, for people.
     pub fn object(&self) -> String {
         match self {
+            Self::Roles(roles) => format!("{} roles", roles.roles.len()),
             Self::PreData => "pre-data of the archive".into(),
             Self::Access { objects, .. } => {
                 format!("owners and grants of {} objects", objects.len())
@@ -273,6 +284,7 @@ impl Work {
             Self::Refresh { views } => format!("{} materialized views", views.len()),
             Self::Sequences { values } => format!("{} sequences", values.len()),
             Self::Statistics { schema, name, .. } => format!("{schema}.{name}"),
+            Self::Database(_) => "settings, grants and comment of the database".into(),
         }
     }
 }
@@ -402,6 +414,7 @@ pub struct Options {
     pub skip_data: bool,
     pub skip_rls: bool,
     pub no_verify: bool,
+    pub roles: RoleChoice,
     /// Tables are cut into parts of about this size.
     pub part_bytes: u64,
 }

@@ -5,7 +5,7 @@ use std::process::{Child, ChildStdin, Stdio};
 use anyhow::{Context, Result, ensure};
 use pgconvoy_coordinator::demo::server::Server;
 
-/// The exclusive advisory lock `key` of a database, held by a psql of its own until released or dropped.
+/// Something that a psql of its own holds until this is released or dropped: an advisory lock, an open transaction.
 #[derive(Debug)]
 pub struct Hold {
     session: Child,
@@ -13,7 +13,20 @@ pub struct Hold {
 }
 
 impl Hold {
+    /// The exclusive advisory lock `key` of a database.
     pub fn advisory_lock(server: &Server, database: &str, key: i64) -> Result<Self> {
+        let lock = format!("SELECT 'held' FROM pg_advisory_lock({key});");
+        Self::after(server, database, &lock)
+    }
+
+    /// A transaction that has run `sql` and will be rolled back.
+    pub fn transaction(server: &Server, database: &str, sql: &str) -> Result<Self> {
+        let open = format!("BEGIN; {sql}; SELECT 'held';");
+        Self::after(server, database, &open)
+    }
+
+    /// `sql` answers `held` when it is.
+    fn after(server: &Server, database: &str, sql: &str) -> Result<Self> {
         let mut session = server
             .psql_command(database)
             .stdin(Stdio::piped())
@@ -22,17 +35,14 @@ impl Hold {
             .spawn()?;
         let mut input = session.stdin.take().context("stdin is piped")?;
         let output = session.stdout.take().context("stdout is piped")?;
-        let hold = writeln!(input, "SELECT 'held' FROM pg_advisory_lock({key});");
+        let hold = writeln!(input, "{sql}");
         let mut answer = String::new();
         BufReader::new(output).read_line(&mut answer)?;
         let hold = hold.map(|()| Self {
             session,
             input: Some(input),
         })?;
-        ensure!(
-            answer.trim() == "held",
-            "the lock could not be had: {answer:?}"
-        );
+        ensure!(answer.trim() == "held", "it could not be had: {answer:?}");
         Ok(hold)
     }
 

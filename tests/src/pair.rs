@@ -27,13 +27,15 @@ pub struct Options {
     pub target_bin: Option<PathBuf>,
     /// Replaces the connection URL that the source agent gets.
     pub source_url: Option<fn(&Server) -> String>,
+    /// Replaces the target agent's; given the source and the target.
+    pub target_url: Option<fn(&Server, &Server) -> String>,
     /// Folder that the agents search for pg_dump and pg_restore.
     pub source_pg_bin: Option<PathBuf>,
     pub target_pg_bin: Option<PathBuf>,
     /// More arguments for the agents.
     pub source_arguments: Vec<String>,
     pub target_arguments: Vec<String>,
-    /// Run at the source before its agent starts.
+    /// Run before the agents start.
     pub before_agents: Option<fn(&Pair) -> Result<()>>,
 }
 
@@ -88,7 +90,9 @@ impl Pair {
             "--data-dir".to_owned(),
             shown(&folder.path().join("target-data")),
         ]);
-        let target_url = target.url(DATABASE);
+        let target_url = options
+            .target_url
+            .map_or_else(|| target.url(DATABASE), |url| url(&source, &target));
         let target_agent = AgentProcess::new(
             "target",
             folder.path(),

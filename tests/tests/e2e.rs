@@ -3,6 +3,8 @@
 mod bad_input;
 #[path = "e2e/commands.rs"]
 mod commands;
+#[path = "e2e/database.rs"]
+mod database;
 #[path = "e2e/demo.rs"]
 mod demo;
 #[path = "e2e/depot.rs"]
@@ -27,6 +29,8 @@ mod older;
 mod options;
 #[path = "e2e/order.rs"]
 mod order;
+#[path = "e2e/roles.rs"]
+mod roles;
 #[path = "e2e/secrets.rs"]
 mod secrets;
 #[path = "e2e/seen.rs"]

@@ -57,6 +57,7 @@ impl Database {
             at: &at,
             user: &self.user,
             database: &self.name,
+            keeps_role: self.chooses_role(),
         };
         let session = Box::pin(async {
             let (client, connection) = self

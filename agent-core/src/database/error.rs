@@ -130,6 +130,8 @@ pub(crate) struct Opening<'a> {
     pub at: &'a str,
     pub user: &'a str,
     pub database: &'a str,
+    /// The connection's options choose a role, which stays.
+    pub keeps_role: bool,
 }
 
 impl Opening<'_> {

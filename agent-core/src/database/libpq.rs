@@ -16,9 +16,13 @@ use super::conninfo::quote;
 use super::{Database, Endpoint, Error};
 use crate::dbtls::{self, Roots};
 
-/// For pg_dump and pg_restore: a dead agent's backend ends, and no limit of the role cuts a long dump short.
+/// For pg_dump and pg_restore, which pin less than our own sessions: a dead agent's backend ends, no limit of the role or the database
+/// cuts a long dump short, and what they set makes nothing read-only.
 const PGOPTIONS: &str = "-c client_connection_check_interval=5000 -c statement_timeout=0 -c lock_timeout=0 \
-                         -c idle_in_transaction_session_timeout=0";
+                         -c idle_in_transaction_session_timeout=0 -c default_transaction_read_only=off \
+                         -c default_transaction_deferrable=off";
+/// Before the connection's own options, which may choose another: see `session`.
+const OWN_ROLE: &str = "-c role=none";
 
 /// A connection string and environment for a libpq program. Keep it until the child has ended: the password file
 /// goes away with it.
@@ -66,9 +70,10 @@ impl Database {
         };
         let mut conninfo = self.conninfo(application, roots.as_deref());
         match self.options.as_deref() {
-            None => set.push(("PGOPTIONS", PGOPTIONS.into())),
+            None => set.push(("PGOPTIONS", format!("{OWN_ROLE} {PGOPTIONS}").into())),
             Some(own) if own.starts_with('-') => {
-                set.push(("PGOPTIONS", format!("{own} {PGOPTIONS}").into()))
+                let options = format!("{OWN_ROLE} {own} {PGOPTIONS}");
+                set.push(("PGOPTIONS", options.into()));
             }
             // Words for a proxy (`endpoint=...`, `reference=...`), which reads them as a whole.
             Some(own) => conninfo.push_str(&format!(" options={}", quote(own))),

@@ -219,6 +219,21 @@ fn options_of_a_proxy_stay_whole() {
 }
 
 #[test]
+fn a_role_is_kept_only_when_the_options_choose_one() {
+    for (options, keeps) in [
+        ("options='-c role=owner'", true),
+        ("options='-c geqo=off -crole=owner'", true),
+        ("options=--role=owner", true),
+        ("options='-c xrole=owner'", false),
+        ("options=reference=abc", false),
+        ("", false),
+    ] {
+        let database = resolve(&format!("host=h {options}"), &[]);
+        assert_eq!(database.chooses_role(), keeps, "{options}");
+    }
+}
+
+#[test]
 fn modes_lead_to_the_attempts_that_libpq_makes() {
     use tokio_postgres::config::SslMode::{Disable, Prefer, Require};
     let attempts = |text: &str| resolve(text, &[]).attempts();

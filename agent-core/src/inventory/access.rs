@@ -180,56 +180,6 @@ async fn column_grants(
     Ok(columns)
 }
 
-/// Roles that a database's objects need, each with one object that needs it: owners, grantees, roles of policies, of
-/// default privileges and of user mappings, and those of large objects.
-pub async fn roles(session: &Session, found: &[Found]) -> Result<Vec<(String, String)>, Error> {
-    let mut roles: BTreeMap<String, String> = BTreeMap::new();
-    let mut note = |role: &str, object: String| {
-        if !role.is_empty() {
-            roles.entry(role.to_owned()).or_insert(object);
-        }
-    };
-    for Found { access, .. } in found {
-        if !access.owner_keyword.is_empty() {
-            note(
-                &access.owner,
-                format!("owner of {} {}", access.kind, access.identity),
-            );
-        }
-        let columns = access.column_grants.iter().flat_map(|(_, grants)| grants);
-        for grant in access.grants.iter().chain(columns) {
-            note(
-                &grant.grantee,
-                format!("granted on {} {}", access.kind, access.identity),
-            );
-        }
-    }
-    let rows = session
-        .query(
-            "SELECT pg_get_userbyid(r), 'named by policy ' || quote_ident(polname) || ' on ' || polrelid::regclass
-             FROM pg_policy CROSS JOIN LATERAL unnest(polroles) r WHERE r <> 0
-             UNION ALL
-             SELECT pg_get_userbyid(defaclrole), 'has default privileges' FROM pg_default_acl
-             UNION ALL
-             SELECT pg_get_userbyid(a.grantee), 'granted by default privileges'
-             FROM pg_default_acl CROSS JOIN LATERAL aclexplode(defaclacl) a WHERE a.grantee <> 0
-             UNION ALL
-             SELECT usename, 'has a user mapping on server ' || srvname FROM pg_user_mappings
-             WHERE umuser <> 0 AND usename IS NOT NULL
-             UNION ALL
-             SELECT DISTINCT pg_get_userbyid(lomowner), 'owner of large objects' FROM pg_largeobject_metadata
-             UNION ALL
-             SELECT DISTINCT pg_get_userbyid(a.grantee), 'granted on large objects'
-             FROM pg_largeobject_metadata CROSS JOIN LATERAL aclexplode(lomacl) a WHERE a.grantee <> 0",
-            &[],
-        )
-        .await?;
-    for row in rows {
-        note(row.get(0), row.get(1));
-    }
-    Ok(roles.into_iter().collect())
-}
-
 /// What post-data makes, or may make, that has an identity of its own: catalog and OID, members of extensions left out. pg_dump
 /// puts a materialized view or a function off until post-data when it needs a primary key (GROUP BY, BEGIN ATOMIC).
 const LATE_OBJECTS: &str = "

@@ -6,6 +6,7 @@ pub mod built;
 pub mod built_in;
 pub mod large_objects;
 pub mod newer;
+pub mod roles;
 pub mod tables;
 
 use tokio_postgres::types::ToSql;

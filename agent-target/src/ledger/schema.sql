@@ -83,6 +83,16 @@ CREATE TABLE IF NOT EXISTS pgconvoy.steps (
 );
 COMMENT ON TABLE pgconvoy.steps IS 'DDL and the like; whether a step is done is looked up in the catalog before it is run again';
 
+CREATE TABLE IF NOT EXISTS pgconvoy.roles (
+    migration  text NOT NULL REFERENCES pgconvoy.migrations ON DELETE CASCADE,
+    name       text NOT NULL,
+    lent_to    text,
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (migration, name)
+);
+COMMENT ON TABLE pgconvoy.roles IS 'one row per created role, committed in one transaction with it; they stay after pgconvoy clean';
+COMMENT ON COLUMN pgconvoy.roles.lent_to IS 'the loading role, made a member to give objects to the role; until pgconvoy clean';
+
 CREATE TABLE IF NOT EXISTS pgconvoy.findings (
     migration    text NOT NULL REFERENCES pgconvoy.migrations ON DELETE CASCADE,
     number       bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

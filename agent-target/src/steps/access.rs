@@ -11,6 +11,8 @@ use pgconvoy_proto::model::{Access, Finding, Grant, Oid, Severity};
 use tokio_postgres::Error;
 use tonic::Status;
 
+use super::attempt;
+
 /// PostgreSQL 17 knows one privilege more than its predecessors.
 const MAINTAIN: &str = "MAINTAIN";
 const MAINTAIN_SINCE: u32 = 170_000;
@@ -133,7 +135,7 @@ impl Apply<'_> {
             .collect();
         if !together.is_empty() && self.attempt(&together.join("; ")).await?.is_some() {
             for (object, now) in known {
-                if let Some(reason) = self.attempt(&alter_owner(object)).await? {
+                if let Some(reason) = self.give(object, now).await? {
                     self.owner_not_kept(object, now, reason);
                 }
             }
@@ -148,6 +150,29 @@ impl Apply<'_> {
         let finding = self.finding("owner-not-kept", object, reason);
         self.findings
             .push(finding.values(&object.owner, &now.owner));
+    }
+
+    /// The new owner must be allowed to create in the object's schema, unless a superuser asks. Where it is not, it is for this one
+    /// statement. The reason, when it could not be.
+    async fn give(&self, object: &Access, now: &Access) -> Result<Option<String>, Error> {
+        let (owner, alter) = (quote_ident(&object.owner), alter_owner(object));
+        let Some(refused) = self.attempt(&alter).await? else {
+            return Ok(None);
+        };
+        let closed = self
+            .session
+            .query_opt(
+                "SELECT i.schema FROM pg_identify_object($1, $2, 0) i
+                 WHERE NOT has_schema_privilege($3, to_regnamespace(i.schema), 'CREATE')",
+                &[&now.entry.class, &now.entry.oid, &object.owner],
+            )
+            .await?;
+        let Some(schema) = closed.map(|row| row.get::<_, String>(0)) else {
+            return Ok(Some(refused));
+        };
+        let lend = format!("GRANT CREATE ON SCHEMA {schema} TO {owner}");
+        let take = format!("REVOKE CREATE ON SCHEMA {schema} FROM {owner}");
+        self.attempt(&format!("{lend}; {alter}; {take}")).await
     }
 
     async fn grants(&mut self, object: &Access, now: &Access) -> Result<(), Error> {
@@ -282,22 +307,8 @@ impl Apply<'_> {
         .await
     }
 
-    /// Runs a statement in a savepoint: none when it went well, else what PostgreSQL said.
     async fn attempt(&self, statement: &str) -> Result<Option<String>, Error> {
-        let guarded = format!("SAVEPOINT attempt; {statement}; RELEASE SAVEPOINT attempt");
-        match self.session.batch_execute(&guarded).await {
-            Ok(()) => Ok(None),
-            Err(error) => match error.as_db_error().map(|db| db.message().to_owned()) {
-                // Rolling back to the savepoint also resets the role.
-                Some(reason) if !self.session.is_closed() => {
-                    self.session
-                        .batch_execute("ROLLBACK TO SAVEPOINT attempt")
-                        .await?;
-                    Ok(Some(reason))
-                }
-                _ => Err(error),
-            },
-        }
+        attempt(self.session, statement).await
     }
 
     fn comparable(&self, grant: &Grant) -> bool {

@@ -5,9 +5,13 @@
 //! is not done.
 mod access;
 mod archive;
+mod database;
 mod foreign_key;
 mod large_objects;
+mod memberships;
 mod rest;
+mod roles;
+mod setting;
 
 use pgconvoy_agent_core::session::Session;
 use pgconvoy_agent_core::status;
@@ -49,6 +53,46 @@ impl Migration {
             source_version: row.get::<_, i32>(2) as u32,
         })
     }
+}
+
+/// Runs statements of a transaction in a savepoint: none when it went well, else what PostgreSQL said.
+async fn attempt(
+    session: &Session,
+    statement: &str,
+) -> Result<Option<String>, tokio_postgres::Error> {
+    let guarded = format!("SAVEPOINT attempt; {statement}; RELEASE SAVEPOINT attempt");
+    match session.batch_execute(&guarded).await {
+        Ok(()) => Ok(None),
+        Err(error) => match error.as_db_error().map(|db| db.message().to_owned()) {
+            // Rolling back to the savepoint also resets the role.
+            Some(reason) if !session.is_closed() => {
+                session
+                    .batch_execute("ROLLBACK TO SAVEPOINT attempt")
+                    .await?;
+                Ok(Some(reason))
+            }
+            _ => Err(error),
+        },
+    }
+}
+
+/// Nothing of the transaction's statements goes into the server's log or pg_stat_statements any more: some hold a secret. Only a
+/// superuser may say so.
+const UNLOGGED: &str = "SET LOCAL log_statement = 'none';
+    SET LOCAL log_min_duration_statement = -1;
+    SET LOCAL log_min_duration_sample = -1;
+    SET LOCAL log_min_error_statement = 'panic';
+    SELECT pg_catalog.set_config('pg_stat_statements.track_utility', 'off', true)
+    WHERE pg_catalog.current_setting('pg_stat_statements.track_utility', true) IS NOT NULL;";
+
+async fn hush(session: &Session) -> Result<(), tokio_postgres::Error> {
+    let superuser = session
+        .query_one("SELECT current_setting('is_superuser') = 'on'", &[])
+        .await?;
+    if superuser.get(0) {
+        session.batch_execute(UNLOGGED).await?;
+    }
+    Ok(())
 }
 
 /// What PostgreSQL refused, as a finding: the rest goes on. Errors when it was not a refusal: the connection or the disk.
@@ -145,6 +189,22 @@ impl Runner {
                 }
                 Work::Sequences { values } => {
                     findings.extend(rest::set_sequences(session, values).await?);
+                }
+                Work::Roles(roles) => {
+                    let making = roles::Making {
+                        session,
+                        database: &self.sessions.database,
+                        migration: &migration.id,
+                        secrets: &self.store.secrets(&migration.id)?,
+                    };
+                    findings.extend(roles::make(&making, roles).await?);
+                }
+                Work::Database(properties) => {
+                    let database = &self.sessions.database;
+                    let secrets = self.store.secrets(&migration.id)?;
+                    let applied = database::apply(session, database, properties, &secrets).await?;
+                    findings.extend(applied);
+                    self.store.forget_secrets(&migration.id)?;
                 }
                 Work::Statistics {
                     schema,

@@ -22,7 +22,7 @@ use crate::verdict::Verdict;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
-    /// The archive crosses; pre-data and row level security, in one transaction.
+    /// The archive crosses; roles; pre-data and row level security, in one transaction.
     Schema,
     /// Owners and grants, before the first row.
     Access,
@@ -39,12 +39,14 @@ pub enum Phase {
     ViewIndexes,
     Sequences,
     Statistics,
+    /// Settings, grants and comment of the database: last, its settings are for sessions to come.
+    Database,
     /// Digests that are not read yet, and the comparison.
     Verify,
 }
 
 impl Phase {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Schema,
         Self::Access,
         Self::Copy,
@@ -56,13 +58,14 @@ impl Phase {
         Self::ViewIndexes,
         Self::Sequences,
         Self::Statistics,
+        Self::Database,
         Self::Verify,
     ];
 
     /// The phase that a step belongs to.
     pub fn of(work: &Work) -> Self {
         match work {
-            Work::PreData => Self::Schema,
+            Work::Roles(_) | Work::PreData => Self::Schema,
             Work::Access { late: false, .. } => Self::Access,
             Work::Index {
                 on: IndexOn::Table, ..
@@ -82,6 +85,7 @@ impl Phase {
             } => Self::ViewIndexes,
             Work::Sequences { .. } => Self::Sequences,
             Work::Statistics { .. } => Self::Statistics,
+            Work::Database(_) => Self::Database,
         }
     }
 
@@ -99,6 +103,7 @@ impl Phase {
             Self::ViewIndexes => "view-indexes",
             Self::Sequences => "sequences",
             Self::Statistics => "statistics",
+            Self::Database => "database",
             Self::Verify => "verify",
         }
     }
@@ -116,7 +121,8 @@ impl Phase {
             | Self::PostData
             | Self::LateAccess
             | Self::Refresh
-            | Self::Sequences => steps::in_order(run, self).await,
+            | Self::Sequences
+            | Self::Database => steps::in_order(run, self).await,
         }
     }
 }

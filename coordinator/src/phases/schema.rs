@@ -1,4 +1,5 @@
-//! The schema: the archive goes from agent to agent, then pre-data is restored.
+//! The schema: the archive goes from agent to agent, then roles are made and pre-data is restored.
+use pgconvoy_proto::model::{Properties, Work};
 use pgconvoy_proto::wire;
 use tonic::Code;
 
@@ -9,15 +10,33 @@ use crate::live::End;
 /// How often another snapshot is opened because pg_dump could not lock a table at the last one.
 const SNAPSHOTS: usize = 3;
 
+/// The archive, and the secrets of what the plan has of roles and of the database.
+fn request(run: &Run) -> wire::SendArchiveRequest {
+    let mut request = wire::SendArchiveRequest {
+        migration: run.ledger.id.clone(),
+        target: run.ends.target_address.clone(),
+        ..Default::default()
+    };
+    for entry in &run.ledger.steps {
+        match &entry.step.work {
+            Work::Roles(roles) => request.roles.extend(roles.names()),
+            Work::Database(Properties {
+                settings,
+                role_settings,
+                ..
+            }) => request.database_settings = !settings.is_empty() || !role_settings.is_empty(),
+            _ => {}
+        }
+    }
+    request
+}
+
 pub async fn run(run: &mut Run) -> anyhow::Result<()> {
     for attempt in 1.. {
         if run.ledger.archive_received {
             break;
         }
-        let request = wire::SendArchiveRequest {
-            migration: run.ledger.id.clone(),
-            target: run.ends.target_address.clone(),
-        };
+        let request = request(run);
         let running = run.live.start(End::Source, "pg_dump: the schema".into());
         let sent = {
             let source = run.ends.source.clone();

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::bail;
-use pgconvoy_proto::model::{Digest, Oid, Relation, SequenceValue, Step, Table, Work};
+use pgconvoy_proto::model::{Digest, Oid, Relation, RoleChoice, SequenceValue, Step, Table, Work};
 use pgconvoy_proto::wire;
 use pgconvoy_proto::wire::source_client::SourceClient;
 use tokio_util::task::AbortOnDropHandle;
@@ -74,8 +74,14 @@ pub fn keep_alive(
 /// Opens a new snapshot and brings every table under it.
 pub async fn renew(run: &mut Run) -> anyhow::Result<()> {
     let selection = run.ledger.options.selection.clone();
-    let inventory =
-        inventory::open(&mut run.ends, &run.ledger.id, &selection, Lease::Migration).await?;
+    let inventory = inventory::open(
+        &mut run.ends,
+        &run.ledger.id,
+        &selection,
+        RoleChoice::None,
+        Lease::Migration,
+    )
+    .await?;
     let now = same_tables(run, &inventory)?;
     let adopted = prove_complete(run, &inventory.snapshot).await?;
     for entry in run.ledger.tables.clone() {

@@ -1,4 +1,5 @@
 use pgconvoy_proto::facts::{BuiltIn, BuiltInKind, Extension, Newer, ServerFacts};
+use pgconvoy_proto::model::{Role, Roles};
 
 use super::*;
 
@@ -17,6 +18,18 @@ fn server() -> ServerFacts {
     }
 }
 
+fn roles() -> Roles {
+    let postgres = Role {
+        name: "postgres".into(),
+        superuser: true,
+        ..Role::default()
+    };
+    Roles {
+        roles: vec![postgres],
+        ..Roles::default()
+    }
+}
+
 fn facts() -> Facts {
     Facts {
         source: SourceFacts {
@@ -27,6 +40,8 @@ fn facts() -> Facts {
             filtered_by_rls: vec![],
             extensions: vec![],
             roles: vec![("postgres".into(), "owner of table t".into())],
+            carried: roles(),
+            reads_passwords: true,
             large_objects: 0,
             large_objects_unreadable: (0, vec![]),
             foreign_tables: vec![],
@@ -42,7 +57,7 @@ fn facts() -> Facts {
             server: server(),
             extensions_available: vec![],
             extensions_installed: vec![],
-            roles: vec!["postgres".into()],
+            roles: roles(),
             objects: 0,
             object_sample: vec![],
             tables: vec![],
@@ -131,19 +146,44 @@ fn each_obstacle_is_named() {
 }
 
 #[test]
-fn a_missing_role_can_be_forced_and_skipping_rls_must_be() {
-    let lose = |f: &mut Facts| f.target.roles.clear();
-    assert_eq!(blockers(lose, Intent::default()), ["role-missing"]);
-    assert!(
-        blockers(
-            lose,
-            Intent {
-                force: true,
-                ..Intent::default()
-            }
-        )
-        .is_empty()
+fn a_role_that_cannot_be_created_can_be_forced() {
+    let weaken = |f: &mut Facts| {
+        f.target.server.superuser = false;
+        f.target.server.role = "loader".into();
+        f.target.roles.roles[0].name = "loader".into();
+        f.source.reads_passwords = false;
+        f.source.carried.roles[0].login = true;
+    };
+    assert_eq!(
+        blockers(weaken, Intent::default()),
+        ["role-cannot-be-created"]
     );
+    let forced = Intent {
+        force: true,
+        ..Intent::default()
+    };
+    assert!(blockers(weaken, forced).is_empty());
+    let mut facts = facts();
+    weaken(&mut facts);
+    let found = findings(&facts, forced);
+    let told = |code: &str| found.iter().any(|finding| finding.code == code);
+    assert!(told("roles-created") && told("role-password-not-carried"));
+}
+
+#[test]
+fn a_missing_role_can_be_forced_and_skipping_rls_must_be() {
+    let lose = |f: &mut Facts| f.target.roles.roles.clear();
+    let none = Intent {
+        roles: RoleChoice::None,
+        ..Intent::default()
+    };
+    let forced = Intent {
+        force: true,
+        ..none
+    };
+    assert_eq!(blockers(lose, none), ["role-missing"]);
+    assert!(blockers(lose, forced).is_empty());
+    assert!(blockers(lose, Intent::default()).is_empty());
     assert_eq!(
         blockers(
             |_| {},

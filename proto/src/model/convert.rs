@@ -2,8 +2,8 @@
 mod pair;
 
 use super::{
-    Digest, Entry, Finding, Format, Malformed, Part, Progress, Relation, Selection, Severity, Step,
-    Table, parse_json, to_json,
+    Digest, Entry, Finding, Format, Malformed, Part, Progress, Relation, RoleChoice, Selection,
+    Severity, Step, Table, parse_json, to_json,
 };
 use crate::wire;
 
@@ -216,6 +216,29 @@ impl From<Selection> for wire::Selection {
             exclude_schema: selection.exclude_schema,
             include_table: selection.include_table,
             exclude_table: selection.exclude_table,
+        }
+    }
+}
+
+impl TryFrom<wire::RoleChoice> for RoleChoice {
+    type Error = Malformed;
+
+    fn try_from(choice: wire::RoleChoice) -> Result<Self, Malformed> {
+        match choice {
+            wire::RoleChoice::All => Ok(Self::All),
+            wire::RoleChoice::Used => Ok(Self::Used),
+            wire::RoleChoice::None => Ok(Self::None),
+            wire::RoleChoice::Unspecified => Err(Malformed::new("no choice of roles")),
+        }
+    }
+}
+
+impl From<RoleChoice> for wire::RoleChoice {
+    fn from(choice: RoleChoice) -> Self {
+        match choice {
+            RoleChoice::All => Self::All,
+            RoleChoice::Used => Self::Used,
+            RoleChoice::None => Self::None,
         }
     }
 }

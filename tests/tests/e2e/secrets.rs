@@ -1,5 +1,5 @@
-//! No password leaves its end: neither those of the connection URLs nor those that the schema holds are in an output, a log,
-//! an artefact, or the command line of a process.
+//! No password leaves its end: neither those of the connection URLs nor those that the schema and the roles hold are in an output,
+//! a log, an artefact, the ledger, or the command line of a process.
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,12 @@ use pgconvoy_tests::{Pair, program};
 
 /// A foreign data wrapper without a handler needs no extension; the subscription connects to nobody.
 const SECRETIVE: &str = "
+CREATE ROLE keeper LOGIN PASSWORD 'keeper-secret';
 CREATE TABLE plain (id int PRIMARY KEY);
+ALTER TABLE plain OWNER TO keeper;
+ALTER ROLE keeper SET app.settings.key = 'role-setting-secret';
+ALTER DATABASE app SET app.settings.jwt_secret = 'database-setting-secret';
+ALTER ROLE keeper IN DATABASE app SET app.settings.other = 'both-setting-secret';
 INSERT INTO plain SELECT generate_series(1, 100);
 CREATE FOREIGN DATA WRAPPER nowhere;
 CREATE SERVER elsewhere FOREIGN DATA WRAPPER nowhere OPTIONS (host 'elsewhere.example.org');
@@ -19,7 +24,22 @@ CREATE USER MAPPING FOR PUBLIC SERVER elsewhere OPTIONS (password 'mapping-secre
 CREATE SUBSCRIPTION listener CONNECTION 'host=127.0.0.1 port=1 dbname=x password=conninfo-secret'
   PUBLICATION news WITH (connect = false, slot_name = NONE);";
 
-const IN_THE_SCHEMA: [&str; 3] = ["mapping-secret-1", "mapping-secret-2", "conninfo-secret"];
+const IN_THE_SCHEMA: [&str; 6] = [
+    "mapping-secret-1",
+    "mapping-secret-2",
+    "conninfo-secret",
+    "role-setting-secret",
+    "database-setting-secret",
+    "both-setting-secret",
+];
+
+/// What the source keeps of the role's password.
+fn verifier(pair: &Pair) -> String {
+    let read = "SELECT rolpassword FROM pg_authid WHERE rolname = 'keeper'";
+    let verifier = pair.at_source(read).expect("the source answers");
+    assert!(verifier.starts_with("SCRAM-SHA-256$"), "no verifier");
+    verifier
+}
 
 /// Every secret of a pair, as given and as written in a URL.
 fn secrets(pair: &Pair) -> Vec<String> {
@@ -27,6 +47,7 @@ fn secrets(pair: &Pair) -> Vec<String> {
         .iter()
         .map(|secret| (*secret).to_owned())
         .collect();
+    secrets.extend(["keeper-secret".to_owned(), verifier(pair)]);
     for server in [&pair.source, &pair.target] {
         let url = server.url("x");
         let (_, after) = url.split_once("postgres:").expect("the URL has a password");
@@ -119,6 +140,14 @@ fn nothing_tells_a_secret(pair: &Pair) {
     }
 }
 
+/// Every row of every table of the ledger.
+fn the_ledger(pair: &Pair) -> String {
+    let tables = "SELECT string_agg(format('SELECT to_jsonb(t)::text FROM pgconvoy.%I t', relname), ' UNION ALL ')
+                  FROM pg_class WHERE relnamespace = 'pgconvoy'::regnamespace AND relkind = 'r'";
+    let everything = pair.at_target(tables).expect("the ledger's tables");
+    pair.at_target(&everything).expect("the ledger")
+}
+
 #[test]
 fn no_password_is_in_any_output_log_or_artefact() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -126,6 +155,7 @@ fn no_password_is_in_any_output_log_or_artefact() {
     let options = Options {
         source_pg_bin: Some(bin.clone()),
         target_pg_bin: Some(bin),
+        settings: vec![("log_statement".into(), "all".into())],
         ..Options::default()
     };
     let pair = Pair::with(options).expect("two servers and two agents");
@@ -164,6 +194,34 @@ fn no_password_is_in_any_output_log_or_artefact() {
         mappings.contains("mapping-secret-1") && mappings.contains("mapping-secret-2"),
         "the mappings are lost"
     );
+    // So have the settings and the role's verifier; the server's log, which has every statement, does not know it.
+    let keeper = "SELECT rolpassword FROM pg_authid WHERE rolname = 'keeper'";
+    let kept = pair.at_target(keeper).expect("the role");
+    assert!(kept == verifier(&pair), "the role has another password");
+    let server_log = pair.target.log();
+    assert!(
+        server_log.contains("CREATE ROLE \"keeper\""),
+        "nothing is logged"
+    );
+    assert!(
+        !server_log.contains(&kept),
+        "the verifier is in the server's log"
+    );
+    let ledger = the_ledger(&pair);
+    assert!(ledger.contains("keeper"), "the ledger is not read");
+    assert_no_secret(&pair, "the ledger", &ledger);
+    let files = files_below(&pair.folder().join("target-data"));
+    let secrets = |path: &PathBuf| path.ends_with("secrets.json");
+    assert!(!files.iter().any(secrets), "the secrets are not forgotten");
+    let settings = "SELECT string_agg(setconfig::text, ' ' ORDER BY setdatabase, setrole) FROM pg_db_role_setting";
+    let settings = pair.at_target(settings).expect("the settings");
+    for secret in &IN_THE_SCHEMA[3..] {
+        assert!(settings.contains(secret), "a setting is lost");
+        assert!(
+            !server_log.contains(secret),
+            "a setting's value is in the server's log"
+        );
+    }
     // The archive holds them, for the agent alone.
     for file in files_below(&pair.folder().join("target-data")) {
         let mode = file.metadata().expect("a file").permissions().mode();
