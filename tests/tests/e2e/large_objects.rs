@@ -2,7 +2,7 @@
 use pgconvoy_tests::gate::Gate;
 use pgconvoy_tests::pair::{DATABASE, Options};
 use pgconvoy_tests::program::{Running, peak_resident_bytes};
-use pgconvoy_tests::{PATIENCE, Pair, say_aloud};
+use pgconvoy_tests::{PATIENCE, Pair, majors, say_aloud};
 
 use crate::depot::{SMALL_PARTS, assert_unfinished, count};
 
@@ -46,7 +46,11 @@ new line';
     INSERT INTO document VALUES (1, 70012), (2, 4294967295);"#;
 
 fn pair() -> Pair {
-    let pair = Pair::new().expect("two servers and two agents");
+    pair_with(Options::default())
+}
+
+fn pair_with(options: Options) -> Pair {
+    let pair = Pair::with(options).expect("two servers and two agents");
     pair.at_source(ROLES).expect("roles");
     pair.at_target(ROLES).expect("the same roles");
     pair
@@ -309,6 +313,27 @@ fn large_objects_are_of_one_snapshot_after_the_first_was_lost() {
     let ledger = "SELECT count(*) FROM pgconvoy.large_objects l FULL JOIN pg_largeobject_metadata m ON m.oid = l.oid
                   WHERE l.oid IS NULL OR m.oid IS NULL";
     assert_eq!(count(&pair, ledger), 0, "the ledger knows what it made");
+}
+
+/// From 18 on default privileges are for large objects too.
+#[test]
+fn nobody_reads_a_large_object_by_the_targets_default_privileges() {
+    let Some(options) = majors::options(14, 18) else {
+        return;
+    };
+    let pair = pair_with(options);
+    pair.at_target("ALTER DEFAULT PRIVILEGES GRANT ALL ON LARGE OBJECTS TO PUBLIC, reader")
+        .expect("default privileges");
+    let (migrate, gate) = halfway(&pair);
+    let open = "SELECT count(*) FROM pg_largeobject_metadata CROSS JOIN LATERAL aclexplode(lomacl) WHERE grantee <> lomowner";
+    assert_eq!(count(&pair, open), 0, "somebody may read what has arrived");
+    gate.open();
+    migrate
+        .wait(PATIENCE)
+        .expect("migrate ends")
+        .expect(0)
+        .says("proven");
+    assert_equal_objects(&pair);
 }
 
 #[test]
