@@ -11,6 +11,8 @@ mod demo;
 mod depot;
 #[path = "e2e/detailed.rs"]
 mod detailed;
+#[path = "e2e/extension.rs"]
+mod extension;
 #[path = "e2e/identity.rs"]
 mod identity;
 #[path = "e2e/judge.rs"]

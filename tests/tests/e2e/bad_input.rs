@@ -178,14 +178,6 @@ fn a_missing_extension_is_a_blocker() {
 }
 
 #[test]
-fn a_role_that_the_target_lacks_is_a_blocker() {
-    let pair = with_a_table(pair());
-    pair.at_source("CREATE ROLE gardener; ALTER TABLE item OWNER TO gardener")
-        .expect("a role");
-    stopped(&pair, BLOCKED).says("gardener");
-}
-
-#[test]
 fn an_unknown_key_of_the_settings_file_is_a_usage_error() {
     let pair = pair();
     fs::write(

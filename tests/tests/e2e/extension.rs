@@ -1,0 +1,113 @@
+//! Rows that users put into an extension's configuration tables cross (pg_extension_config_dump(); PostgreSQL manual, 38.17.4
+//! "Extension Configuration Tables"). No extension of PostgreSQL's own has such tables: the test's servers have one of the test's.
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use pgconvoy_tests::demo::installation::Installation;
+use pgconvoy_tests::pair::{Options, Pair};
+use tempfile::TempDir;
+
+const CONTROL: &str = "default_version = '1.0'\nrelocatable = false\nschema = notes\n";
+
+const SCRIPT: &str = "
+    CREATE TABLE notes.rule (name text PRIMARY KEY, word text, builtin boolean NOT NULL);
+    INSERT INTO notes.rule VALUES ('one', 'first', true), ('two', 'second', true);
+    CREATE TABLE notes.everything (id int PRIMARY KEY, t text);
+    CREATE TABLE notes.own (id int PRIMARY KEY);
+    INSERT INTO notes.own VALUES (1);
+    CREATE SEQUENCE notes.number;
+    SELECT pg_catalog.pg_extension_config_dump('notes.rule', 'WHERE NOT builtin OR word IS NULL');
+    SELECT pg_catalog.pg_extension_config_dump('notes.everything', '');
+    SELECT pg_catalog.pg_extension_config_dump('notes.number', '');";
+
+/// The newest PostgreSQL of the machine, at another place: it finds its share folder relative to its programs
+/// (src/port/path.c, make_relative_path), and that one has an extension more.
+fn with_extension(root: &Path) -> Result<PathBuf> {
+    let bin = Installation::find(None)?.bin;
+    let share = asked(&bin, "--sharedir")?;
+    let libraries = asked(&bin, "--pkglibdir")?;
+    let place = |path: &Path| -> Result<PathBuf> { Ok(root.join(path.strip_prefix("/")?)) };
+    let (new_bin, new_share, new_libraries) = (place(&bin)?, place(&share)?, place(&libraries)?);
+
+    fs::create_dir_all(&new_bin)?;
+    for program in fs::read_dir(&bin)? {
+        let program = program?.path();
+        fs::copy(
+            &program,
+            new_bin.join(program.file_name().context("a name")?),
+        )?;
+    }
+    fs::create_dir_all(new_libraries.parent().context("a parent")?)?;
+    symlink(&libraries, &new_libraries)?;
+    let extensions = new_share.join("extension");
+    fs::create_dir_all(&extensions)?;
+    for (from, to) in [
+        (share.clone(), &new_share),
+        (share.join("extension"), &extensions),
+    ] {
+        for entry in fs::read_dir(from)? {
+            let entry = entry?.path();
+            let link = to.join(entry.file_name().context("a name")?);
+            if link != extensions {
+                symlink(&entry, link)?;
+            }
+        }
+    }
+    fs::write(extensions.join("notes.control"), CONTROL)?;
+    fs::write(extensions.join("notes--1.0.sql"), SCRIPT)?;
+    Ok(new_bin)
+}
+
+fn asked(bin: &Path, what: &str) -> Result<PathBuf> {
+    let output = Command::new(bin.join("pg_config")).arg(what).output()?;
+    ensure!(output.status.success(), "pg_config {what} failed");
+    Ok(PathBuf::from(String::from_utf8(output.stdout)?.trim()))
+}
+
+#[test]
+fn rows_of_an_extensions_configuration_tables_cross() {
+    let root = TempDir::new().expect("a folder");
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs::set_permissions(root.path(), open).expect("a folder for the servers' user");
+    let bin = with_extension(root.path()).expect("an installation of our own");
+    let pair = Pair::with(Options {
+        source_bin: Some(bin.clone()),
+        target_bin: Some(bin),
+        ..Options::default()
+    })
+    .expect("two servers and two agents");
+    pair.at_source(
+        "CREATE SCHEMA notes;
+         CREATE EXTENSION notes;
+         INSERT INTO notes.rule VALUES ('three', 'third', false), ('four', NULL, true);
+         INSERT INTO notes.everything SELECT i, 't' || i FROM generate_series(1, 500) i;
+         INSERT INTO notes.own VALUES (2);
+         SELECT setval('notes.number', 77);
+         CREATE TABLE public.user (name text REFERENCES notes.rule);
+         INSERT INTO public.user VALUES ('three'), ('one');",
+    )
+    .expect("an extension in use");
+    pair.migrate(&[]);
+    for sql in [
+        "SELECT * FROM notes.rule ORDER BY name",
+        "SELECT count(*), min(t), max(t) FROM notes.everything",
+        "SELECT last_value, is_called FROM notes.number",
+        "SELECT name FROM public.user ORDER BY 1",
+    ] {
+        let source = pair.at_source(sql).expect("the source");
+        assert_eq!(pair.at_target(sql).expect("the target"), source, "{sql}");
+    }
+    // What the extension keeps to itself is not a user's.
+    let own = pair.at_target("SELECT id FROM notes.own").expect("rows");
+    assert_eq!(own, "1");
+    pair.pgconvoy(&["verify"]).expect("verify runs").expect(0);
+    pair.at_target("UPDATE notes.rule SET word = 'other' WHERE name = 'three'")
+        .expect("a change");
+    pair.pgconvoy(&["verify"])
+        .expect("verify runs")
+        .expect(3)
+        .says("notes.rule");
+}
