@@ -15,8 +15,8 @@ pub struct Landing {
 
 /// What is left to be done once the rows are there.
 enum After {
-    /// Puts triggers back as they were; empty when there were none.
-    RestoreTriggers(String),
+    /// Puts search_path and triggers back as they were.
+    Restore(String),
     MakeLargeObjects,
 }
 
@@ -25,7 +25,11 @@ impl Landing {
         match table.relation {
             Relation::Table => Ok(Self {
                 copy_in: scan::copy_in(table),
-                after: After::RestoreTriggers(silence_triggers(session, table).await?),
+                after: After::Restore({
+                    let restore = silence_triggers(session, table).await?;
+                    find_neighbours(session, table).await?;
+                    format!("SET LOCAL search_path = ''; {restore}")
+                }),
             }),
             Relation::LargeObjects { .. } => Ok(Self {
                 copy_in: large_objects::stage(session, table).await?,
@@ -36,10 +40,20 @@ impl Landing {
 
     pub async fn settle(self, session: &Session, migration: &str) -> Result<(), Error> {
         match self.after {
-            After::RestoreTriggers(restore) => session.batch_execute(&restore).await,
+            After::Restore(restore) => session.batch_execute(&restore).await,
             After::MakeLargeObjects => large_objects::make(session, migration).await,
         }
     }
+}
+
+/// Functions that check constraints, domains and generated columns call may find other objects by their caller's search_path:
+/// those beside the table, most likely. What COPY reads means the same with it: pg_catalog still comes first, and everything
+/// else was written qualified.
+async fn find_neighbours(session: &Session, table: &Table) -> Result<(), Error> {
+    let schema = quote_ident(&table.schema);
+    session
+        .batch_execute(&format!("SET LOCAL search_path = {schema}, public"))
+        .await
 }
 
 /// Triggers ENABLE ALWAYS and ENABLE REPLICA fire even under session_replication_role = replica: disabled in this

@@ -70,6 +70,24 @@ fn rows_whose_check_reads_another_table_come_after_that_one() {
 }
 
 #[test]
+fn rows_whose_check_finds_its_table_by_the_search_path_of_its_caller_cross() {
+    let pair = pair();
+    pair.at_source(
+        "CREATE SCHEMA zz;
+         CREATE TABLE zz.zz_dict (val text PRIMARY KEY);
+         INSERT INTO zz.zz_dict VALUES ('a'), ('c');
+         CREATE FUNCTION zz.known(p text) RETURNS boolean LANGUAGE plpgsql STABLE
+           AS $$ BEGIN RETURN EXISTS (SELECT FROM zz_dict WHERE val = p); END $$;
+         SET search_path = zz;
+         CREATE TABLE zz.word (id serial PRIMARY KEY, val text CHECK (known(val)), r regclass);
+         INSERT INTO zz.word (val, r) VALUES ('a', 'pg_catalog.pg_class'), ('c', 'zz.word');",
+    )
+    .expect("a dictionary");
+    pair.migrate(&["--streams", "1"]);
+    pair.assert_equal_ends();
+}
+
+#[test]
 fn rows_that_no_order_makes_right_are_told_with_their_constraint() {
     let pair = pair();
     pair.at_source(DICTIONARY).expect("a dictionary");
