@@ -3,6 +3,7 @@ pub mod agent;
 pub mod child;
 pub mod database;
 pub mod dbtls;
+pub mod describe;
 pub mod facts;
 pub mod inventory;
 pub mod large_objects;

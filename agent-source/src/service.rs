@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pgconvoy_agent_core::database::Database;
+use pgconvoy_agent_core::describe;
 use pgconvoy_agent_core::progress::{Counters, TaskStream};
 use pgconvoy_agent_core::{narrow, scan};
 use pgconvoy_proto::identity::{Identity, Role};
@@ -242,6 +243,19 @@ impl Source for Service {
             let reader = snapshot.reader(&table).await?;
             narrow::send_rows(&reader, &table, &places, show, &rows).await?;
             Ok(snapshot.give_back(reader).await?)
+        })))
+    }
+
+    type DescribeStream = TaskStream<wire::DescribeItem>;
+
+    async fn describe(
+        &self,
+        request: Request<wire::DescribeRequest>,
+    ) -> Result<Response<Self::DescribeStream>, Status> {
+        let request = command(request)?;
+        let database = self.database.clone();
+        Ok(Response::new(TaskStream::new(|items| {
+            describe::describe(database, request, items)
         })))
     }
 }

@@ -62,6 +62,7 @@ async fn query(session: &Session, database: &Database) -> Result<TargetFacts, Er
             "SELECT extname::text, extversion FROM pg_extension ORDER BY 1",
         )
         .await?,
+        default_privileges: default_privileges(session).await?,
         roles: roles::read(session).await?,
         objects: objects.len() as u64,
         object_sample: objects.into_iter().take(SAMPLE).collect(),
@@ -74,6 +75,17 @@ async fn query(session: &Session, database: &Database) -> Result<TargetFacts, Er
         disk_free: row.get::<_, Option<String>>(1).and_then(|dir| free(Path::new(&dir))),
         pg_restore: Ok(Vec::new()),
     })
+}
+
+async fn default_privileges(session: &Session) -> Result<Vec<String>, Error> {
+    let rows = session
+        .query(
+            "SELECT i.identity FROM pg_default_acl d
+             CROSS JOIN LATERAL pg_identify_object(d.tableoid, d.oid, 0) i ORDER BY 1",
+            &[],
+        )
+        .await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
 /// User tables, views, sequences, functions and types outside extensions and the ledger: what makes a target not empty.

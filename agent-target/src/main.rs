@@ -30,6 +30,7 @@ mod landing;
 mod large_objects;
 mod ledger;
 mod load;
+mod reprint;
 mod restore;
 mod service;
 mod sessions;

@@ -2,6 +2,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use pgconvoy_agent_core::describe;
 use pgconvoy_agent_core::progress::{Counters, TaskStream};
 use pgconvoy_proto::facts::BuiltIn;
 use pgconvoy_proto::identity::Role;
@@ -15,7 +16,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::sessions::Purpose;
 use crate::steps::Runner;
-use crate::{artefacts, clean, digest, drive, empty, facts, ledger, load};
+use crate::{artefacts, clean, digest, drive, empty, facts, ledger, load, reprint};
 
 pub struct Service {
     pub runner: Runner,
@@ -222,6 +223,30 @@ impl Target for Service {
         Ok(Response::new(TaskStream::new(|rows| {
             digest::rows(sessions, request, rows)
         })))
+    }
+
+    type DescribeStream = TaskStream<wire::DescribeItem>;
+
+    async fn describe(
+        &self,
+        request: Request<wire::DescribeRequest>,
+    ) -> Result<Response<Self::DescribeStream>, Status> {
+        let request = command(request)?;
+        let database = self.runner.sessions.database.clone();
+        Ok(Response::new(TaskStream::new(|items| {
+            describe::describe(database, request, items)
+        })))
+    }
+
+    async fn reprint(
+        &self,
+        request: Request<wire::ReprintRequest>,
+    ) -> Result<Response<wire::ReprintResponse>, Status> {
+        let asked = command(request)?.definitions.into_iter().map(Into::into);
+        let database = &self.runner.sessions.database;
+        let printed = reprint::reprint(database, asked.collect()).await?;
+        let definitions = printed.into_iter().map(Into::into).collect();
+        Ok(Response::new(wire::ReprintResponse { definitions }))
     }
 
     async fn record(

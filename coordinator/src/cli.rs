@@ -277,6 +277,9 @@ pub struct VerifyArgs {
     #[arg(long, env = "PGCONVOY_ROWS", value_name = "N", default_value_t = 20,
           value_parser = clap::value_parser!(u32).range(0..=10_000))]
     pub rows: u32,
+    /// Rows only: definitions, owners and grants are not compared
+    #[arg(long, env = "PGCONVOY_SKIP_SCHEMA")]
+    pub skip_schema: bool,
     /// Tables that are compared at once [default: the target's processors, 2 to 8]
     #[arg(long, env = "PGCONVOY_STREAMS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
     pub streams: Option<u32>,

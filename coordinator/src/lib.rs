@@ -2,6 +2,7 @@
 //!
 //! It has no database credentials and links no PostgreSQL client; it keeps no state but the run folder's artefacts.
 pub mod cli;
+mod compare;
 pub mod demo;
 mod ends;
 mod events;
@@ -16,6 +17,7 @@ mod preflight;
 mod report;
 mod run_dir;
 mod schedule;
+mod schema;
 mod text;
 mod verdict;
 mod verify;

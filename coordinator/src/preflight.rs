@@ -311,6 +311,9 @@ fn schema(facts: &Facts, intent: Intent, found: &mut Vec<Finding>) {
             .hint("add --force if that is meant"),
         );
     }
+    if !intent.skip_schema {
+        found.extend(crate::schema::were_there(source, target));
+    }
     if source.server.encoding != target.server.encoding && target.server.encoding != "UTF8" {
         found.push(
             blocker(

@@ -1,9 +1,10 @@
 //! What was migrated and how it compares: from the ledger alone, for people and for machines.
-use pgconvoy_proto::model::Severity;
+use pgconvoy_proto::model::{SCHEMA_COMPARED, Severity};
 use serde_json::{Value, json};
 
 use crate::events::finding_text;
 use crate::ledger::{Ledger, TableEntry};
+use crate::schema;
 use crate::text::{bytes, columns};
 
 /// The verdict in words, with what else must be known.
@@ -78,9 +79,11 @@ pub fn text(ledger: &Ledger) -> String {
         bytes(data)
     );
     text += &steps_text(ledger);
-    if !ledger.findings.is_empty() {
+    text += &schema::text(ledger);
+    let mut findings = ledger.findings.clone();
+    findings.retain(|finding| finding.code != SCHEMA_COMPARED);
+    if !findings.is_empty() {
         text += "\nfindings\n";
-        let mut findings = ledger.findings.clone();
         findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
         for finding in &findings {
             text += &finding_text(finding);
@@ -188,6 +191,7 @@ pub fn json(ledger: &Ledger) -> Value {
         "options": ledger.options,
         "tables": tables,
         "steps": steps,
+        "schema": schema::json(ledger),
         "findings": ledger.findings,
         "differences": ledger.findings.iter().filter(|f| f.severity == Severity::Difference).count(),
     })

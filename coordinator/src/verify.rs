@@ -18,6 +18,7 @@ use crate::live::{self, Live};
 use crate::narrow::{self, Detail, Differing};
 use crate::phases::verify::{Digester, Held, compare, compare_generated, each};
 use crate::run_dir::RunDir;
+use crate::schema::{self, Sequences};
 use crate::verdict::Verdict;
 use crate::{Ended, report, text};
 
@@ -32,11 +33,18 @@ pub async fn verify(args: VerifyArgs, global: &Global, reporter: &Arc<Reporter>)
     // A key of its own: the snapshot of an unfinished copy stays open.
     let key = format!("{}-verify", ledger.id);
     let asked = args.filters.selection();
+    let schema = if args.skip_schema || ledger.options.skip_schema {
+        schema::Compared::default()
+    } else {
+        schema::compare_ends(&ends, &ledger, &asked, Sequences::Now, reporter).await?
+    };
     let selection = &ledger.options.selection;
     let inventory =
         inventory::open(&mut ends, &key, selection, RoleChoice::None, Lease::Short).await?;
     let chosen = Filter::new(&asked)?;
-    let (tables, mut findings) = shapes(&ledger, &inventory, &chosen);
+    let (mut tables, mut findings) = shapes(&ledger, &inventory, &chosen);
+    tables.retain(|table| schema.is_readable(table));
+    findings.extend(schema.findings.iter().cloned());
     let live = Arc::new(Live::default());
     let display = reporter
         .is_live()
@@ -67,11 +75,15 @@ pub async fn verify(args: VerifyArgs, global: &Global, reporter: &Arc<Reporter>)
     for finding in &findings {
         reporter.emit(&Event::Finding(finding.clone()));
     }
-    if tables.is_empty() && findings.is_empty() {
+    if tables.is_empty() && findings.is_empty() && schema.summary.is_none() {
         reporter.note("there is no table to compare: nothing is proven");
         return Ok((Verdict::Unverified, report::json(&ledger)));
     }
-    let verdict = verdict(&ledger, &findings);
+    let verdict = verdict(&ledger, &schema, &findings);
+    // The ledger of an unfinished migration is its driver's alone to write.
+    if ledger.verdict.is_some() {
+        schema.record(&mut ends, &ledger).await?;
+    }
     record(
         &mut ends,
         &ledger,
@@ -88,11 +100,14 @@ pub async fn verify(args: VerifyArgs, global: &Global, reporter: &Arc<Reporter>)
 }
 
 /// Equal rows do not prove a target that lacks a policy or a foreign key.
-fn verdict(ledger: &Ledger, findings: &[Finding]) -> Verdict {
+fn verdict(ledger: &Ledger, schema: &schema::Compared, findings: &[Finding]) -> Verdict {
     let lasting = |finding: &&Finding| {
-        finding.severity == Severity::Difference && !OF_COMPARISON.contains(&finding.code.as_str())
+        !OF_COMPARISON.contains(&finding.code.as_str()) && !schema.supersedes(finding)
     };
-    if findings.is_empty() && ledger.findings.iter().find(lasting).is_none() {
+    let mut all = findings
+        .iter()
+        .chain(ledger.findings.iter().filter(lasting));
+    if all.all(|finding| finding.severity != Severity::Difference) {
         Verdict::Proven
     } else {
         Verdict::Differs
@@ -301,12 +316,14 @@ async fn conclude(
         .filter(|entry| tables.iter().any(|table| table.oid == entry.table.oid))
         .map(|entry| entry.source().bytes)
         .sum();
-    let of_rows = |finding: &&Finding| finding.code.starts_with("row-");
+    let counts = |finding: &&Finding| {
+        finding.severity == Severity::Difference && !finding.code.starts_with("row-")
+    };
     reporter.line(&format!(
         "{verdict}: {} tables, {} of COPY data compared, {} differences",
         tables.len(),
         text::bytes(bytes),
-        findings.len() - findings.iter().filter(of_rows).count()
+        findings.iter().filter(counts).count()
     ));
     Ok((verdict, json))
 }

@@ -143,6 +143,8 @@ pub struct TargetFacts {
     pub server: ServerFacts,
     pub extensions_available: Vec<Extension>,
     pub extensions_installed: Vec<Extension>,
+    /// As pg_identify_object() says it: "for role app in schema s on tables".
+    pub default_privileges: Vec<String>,
     /// All of the server's.
     pub roles: Roles,
     /// User tables, views, functions and types: how many, and some of them.

@@ -7,12 +7,14 @@ use serde::{Deserialize, Serialize};
 mod convert;
 mod pair;
 mod roles;
+mod schema;
 mod table;
 
 pub use pair::{Buckets, MAX_BUCKETS, Pair, Place, RowValues, TableDigest, Value, bucket_count};
 pub use roles::{
     Membership, ParameterGrant, Properties, Role, RoleChoice, Roles, Setting, is_built_in,
 };
+pub use schema::{Catalog, Definition, MASK, OF_SCHEMA, SCHEMA_COMPARED, SchemaObject};
 pub use table::{Format, Part, Relation, Table};
 
 /// An object identifier of the *source* database.
@@ -166,6 +168,18 @@ pub struct SequenceValue {
     pub name: String,
     pub last_value: i64,
     pub is_called: bool,
+}
+
+impl SequenceValue {
+    /// For people and for the comparison.
+    pub fn position(&self) -> String {
+        let state = if self.is_called {
+            ""
+        } else {
+            ", not called yet"
+        };
+        format!("{}{state}", self.last_value)
+    }
 }
 
 /// An object by its archive entry and by the name that finds it at the other end: pg_identify_object()'s.

@@ -25,6 +25,8 @@ mod large_objects;
 mod locks;
 #[path = "e2e/migrate.rs"]
 mod migrate;
+#[path = "e2e/mutations.rs"]
+mod mutations;
 #[path = "e2e/older.rs"]
 mod older;
 #[path = "e2e/options.rs"]

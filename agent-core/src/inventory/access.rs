@@ -12,7 +12,7 @@ use crate::session::Session;
 
 /// One row per object that has an owner: catalog, OID, owner, ACL (effective), keywords for ALTER and GRANT, made late.
 /// Left out: what follows another object's owner (owned sequences, row types, array and multirange types).
-fn objects() -> String {
+pub(super) fn objects() -> String {
     format!(
         "SELECT c.tableoid AS class, c.oid, c.relowner AS owner,
                 coalesce(c.relacl, acldefault(CASE c.relkind WHEN 'S' THEN 's'::\"char\" ELSE 'r' END, c.relowner)) AS acl,

@@ -7,6 +7,7 @@ pub mod built_in;
 pub mod large_objects;
 pub mod newer;
 pub mod roles;
+pub mod schema;
 pub mod tables;
 
 use tokio_postgres::types::ToSql;

@@ -1,7 +1,7 @@
 //! Writes the plan into the ledger, and the small changes after that.
 use pgconvoy_agent_core::session::Session;
 use pgconvoy_proto::model::{
-    Digest, Entry, Finding, OF_COMPARISON, Options, Step, Table, parse_json, required,
+    Digest, Entry, Finding, OF_COMPARISON, OF_SCHEMA, Options, Step, Table, parse_json, required,
 };
 use pgconvoy_proto::wire;
 use pgconvoy_proto::wire::plan_item::Item;
@@ -201,7 +201,11 @@ pub async fn record(session: &Session, request: wire::RecordRequest) -> Result<(
         .execute(
             "DELETE FROM pgconvoy.findings WHERE migration = $1 AND object = ANY ($2)
              AND code = ANY ($3)",
-            &[&request.migration, &request.compared, &OF_COMPARISON],
+            &[
+                &request.migration,
+                &request.compared,
+                &[OF_COMPARISON, OF_SCHEMA].concat(),
+            ],
         )
         .await
         .map_err(failed)?;

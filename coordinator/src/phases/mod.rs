@@ -41,7 +41,7 @@ pub enum Phase {
     Statistics,
     /// Settings, grants and comment of the database: last, its settings are for sessions to come.
     Database,
-    /// Digests that are not read yet, and the comparison.
+    /// Digests that are not read yet, and the comparison of rows and schema.
     Verify,
 }
 
@@ -209,7 +209,9 @@ impl Phase {
     fn is_idle(self, ledger: &Ledger) -> bool {
         match self {
             Self::Copy => ledger.tables.is_empty() && !self.has_steps(ledger),
-            Self::Verify => ledger.options.no_verify || ledger.tables.is_empty(),
+            Self::Verify => {
+                ledger.options.no_verify || ledger.tables.is_empty() && ledger.options.skip_schema
+            }
             _ => !self.has_steps(ledger),
         }
     }

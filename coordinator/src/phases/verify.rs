@@ -1,11 +1,11 @@
-//! Verification: the digests that each agent computed from its own database, compared.
+//! Verification: the digests that each agent computed from its own database, compared; and so the schemas.
 //!
 //! Invariant 3 (proof by re-reading): the target's digest is never taken from what was sent. The source's is that of the copy's own
 //! scan at the snapshot.
 use std::sync::Arc;
 
 use anyhow::anyhow;
-use pgconvoy_proto::model::{Digest, Finding, Severity, Table, TableDigest, required};
+use pgconvoy_proto::model::{Digest, Finding, Selection, Severity, Table, TableDigest, required};
 use pgconvoy_proto::wire;
 use pgconvoy_proto::wire::digest_progress::Event as DigestEvent;
 use tokio::task::JoinSet;
@@ -15,7 +15,9 @@ use tonic::{Status, Streaming};
 use super::{Run, snapshot, steps};
 use crate::ends::{Ends, retry, said};
 use crate::events::{Event, Reporter};
+use crate::inventory;
 use crate::live::{End, Live};
+use crate::schema::{Sequences, compare_ends};
 
 /// A table above this size is scanned by several sessions.
 const LARGE_BYTES: u64 = 256 << 20;
@@ -136,10 +138,32 @@ pub async fn run(run: &mut Run) -> anyhow::Result<()> {
         findings.extend(compare(&run.reporter, &entry.table, entry.source(), target));
     }
     findings.extend(generated(run, &digester).await?);
-    if findings.is_empty() {
+    if !findings.is_empty() {
+        run.record_findings(findings).await?;
+    }
+    if run.ledger.options.skip_schema {
         return Ok(());
     }
-    run.record_findings(findings).await
+    schema(run).await
+}
+
+/// Everything is built: what is not as at the source now, is not going to be. The snapshot goes first: who waits for its locks stands in
+/// the way of whoever else looks at those tables, the source's description among them.
+async fn schema(run: &mut Run) -> anyhow::Result<()> {
+    inventory::close(&mut run.ends, &run.ledger.id).await?;
+    let everything = Selection::default();
+    let compared = compare_ends(
+        &run.ends,
+        &run.ledger,
+        &everything,
+        Sequences::AtSnapshot,
+        &run.reporter,
+    )
+    .await?;
+    for finding in &compared.findings {
+        run.reporter.emit(&Event::Finding(finding.clone()));
+    }
+    compared.record(&mut run.ends, &run.ledger).await
 }
 
 /// Compares stored generated columns: they did not cross, so both ends are read for them.

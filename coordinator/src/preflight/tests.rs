@@ -57,6 +57,7 @@ fn facts() -> Facts {
             server: server(),
             extensions_available: vec![],
             extensions_installed: vec![],
+            default_privileges: vec![],
             roles: roles(),
             objects: 0,
             object_sample: vec![],

@@ -2,8 +2,8 @@
 mod pair;
 
 use super::{
-    Digest, Entry, Finding, Format, Malformed, Part, Progress, Relation, RoleChoice, Selection,
-    Severity, Step, Table, parse_json, to_json,
+    Definition, Digest, Entry, Finding, Format, Malformed, Part, Progress, Relation, RoleChoice,
+    SchemaObject, Selection, Severity, Step, Table, parse_json, to_json,
 };
 use crate::wire;
 
@@ -277,6 +277,59 @@ impl From<Entry> for wire::ArchiveEntry {
         Self {
             class: entry.class,
             oid: entry.oid,
+        }
+    }
+}
+
+impl TryFrom<wire::SchemaObject> for SchemaObject {
+    type Error = Malformed;
+
+    fn try_from(object: wire::SchemaObject) -> Result<Self, Malformed> {
+        if object.kind.is_empty() {
+            return Err(Malformed::new("an object without kind"));
+        }
+        Ok(Self {
+            kind: object.kind,
+            identity: object.identity,
+            parent: object.parent,
+            properties: object
+                .properties
+                .into_iter()
+                .map(|p| (p.name, p.value))
+                .collect(),
+        })
+    }
+}
+
+impl From<SchemaObject> for wire::SchemaObject {
+    fn from(object: SchemaObject) -> Self {
+        Self {
+            kind: object.kind,
+            identity: object.identity,
+            parent: object.parent,
+            properties: object
+                .properties
+                .into_iter()
+                .map(|(name, value)| wire::Property { name, value })
+                .collect(),
+        }
+    }
+}
+
+impl From<wire::Definition> for Definition {
+    fn from(definition: wire::Definition) -> Self {
+        Self {
+            object: definition.object,
+            query: definition.query,
+        }
+    }
+}
+
+impl From<Definition> for wire::Definition {
+    fn from(definition: Definition) -> Self {
+        Self {
+            object: definition.object,
+            query: definition.query,
         }
     }
 }

@@ -1,0 +1,116 @@
+//! The database itself, and the roles that matter to it: attributes, memberships, settings. Never a password.
+use super::{Ask, Query, grants};
+
+pub(super) fn queries(ask: &Ask) -> Vec<Query> {
+    vec![
+        database(),
+        database_settings(ask),
+        roles(),
+        memberships(
+            "member of",
+            "CASE WHEN m.admin_option THEN ' with admin option' ELSE '' END",
+        ),
+        memberships(
+            "membership options",
+            "format(': inherit %s, set %s', to_jsonb(m) ->> 'inherit_option', to_jsonb(m) ->> 'set_option')",
+        ),
+        role_settings(ask),
+    ]
+}
+
+/// Without its name, which may differ at the two ends. `encoding` and what follows are what CREATE DATABASE was told.
+fn database() -> Query {
+    format!(
+        "SELECT d.tableoid, d.oid, 'database', '', NULL, NULL, '', jsonb_build_object(
+             'encoding', pg_encoding_to_char(d.encoding),
+             'collate', d.datcollate,
+             'ctype', d.datctype,
+             'locale provider', coalesce(to_jsonb(d) ->> 'datlocprovider', 'c'),
+             'locale', coalesce(to_jsonb(d) ->> 'datlocale', to_jsonb(d) ->> 'daticulocale'),
+             'owner', quote_ident(pg_get_userbyid(d.datdba)),
+             'connection limit', nullif(d.datconnlimit, -1),
+             'comment', shobj_description(d.oid, 'pg_database'),
+             'grants', {})
+         FROM pg_database d WHERE d.datname = current_database()",
+        grants("coalesce(d.datacl, acldefault('d', d.datdba))", "d.datdba")
+    )
+}
+
+/// `{setting}` and its value, of an entry of pg_db_role_setting; a property for each.
+fn settings(ask: &Ask, suffix: &str) -> String {
+    let name = "split_part(c, '=', 1)";
+    format!(
+        "jsonb_object_agg('setting ' || {name} || {suffix}, {})",
+        ask.setting(name, "substr(c, strpos(c, '=') + 1)")
+    )
+}
+
+fn database_settings(ask: &Ask) -> Query {
+    format!(
+        "SELECT 0::oid, 0::oid, 'database', '', NULL, NULL, '', {}
+         FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase, unnest(s.setconfig) c
+         WHERE d.datname = current_database() AND s.setrole = 0 GROUP BY s.setrole",
+        settings(ask, "''")
+    )
+}
+
+/// The roles that own an object of this database, are granted something on one, or are named by a policy (pg_shdepend knows),
+/// have a setting or a user mapping in it; and the members of all these. An extension's objects do not count: their owner is who
+/// created it; nor does pgconvoy's schema.
+const USED: &str = "
+    WITH RECURSIVE direct AS (
+        SELECT s.refobjid AS oid FROM pg_shdepend s JOIN pg_database d ON d.oid = s.dbid
+        WHERE d.datname = current_database() AND s.refclassid = 'pg_authid'::regclass AND s.deptype IN ('o', 'a', 'r')
+          AND s.classid <> 'pg_extension'::regclass
+          AND NOT EXISTS (SELECT FROM member m WHERE m.classid = s.classid AND m.objid = s.objid)
+          AND NOT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+                          WHERE s.classid = 'pg_class'::regclass AND c.oid = s.objid AND n.nspname = 'pgconvoy')
+          AND NOT EXISTS (SELECT FROM pg_namespace n
+                          WHERE s.classid = 'pg_namespace'::regclass AND n.oid = s.objid AND n.nspname = 'pgconvoy')
+        UNION SELECT s.setrole FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase
+        WHERE d.datname = current_database() AND s.setrole <> 0
+        UNION SELECT m.umuser FROM pg_user_mappings m WHERE m.umuser <> 0),
+    used AS (SELECT oid FROM direct UNION SELECT m.member FROM pg_auth_members m JOIN used u ON u.oid = m.roleid)";
+
+/// All but PostgreSQL's own, with whether this database uses them: a role that the source uses may be there at the target
+/// without being used. The superuser that initdb made is what the server's owner made of it.
+fn roles() -> Query {
+    format!(
+        "{USED}
+         SELECT 0::oid, 0::oid, 'role', quote_ident(r.rolname), NULL, NULL, '', jsonb_build_object(
+             'used', CASE WHEN r.oid IN (SELECT oid FROM used) THEN 'yes' END,
+             'built in', CASE WHEN r.oid < 16384 THEN 'yes' END,
+             'attributes', concat_ws(', ', CASE WHEN r.rolcanlogin THEN 'login' ELSE 'nologin' END,
+                 CASE WHEN r.rolinherit THEN 'inherit' ELSE 'noinherit' END, CASE WHEN r.rolsuper THEN 'superuser' END,
+                 CASE WHEN r.rolcreaterole THEN 'createrole' END, CASE WHEN r.rolcreatedb THEN 'createdb' END,
+                 CASE WHEN r.rolreplication THEN 'replication' END, CASE WHEN r.rolbypassrls THEN 'bypassrls' END),
+             'connection limit', nullif(r.rolconnlimit, -1),
+             'valid until', r.rolvaliduntil,
+             'comment', shobj_description(r.oid, 'pg_authid'))
+         FROM pg_roles r WHERE r.rolname !~ '^pg_'"
+    )
+}
+
+/// Whoever granted it, and however often.
+fn memberships(property: &str, options: &str) -> Query {
+    format!(
+        "SELECT 0::oid, 0::oid, 'role', quote_ident(pg_get_userbyid(g.member)), NULL, NULL, '',
+                jsonb_build_object('{property}', string_agg(g.said, E'\\n' ORDER BY g.said))
+         FROM (SELECT DISTINCT m.member, quote_ident(pg_get_userbyid(m.roleid)) || {options} AS said FROM pg_auth_members m) g
+         WHERE pg_get_userbyid(g.member) !~ '^pg_'
+         GROUP BY g.member"
+    )
+}
+
+fn role_settings(ask: &Ask) -> Query {
+    format!(
+        "SELECT 0::oid, 0::oid, 'role', quote_ident(r.rolname), NULL, NULL, '', {}
+         FROM pg_db_role_setting s JOIN pg_roles r ON r.oid = s.setrole LEFT JOIN pg_database d ON d.oid = s.setdatabase, unnest(s.setconfig) c
+         WHERE s.setdatabase = 0 OR d.datname = current_database()
+         GROUP BY r.rolname",
+        settings(
+            ask,
+            "CASE WHEN s.setdatabase <> 0 THEN ' (in this database)' ELSE '' END"
+        )
+    )
+}

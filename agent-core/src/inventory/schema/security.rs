@@ -1,0 +1,64 @@
+//! Who may do what: owners and effective grants of everything that has them (the built-in default spelled out where the catalog
+//! holds none), grants on columns, default privileges, policies. Members of extensions are told by their grants alone.
+use super::{Query, grants};
+use crate::inventory::access;
+
+pub(super) fn queries() -> Vec<Query> {
+    vec![
+        POLICIES.to_owned(),
+        owners_and_grants(),
+        column_grants(),
+        default_privileges(),
+    ]
+}
+
+const POLICIES: &str = "
+    SELECT r.class, r.member_oid, 'policy', format('%I on %s', p.polname, r.identity), r.schema, r.name,
+           r.kind || ' ' || r.identity, jsonb_build_object(
+        'command', CASE p.polcmd WHEN 'r' THEN 'select' WHEN 'a' THEN 'insert' WHEN 'w' THEN 'update' WHEN 'd' THEN 'delete'
+                                 ELSE 'all' END,
+        'permissive', p.polpermissive,
+        'roles', (SELECT string_agg(CASE o WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(o)) END, ', '
+                                    ORDER BY o = 0, pg_get_userbyid(o)) FROM unnest(p.polroles) o),
+        'using', pg_get_expr(p.polqual, p.polrelid),
+        'with check', pg_get_expr(p.polwithcheck, p.polrelid))
+    FROM pg_policy p JOIN relation r ON r.oid = p.polrelid";
+
+/// The classes are zero: members of extensions are not left out here.
+fn owners_and_grants() -> Query {
+    format!(
+        "SELECT 0::oid, 0::oid, i.type, i.identity, (parse_ident(i.schema))[1], NULL, m.extension, jsonb_build_object(
+             'owner', CASE WHEN m.objid IS NULL AND NOT o.follows THEN quote_ident(pg_get_userbyid(o.owner)) END,
+             'grants', {})
+         FROM ({}) o (class, oid, owner, acl, keyword, grant_keyword, late, follows)
+         LEFT JOIN member m ON m.classid = o.class AND m.objid = o.oid
+         CROSS JOIN LATERAL pg_identify_object(o.class, o.oid, 0) i
+         WHERE m.objid IS NULL OR o.acl IS NOT NULL",
+        grants("o.acl", "o.owner"),
+        access::objects()
+    )
+}
+
+fn column_grants() -> Query {
+    format!(
+        "SELECT 0::oid, 0::oid, 'column', format('%s.%I', r.identity, a.attname), r.schema, r.name,
+                coalesce(m.extension, r.kind || ' ' || r.identity), jsonb_build_object('grants', {})
+         FROM relation r
+         JOIN pg_class c ON c.oid = r.oid
+         JOIN pg_attribute a ON a.attrelid = r.oid
+         LEFT JOIN member m ON m.classid = r.class AND m.objid = r.member_oid
+         WHERE a.attacl IS NOT NULL AND a.attnum > 0 AND NOT a.attisdropped",
+        grants("a.attacl", "c.relowner")
+    )
+}
+
+fn default_privileges() -> Query {
+    format!(
+        "SELECT d.tableoid, d.oid, 'default privileges', i.identity, n.nspname, NULL, NULL,
+                jsonb_build_object('grants', coalesce({}, 'none'))
+         FROM pg_default_acl d
+         LEFT JOIN pg_namespace n ON n.oid = d.defaclnamespace
+         CROSS JOIN LATERAL pg_identify_object(d.tableoid, d.oid, 0) i",
+        grants("d.defaclacl", "d.defaclrole")
+    )
+}

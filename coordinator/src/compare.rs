@@ -1,0 +1,143 @@
+//! Two descriptions of a database, compared object by object. Pure.
+//!
+//! What hangs on an object that is missing is missing too: it is counted, and reported once with the object. What both ends cannot know
+//! alike (levelled by [`level`]) and what the ledger has a finding about ([`known`]) is left out.
+use std::collections::{BTreeMap, HashMap};
+
+use pgconvoy_proto::model::{Catalog, SchemaObject};
+
+pub mod findings;
+pub mod known;
+pub mod level;
+pub mod names;
+#[cfg(test)]
+mod tests;
+
+/// A property that differs. None: that end's object does not have it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    pub property: String,
+    pub source: Option<String>,
+    pub target: Option<String>,
+}
+
+/// How many of what kind.
+pub type Counts = BTreeMap<String, usize>;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Difference {
+    /// At the source only; with what hangs on it.
+    Missing { object: SchemaObject, with: Counts },
+    /// At the target only.
+    Extra { object: SchemaObject, with: Counts },
+    Differs {
+        source: SchemaObject,
+        target: SchemaObject,
+        changes: Vec<Change>,
+    },
+}
+
+impl Difference {
+    pub fn object(&self) -> &SchemaObject {
+        match self {
+            Self::Missing { object, .. } | Self::Extra { object, .. } => object,
+            Self::Differs { source, .. } => source,
+        }
+    }
+}
+
+/// What is at one end only or differs, in order of kind and identity.
+pub fn compare(source: &Catalog, target: &Catalog) -> Vec<Difference> {
+    let (at_source, at_target) = (by_name(source), by_name(target));
+    let mut differences = alone(&at_source, &at_target, |object, with| Difference::Missing {
+        object,
+        with,
+    });
+    differences.extend(alone(&at_target, &at_source, |object, with| {
+        Difference::Extra { object, with }
+    }));
+    for (name, object) in &at_source {
+        if let Some(other) = at_target.get(name) {
+            let changes = changes(object, other);
+            if !changes.is_empty() {
+                differences.push(Difference::Differs {
+                    source: (*object).clone(),
+                    target: (*other).clone(),
+                    changes,
+                });
+            }
+        }
+    }
+    differences.sort_by_key(|difference| difference.object().name());
+    differences
+}
+
+/// How many objects of each kind there are at either end.
+pub fn counts(source: &Catalog, target: &Catalog) -> Counts {
+    let mut all = by_name(source);
+    all.extend(by_name(target));
+    let mut counts = Counts::new();
+    for object in all.values() {
+        *counts.entry(object.kind.clone()).or_default() += 1;
+    }
+    counts
+}
+
+type ByName<'a> = HashMap<String, &'a SchemaObject>;
+
+fn by_name(catalog: &Catalog) -> ByName<'_> {
+    catalog.objects.iter().map(|o| (o.name(), o)).collect()
+}
+
+/// Objects of `here` that are not `there`: the topmost only, with a count of what goes with each. The members of an extension are its
+/// version's affair.
+fn alone(
+    here: &ByName,
+    there: &ByName,
+    make: impl Fn(SchemaObject, Counts) -> Difference,
+) -> Vec<Difference> {
+    let mut tops: BTreeMap<String, Counts> = BTreeMap::new();
+    for (name, object) in here.iter().filter(|(name, _)| !there.contains_key(*name)) {
+        let mut top = name;
+        let mut below = *object;
+        while let Some((above, object)) = above(below).find_map(|above| {
+            let alone = !there.contains_key(&above);
+            here.get_key_value(&above).filter(|_| alone)
+        }) {
+            (top, below) = (above, object);
+        }
+        if top == name && object.parent.starts_with("extension ") {
+            continue;
+        }
+        let with = tops.entry(top.clone()).or_default();
+        if top != name {
+            *with.entry(object.kind.clone()).or_default() += 1;
+        }
+    }
+    tops.into_iter()
+        .map(|(name, with)| make(here[&name].clone(), with))
+        .collect()
+}
+
+/// What an object goes with: its table or its schema, and what a partition's share is the share of.
+fn above(object: &SchemaObject) -> impl Iterator<Item = String> + '_ {
+    let root = object.get("inherited from");
+    let root = root.map(|identity| format!("{} {identity}", object.kind));
+    std::iter::once(object.parent.clone()).chain(root)
+}
+
+fn changes(source: &SchemaObject, target: &SchemaObject) -> Vec<Change> {
+    let mut names: Vec<&String> = source.properties.keys().collect();
+    names.extend(target.properties.keys());
+    names.sort();
+    names.dedup();
+    names
+        .into_iter()
+        .filter(|name| source.get(name) != target.get(name))
+        .map(|name| Change {
+            property: name.clone(),
+            source: source.get(name).map(str::to_owned),
+            target: target.get(name).map(str::to_owned),
+        })
+        .collect()
+}

@@ -1,0 +1,218 @@
+//! Differences as findings, readable.
+use pgconvoy_proto::model::{Finding, MASK, SchemaObject, Severity};
+
+use super::{Change, Counts, Difference};
+
+/// What the target had before the migration: kind of object, code of the plan's finding about it.
+pub const WERE_THERE: &[(&str, &str)] = &[
+    ("extension", "extension-was-there"),
+    ("default privileges", "default-privileges-were-there"),
+];
+
+/// What whoever made the two databases chose; a migration does not make it.
+const CHOSEN: &[&str] = &[
+    "encoding",
+    "collate",
+    "ctype",
+    "locale provider",
+    "locale",
+    "owner",
+];
+/// Values that are lists, a line for each: what both ends have is not shown.
+const LISTS: &[&str] = &[
+    "config",
+    "functions",
+    "grants",
+    "mappings",
+    "member of",
+    "membership options",
+    "operators",
+    "tables",
+];
+/// Characters of a value that are shown, from shortly before the first one that differs.
+const SHOWN: usize = 400;
+const BEFORE: usize = 60;
+
+/// `known`: the ledger's findings, of the plan and of earlier steps.
+pub fn findings(differences: &[Difference], known: &[Finding]) -> Vec<Finding> {
+    let told = differences.iter().flat_map(|difference| match difference {
+        Difference::Missing { object, with } => vec![missing(object, with)],
+        Difference::Extra { object, with } => vec![extra(object, with, known)],
+        Difference::Differs {
+            source, changes, ..
+        } => differs(source, changes, known),
+    });
+    told.collect()
+}
+
+fn missing(object: &SchemaObject, with: &Counts) -> Finding {
+    let invalid = object.kind == "index" && object.get("valid") == Some("false");
+    let (severity, message) = if invalid {
+        (
+            Severity::Info,
+            "it is invalid at the source: no dump carries it".to_owned(),
+        )
+    } else {
+        (
+            Severity::Difference,
+            format!("it is missing at the target{}", and(with)),
+        )
+    };
+    Finding::new(severity, "object-missing", object.name(), message).values(shape(object), "")
+}
+
+fn extra(object: &SchemaObject, with: &Counts, known: &[Finding]) -> Finding {
+    let before = was_there(object, known);
+    // Every new database has it, and a dump of one without it does not drop it.
+    let public = object.name() == "schema public" && with.is_empty();
+    let (severity, message) = match (before, public) {
+        (true, _) => (
+            Severity::Info,
+            "the target had it before the migration".to_owned(),
+        ),
+        (_, true) => (
+            Severity::Info,
+            "the source has no schema of this name; it is empty".to_owned(),
+        ),
+        _ => (
+            Severity::Difference,
+            format!("it is at the target only{}", and(with)),
+        ),
+    };
+    Finding::new(severity, "object-extra", object.name(), message).values("", shape(object))
+}
+
+/// The plan says that the target had it already.
+fn was_there(object: &SchemaObject, known: &[Finding]) -> bool {
+    let plain = super::known::plain;
+    WERE_THERE.iter().any(|(kind, code)| {
+        let told = |f: &Finding| f.code == *code && plain(&f.object) == plain(&object.identity);
+        object.kind == *kind && known.iter().any(told)
+    })
+}
+
+fn differs(object: &SchemaObject, changes: &[Change], known: &[Finding]) -> Vec<Finding> {
+    let chosen =
+        |change: &&Change| object.kind == "database" && CHOSEN.contains(&change.property.as_str());
+    let (by_operator, others): (Vec<&Change>, Vec<&Change>) = changes.iter().partition(chosen);
+    let finding = |severity, code, changes: &[&Change]| {
+        let names: Vec<&str> = changes.iter().map(|c| c.property.as_str()).collect();
+        let said = changes.iter().map(|change| values(change));
+        let (source, target): (Vec<String>, Vec<String>) = said.unzip();
+        let message = format!("it differs in {}", names.join(", "));
+        Finding::new(severity, code, object.name(), message)
+            .values(source.join("; "), target.join("; "))
+    };
+    let mut findings = Vec::new();
+    if !by_operator.is_empty() {
+        let told = finding(Severity::Warning, "database-differs", &by_operator);
+        findings.push(told.hint("it is what CREATE DATABASE was told at either end"));
+    }
+    if !others.is_empty() {
+        // Those of the source were added to the target's own, which stay.
+        let added_to = object.kind == "default privileges" && was_there(object, known);
+        let severity = if added_to {
+            Severity::Info
+        } else {
+            Severity::Difference
+        };
+        findings.push(finding(severity, "object-differs", &others));
+    }
+    findings
+}
+
+/// `, with 3 columns and 1 index`
+fn and(with: &Counts) -> String {
+    if with.is_empty() {
+        String::new()
+    } else {
+        format!(", with {}", count_text(with))
+    }
+}
+
+pub fn count_text(counts: &Counts) -> String {
+    let each = counts.iter().map(|(kind, n)| match n {
+        1 => format!("1 {kind}"),
+        n => format!("{n} {}", plural(kind)),
+    });
+    each.collect::<Vec<_>>().join(", ")
+}
+
+fn plural(kind: &str) -> String {
+    match kind {
+        "default privileges" => kind.to_owned(),
+        kind if kind.ends_with('x') || kind.ends_with('s') => format!("{kind}es"),
+        kind => match kind.strip_suffix('y') {
+            Some(stem) => format!("{stem}ies"),
+            None => format!("{kind}s"),
+        },
+    }
+}
+
+/// An object that only one end has: its properties.
+fn shape(object: &SchemaObject) -> String {
+    let each = object
+        .properties
+        .iter()
+        .map(|(name, value)| format!("{name}: {}", excerpt(value, 0)));
+    each.collect::<Vec<_>>().join("; ")
+}
+
+/// What the two ends have of a property.
+fn values(change: &Change) -> (String, String) {
+    let (source, target) = (change.source.as_deref(), change.target.as_deref());
+    let (mut a, mut b) = (
+        source.unwrap_or_default().to_owned(),
+        target.unwrap_or_default().to_owned(),
+    );
+    if LISTS.contains(&change.property.as_str()) && source.is_some() && target.is_some() {
+        (a, b) = (lines_not_in(&a, &b), lines_not_in(&b, &a));
+    }
+    let from = first_difference(&a, &b).saturating_sub(BEFORE);
+    let say = |value: Option<&str>, shown: &str| match value {
+        None => format!("{}: none", change.property),
+        Some(_) => format!("{}: {}", change.property, excerpt(shown, from)),
+    };
+    (say(source, &a), say(target, &b))
+}
+
+/// The lines that are of `all` alone; all of them when both have the same in another order.
+fn lines_not_in(all: &str, others: &str) -> String {
+    let others: Vec<&str> = others.lines().collect();
+    let alone: Vec<&str> = all.lines().filter(|l| !others.contains(l)).collect();
+    if alone.is_empty() {
+        return "nothing more".into();
+    }
+    alone.join(", ")
+}
+
+/// In characters.
+fn first_difference(a: &str, b: &str) -> usize {
+    a.chars().zip(b.chars()).take_while(|(a, b)| a == b).count()
+}
+
+/// Some of a value from a character on; the digests of secrets as what they are.
+fn excerpt(value: &str, from: usize) -> String {
+    let value = masked(value);
+    let all = value.chars().count();
+    if all <= SHOWN {
+        return value;
+    }
+    let from = from.min(all);
+    let shown: String = value.chars().skip(from).take(SHOWN).collect();
+    let (before, after) = (
+        if from > 0 { "…" } else { "" },
+        if from + SHOWN < all { "…" } else { "" },
+    );
+    format!("{before}{shown}{after}")
+}
+
+fn masked(value: &str) -> String {
+    let mut pieces = value.split(MASK);
+    let mut shown = pieces.next().unwrap_or_default().to_owned();
+    for piece in pieces {
+        shown += "(masked)";
+        shown += piece.split_once(')').map_or("", |(_, rest)| rest);
+    }
+    shown
+}

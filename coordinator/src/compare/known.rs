@@ -1,0 +1,225 @@
+//! What the ledger has a finding about already: the migration said so when it happened, and it is not said twice.
+use pgconvoy_proto::model::{Finding, SchemaObject};
+
+use super::{Change, Difference};
+
+/// Names as findings have them: without the quotes that SQL needs, and without the schema of PostgreSQL's own types.
+pub fn plain(identity: &str) -> String {
+    identity.replace("pg_catalog.", "").replace('"', "")
+}
+
+/// What is left of the differences when what the ledger's findings tell is taken away.
+pub fn leave_out(differences: Vec<Difference>, findings: &[Finding]) -> Vec<Difference> {
+    let mut left = differences;
+    for finding in findings {
+        let told = Told::of(finding);
+        if let Some(told) = told {
+            left.retain_mut(|difference| !told.covers(difference));
+        }
+    }
+    left
+}
+
+/// What a finding says of the schema.
+enum Told {
+    /// A foreign key, `name on schema.table`, is not validated, or is not there.
+    ForeignKey {
+        key: String,
+    },
+    Owner {
+        object: String,
+    },
+    /// A privilege of a grantee on an object is not there.
+    Lost {
+        object: String,
+        privilege: String,
+        grantee: String,
+    },
+    /// A grantee could not be deprived of what it has on an object.
+    Kept {
+        object: String,
+        grantee: String,
+    },
+    ExtensionVersion {
+        name: String,
+    },
+    Role {
+        name: String,
+    },
+    Unpopulated {
+        view: String,
+    },
+    Database {
+        property: &'static str,
+    },
+    /// An entry of the archive, as pg_restore lists it: `TRIGGER public orders t owner`.
+    Entry {
+        rest: String,
+    },
+}
+
+impl Told {
+    fn of(finding: &Finding) -> Option<Self> {
+        let object = plain(&finding.object);
+        Some(match finding.code.as_str() {
+            "foreign-key-orphans" | "foreign-key-not-built" | "foreign-key-outside-selection" => {
+                let (table, name) = object.split_once(": ")?;
+                let key = format!("{name} on {table}");
+                Self::ForeignKey { key }
+            }
+            "owner-not-kept" => Self::Owner { object },
+            "grant-not-kept" => Self::lost(&object)?,
+            "grant-not-revoked" => Self::Kept {
+                object,
+                grantee: plain(&finding.target_value),
+            },
+            "extension-version" => Self::ExtensionVersion { name: object },
+            "role-missing" => Self::Role { name: object },
+            "view-not-refreshed" => Self::Unpopulated { view: object },
+            "collation" => Self::Database {
+                property: "collate",
+            },
+            "ctype" => Self::Database { property: "ctype" },
+            "not-restored" => Self::Entry { rest: object },
+            _ => return None,
+        })
+    }
+
+    /// `table public.t: SELECT (column) to role`
+    fn lost(object: &str) -> Option<Self> {
+        let (object, what) = object.rsplit_once(": ")?;
+        let (what, grantee) = what.rsplit_once(" to ")?;
+        let (privilege, object) = match what.split_once(" (") {
+            Some((privilege, column)) => {
+                let table = object.split_once(' ')?.1;
+                let column = column.trim_end_matches(')');
+                (privilege, format!("column {table}.{column}"))
+            }
+            None => (what, object.to_owned()),
+        };
+        Some(Self::Lost {
+            object,
+            privilege: privilege.to_owned(),
+            grantee: grantee.to_owned(),
+        })
+    }
+
+    /// Takes away what is told; true when nothing is left.
+    fn covers(&self, difference: &mut Difference) -> bool {
+        let identity = plain(&difference.object().identity);
+        let name = plain(&difference.object().name());
+        let kind = difference.object().kind.clone();
+        match self {
+            Self::ForeignKey { key } if kind == "constraint" => {
+                let root = difference.object().get("inherited from").map(plain);
+                let ours = identity == *key || root.as_ref() == Some(key);
+                ours && without(difference, &["validated", "inherited from"])
+            }
+            Self::Owner { object } => name == *object && narrowed(difference, &["owner"]),
+            Self::Lost {
+                object,
+                privilege,
+                grantee,
+            } if name == *object => regrant(difference, |change| {
+                change.source = deprive(change.source.take(), grantee, Some(privilege));
+            }),
+            Self::Kept { object, grantee } if name == *object => regrant(difference, |change| {
+                change.source = deprive(change.source.take(), grantee, None);
+                change.target = deprive(change.target.take(), grantee, None);
+            }),
+            Self::ExtensionVersion { name } => {
+                kind == "extension" && identity == *name && narrowed(difference, &["version"])
+            }
+            Self::Role { name } => {
+                kind == "role"
+                    && identity == *name
+                    && matches!(difference, Difference::Missing { .. })
+            }
+            Self::Unpopulated { view } => {
+                kind == "materialized view"
+                    && identity == *view
+                    && narrowed(difference, &["populated"])
+            }
+            Self::Database { property } => kind == "database" && narrowed(difference, &[property]),
+            Self::Entry { rest } => {
+                matches!(difference, Difference::Missing { .. })
+                    && is_entry(rest, difference.object())
+            }
+            _ => false,
+        }
+    }
+}
+
+/// An object that is at one end only is told whole; of one that differs the properties.
+fn without(difference: &mut Difference, properties: &[&str]) -> bool {
+    match difference {
+        Difference::Missing { .. } | Difference::Extra { .. } => true,
+        Difference::Differs { .. } => narrowed(difference, properties),
+    }
+}
+
+/// Forgets changes of these properties; true when no other is left.
+fn narrowed(difference: &mut Difference, properties: &[&str]) -> bool {
+    let Difference::Differs { changes, .. } = difference else {
+        return false;
+    };
+    changes.retain(|change| !properties.contains(&change.property.as_str()));
+    changes.is_empty()
+}
+
+fn regrant(difference: &mut Difference, edit: impl Fn(&mut Change)) -> bool {
+    let Difference::Differs { changes, .. } = difference else {
+        return false;
+    };
+    for change in changes.iter_mut().filter(|c| c.property == "grants") {
+        edit(change);
+    }
+    changes.retain(|change| change.source != change.target);
+    changes.is_empty()
+}
+
+/// Grants without a privilege of a grantee, or without any.
+fn deprive(grants: Option<String>, grantee: &str, privilege: Option<&str>) -> Option<String> {
+    let mut kept = Vec::new();
+    for line in grants.as_deref().unwrap_or_default().lines() {
+        let parts = line
+            .rsplit_once('=')
+            .and_then(|(who, rest)| Some((who, rest.split_once('/')?)));
+        match parts {
+            Some((who, (privileges, grantor))) if plain(who) == grantee => {
+                let is_other =
+                    |p: &&str| privilege.is_some_and(|lost| p.trim_end_matches('*') != lost);
+                let others: Vec<&str> = privileges.split(',').filter(is_other).collect();
+                if !others.is_empty() {
+                    kept.push(format!("{who}={}/{grantor}", others.join(",")));
+                }
+            }
+            _ => kept.push(line.to_owned()),
+        }
+    }
+    (!kept.is_empty()).then(|| kept.join("\n"))
+}
+
+/// Whether a line of pg_restore's list is about the object: what it is, its schema (or `-`), the table that it is on, its name.
+fn is_entry(rest: &str, object: &SchemaObject) -> bool {
+    let identity = plain(&object.identity);
+    let (place, name) = match identity.rsplit_once(" on ") {
+        Some((name, table)) => match table.split_once('.') {
+            Some((schema, table)) => (schema.to_owned(), format!("{table} {name}")),
+            None => ("-".to_owned(), identity.clone()),
+        },
+        None => match identity.split_once('.') {
+            Some((schema, name)) => (schema.to_owned(), name.to_owned()),
+            None => ("-".to_owned(), identity.clone()),
+        },
+    };
+    let kind = match object.kind.as_str() {
+        "statistics object" => "STATISTICS".to_owned(),
+        "default privileges" => "DEFAULT ACL".to_owned(),
+        "language" => "PROCEDURAL LANGUAGE".to_owned(),
+        kind => kind.to_uppercase().replace('-', " "),
+    };
+    let begins = format!("{kind} {place} {name} ");
+    let rest = rest.replace(", ", ",");
+    rest.starts_with(&begins) || kind == "CONSTRAINT" && rest.contains(&format!(" {begins}"))
+}

@@ -1,0 +1,330 @@
+//! Tests of the comparison, on descriptions made by hand.
+#![allow(clippy::unwrap_used)]
+use pgconvoy_proto::model::{Finding, Options, Severity};
+
+use super::findings::findings;
+use super::known::leave_out;
+use super::level::{Positions, level};
+use super::*;
+
+const V15: u32 = 150_000;
+const V17: u32 = 170_000;
+
+fn object(name: (&str, &str), parent: &str, properties: &[(&str, &str)]) -> SchemaObject {
+    SchemaObject {
+        kind: name.0.into(),
+        identity: name.1.into(),
+        parent: parent.into(),
+        properties: properties
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect(),
+    }
+}
+
+fn catalog(version: u32, objects: &[SchemaObject]) -> Catalog {
+    Catalog {
+        version,
+        objects: objects.to_vec(),
+    }
+}
+
+/// The findings of a whole comparison.
+fn compared(mut source: Catalog, mut target: Catalog, ledger: &[Finding]) -> Vec<Finding> {
+    level(&mut source, &mut target, &Options::default(), None);
+    findings(&leave_out(compare(&source, &target), ledger), ledger)
+}
+
+fn column(name: &str, position: &str) -> SchemaObject {
+    object(
+        ("column", name),
+        "table public.t",
+        &[("position", position), ("type", "integer")],
+    )
+}
+
+fn table(properties: &[(&str, &str)]) -> SchemaObject {
+    object(("table", "public.t"), "schema public", properties)
+}
+
+fn warning(code: &str, object: &str) -> Finding {
+    Finding::new(Severity::Warning, code, object, "")
+}
+
+#[test]
+fn equal_ends_have_no_finding() {
+    let all = [table(&[("owner", "a")]), column("public.t.c", "1")];
+    assert_eq!(compared(catalog(V15, &all), catalog(V15, &all), &[]), []);
+}
+
+#[test]
+fn a_missing_table_is_one_finding_that_counts_what_is_on_it() {
+    let public = object(("schema", "public"), "", &[]);
+    let key = object(("constraint", "t_pkey on public.t"), "table public.t", &[]);
+    let source = [
+        public.clone(),
+        table(&[("persistence", "permanent")]),
+        column("public.t.a", "1"),
+        column("public.t.b", "2"),
+        key,
+    ];
+    let found = compared(catalog(V15, &source), catalog(V15, &[public]), &[]);
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].code, "object-missing");
+    assert_eq!(found[0].object, "table public.t");
+    assert!(found[0].message.ends_with("with 2 columns, 1 constraint"));
+    assert_eq!(found[0].source_value, "persistence: permanent");
+}
+
+#[test]
+fn a_difference_names_the_property_and_both_values() {
+    let of = |enabled| object(("trigger", "x on public.t"), "", &[("enabled", enabled)]);
+    let found = compared(
+        catalog(V15, &[of("origin")]),
+        catalog(V15, &[of("disabled")]),
+        &[],
+    );
+    assert_eq!(found[0].object, "trigger x on public.t");
+    assert_eq!(found[0].source_value, "enabled: origin");
+    assert_eq!(found[0].target_value, "enabled: disabled");
+    assert_eq!(found[0].severity, Severity::Difference);
+}
+
+#[test]
+fn a_property_that_one_end_lacks_differs() {
+    let source = catalog(V15, &[table(&[("comment", "kept")])]);
+    let found = compared(source, catalog(V15, &[table(&[])]), &[]);
+    assert_eq!(found[0].target_value, "comment: none");
+}
+
+#[test]
+fn a_missing_column_does_not_move_those_behind_it_but_another_order_shows() {
+    let of = |names: &[&str]| -> Vec<SchemaObject> {
+        let columns = names.iter().zip(1..);
+        columns
+            .map(|(n, at)| column(&format!("public.t.{n}"), &at.to_string()))
+            .collect()
+    };
+    let ends = |source: &[&str], target: &[&str]| {
+        let found = compared(catalog(V15, &of(source)), catalog(V15, &of(target)), &[]);
+        found.into_iter().map(|f| f.object).collect::<Vec<_>>()
+    };
+    assert_eq!(ends(&["a", "b", "c"], &["a", "c"]), ["column public.t.b"]);
+    assert_eq!(
+        ends(&["a", "b"], &["b", "a"]),
+        ["column public.t.a", "column public.t.b"]
+    );
+}
+
+#[test]
+fn what_only_a_newer_server_knows_is_not_a_difference() {
+    let old = table(&[("grants", "(owner)=INSERT,SELECT/(owner)")]);
+    let new = table(&[(
+        "grants",
+        "(owner)=INSERT,MAINTAIN,SELECT/(owner)\nbob=MAINTAIN*/(owner)",
+    )]);
+    let found = |target| {
+        let source = catalog(V15, std::slice::from_ref(&old));
+        compared(source, catalog(target, std::slice::from_ref(&new)), &[])
+    };
+    assert_eq!(found(V17), []);
+    let source = catalog(V17, &[old]);
+    let found = compared(source, catalog(V17, &[new]), &[]);
+    assert!(found[0].target_value.contains("bob=MAINTAIN*"), "{found:?}");
+}
+
+#[test]
+fn a_foreign_key_that_is_told_to_have_orphans_is_not_told_again() {
+    let key = |validated, definition| {
+        object(
+            ("constraint", r#""the key" on public."T""#),
+            "",
+            &[("validated", validated), ("definition", definition)],
+        )
+    };
+    let told = [warning("foreign-key-orphans", "public.T: the key")];
+    let ends = |target| {
+        let source = catalog(V15, &[key("true", "FOREIGN KEY (a)")]);
+        compared(source, catalog(V15, &[target]), &told)
+    };
+    assert_eq!(ends(key("false", "FOREIGN KEY (a)")), []);
+    let found = ends(key("false", "FOREIGN KEY (b)"));
+    assert_eq!(found[0].message, "it differs in definition");
+}
+
+#[test]
+fn a_lost_grant_hides_no_other_one() {
+    let of = |grants| table(&[("grants", grants)]);
+    let told = [warning(
+        "grant-not-kept",
+        r#"table public.t: SELECT to "bob""#,
+    )];
+    let ends = |target| {
+        let source = of("alice=INSERT/(owner)\nbob=INSERT,SELECT/(owner)");
+        compared(catalog(V15, &[source]), catalog(V15, &[of(target)]), &told)
+    };
+    assert_eq!(ends("alice=INSERT/(owner)\nbob=INSERT/(owner)"), []);
+    let found = ends("bob=INSERT/(owner)");
+    assert_eq!(found[0].source_value, "grants: alice=INSERT/(owner)");
+}
+
+#[test]
+fn an_owner_that_is_told_not_to_be_kept_is_not_told_again() {
+    let of = |owner| table(&[("owner", owner)]);
+    let told = [warning("owner-not-kept", "table public.t")];
+    let ends = |told| compared(catalog(V15, &[of("a")]), catalog(V15, &[of("b")]), told);
+    assert_eq!(ends(&told), []);
+    assert_eq!(ends(&[])[0].message, "it differs in owner");
+}
+
+#[test]
+fn an_entry_that_was_refused_is_not_told_again() {
+    let policy = object(("policy", "own on public.t"), "", &[]);
+    let told = [warning("not-restored", "POLICY public t own postgres")];
+    let ends = |told| {
+        compared(
+            catalog(V15, std::slice::from_ref(&policy)),
+            catalog(V15, &[]),
+            told,
+        )
+    };
+    assert_eq!(ends(&told), []);
+    assert_eq!(ends(&[]).len(), 1);
+}
+
+#[test]
+fn an_extension_that_was_there_before_is_for_information() {
+    let extension = object(("extension", "hstore"), "", &[("version", "1.8")]);
+    let member = object(
+        ("function", "public.hstore(text,text)"),
+        "extension hstore",
+        &[("grants", "PUBLIC=EXECUTE/(owner)")],
+    );
+    let target = [extension, member];
+    let ends = |told: &[Finding]| compared(catalog(V15, &[]), catalog(V15, &target), told);
+    let severity = |told: &[Finding]| {
+        let found = ends(told);
+        assert_eq!(found.len(), 1, "{found:?}");
+        found[0].severity
+    };
+    assert_eq!(severity(&[]), Severity::Difference);
+    assert_eq!(
+        severity(&[warning("extension-was-there", "hstore")]),
+        Severity::Info
+    );
+}
+
+#[test]
+fn default_privileges_that_were_there_are_the_targets_own() {
+    let name = ("default privileges", "for role app on tables");
+    let of = |grants| object(name, "", &[("grants", grants)]);
+    let told = [warning(
+        "default-privileges-were-there",
+        r#"for role app on tables"#,
+    )];
+    let severities = |source: &[SchemaObject], told: &[Finding]| -> Vec<Severity> {
+        let target = catalog(V15, &[of("bob=SELECT/(owner)")]);
+        let found = compared(catalog(V15, source), target, told);
+        found.into_iter().map(|f| f.severity).collect()
+    };
+    for source in [vec![], vec![of("alice=SELECT/(owner)")]] {
+        assert_eq!(severities(&source, &told), [Severity::Info]);
+        assert_eq!(severities(&source, &[]), [Severity::Difference]);
+    }
+}
+
+#[test]
+fn partitions_identity_is_another_matter_before_17() {
+    let of =
+        |identity: &[(&str, &str)]| object(("column", "public.p.id"), "table public.p", identity);
+    let ends = |source| {
+        let with = of(&[("identity of a partition", "always")]);
+        compared(catalog(source, &[of(&[])]), catalog(V17, &[with]), &[]).len()
+    };
+    assert_eq!((ends(V15), ends(V17)), (0, 1));
+}
+
+#[test]
+fn roles_are_compared_when_the_source_uses_them() {
+    let role = |name, used: &[(&str, &str)], attributes| {
+        let properties = [used, &[("attributes", attributes)]].concat();
+        object(("role", name), "", &properties)
+    };
+    let source = [
+        role("app", &[("used", "yes")], "login"),
+        role("idle", &[], "login"),
+        role("root", &[("used", "yes")], "login"),
+    ];
+    let target = [
+        role("app", &[], "nologin"),
+        role("idle", &[], "nologin"),
+        role("other", &[("used", "yes")], "login"),
+        role("root", &[("built in", "yes")], "login, superuser"),
+    ];
+    let found = compared(catalog(V15, &source), catalog(V15, &target), &[]);
+    let objects: Vec<&str> = found.iter().map(|f| f.object.as_str()).collect();
+    assert_eq!(objects, ["role app"]);
+}
+
+#[test]
+fn sequences_are_compared_by_where_the_migration_set_them() {
+    let of = |position| {
+        let properties = [("name", "public.s"), ("position", position)];
+        object(("sequence", "public.s"), "", &properties)
+    };
+    let (mut source, mut target) = (catalog(V15, &[of("99")]), catalog(V15, &[of("7")]));
+    let positions = Positions::from([("public.s".to_owned(), "7".to_owned())]);
+    level(
+        &mut source,
+        &mut target,
+        &Options::default(),
+        Some(&positions),
+    );
+    assert_eq!(compare(&source, &target), []);
+}
+
+#[test]
+fn secrets_are_shown_as_masked() {
+    let of = |digest: &str| {
+        let options = format!("user=(masked:00), password=(masked:{digest})");
+        object(
+            ("user mapping", "bob on server s"),
+            "",
+            &[("options", &options)],
+        )
+    };
+    let found = compared(catalog(V15, &[of("a1")]), catalog(V15, &[of("b2")]), &[]);
+    assert_eq!(
+        found[0].target_value,
+        "options: user=(masked), password=(masked)"
+    );
+}
+
+#[test]
+fn of_a_long_value_the_part_that_differs_is_shown() {
+    let body = |word: &str| format!("{}{word}{}", "x".repeat(5000), "y".repeat(5000));
+    let of = |word| object(("function", "f()"), "", &[("body", &body(word))]);
+    let found = compared(catalog(V15, &[of("one")]), catalog(V15, &[of("two")]), &[]);
+    assert!(found[0].source_value.contains("xoney"), "{found:?}");
+    assert!(found[0].target_value.contains("xtwoy"));
+    assert!(found[0].source_value.len() < 600);
+}
+
+#[test]
+fn what_a_database_was_created_with_is_a_warning() {
+    let of = |collate| object(("database", ""), "", &[("collate", collate)]);
+    let found = compared(catalog(V15, &[of("C")]), catalog(V15, &[of("de_DE")]), &[]);
+    assert_eq!(
+        (found[0].severity, found[0].object.as_str()),
+        (Severity::Warning, "database")
+    );
+    let told = [warning("collation", "app")];
+    assert_eq!(
+        compared(
+            catalog(V15, &[of("C")]),
+            catalog(V15, &[of("de_DE")]),
+            &told
+        ),
+        []
+    );
+}

@@ -1,0 +1,357 @@
+//! The schemas of both ends: described by the agents, compared, told.
+use std::collections::HashSet;
+
+use pgconvoy_proto::facts::{SourceFacts, TargetFacts};
+use pgconvoy_proto::model::{
+    Catalog, Definition, Finding, OF_SCHEMA, SCHEMA_COMPARED, Selection, Severity, Table, Work,
+    required,
+};
+use pgconvoy_proto::wire;
+use pgconvoy_proto::wire::describe_item::Item;
+use serde_json::{Value, json};
+use tokio_stream::{Stream, StreamExt};
+use tonic::Status;
+
+use crate::compare::findings::{WERE_THERE, count_text, findings};
+use crate::compare::known::{leave_out, plain};
+use crate::compare::level::{Positions, level};
+use crate::compare::{Counts, Difference, compare, counts, names};
+use crate::ends::{Ends, retry, said};
+use crate::events::Reporter;
+use crate::ledger::Ledger;
+
+/// What the source's sequences are compared by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sequences {
+    /// Where they stood at the snapshot, as the ledger's steps hold it: a source that is alive has moved on.
+    AtSnapshot,
+    Now,
+}
+
+/// What came of a comparison.
+#[derive(Debug, Default)]
+pub struct Compared {
+    pub findings: Vec<Finding>,
+    /// What was compared. None: nothing.
+    pub summary: Option<Finding>,
+    /// Objects whose earlier findings are out of date.
+    anew: Vec<String>,
+    /// Tables and columns of the source that the target does not have.
+    lost: HashSet<String>,
+}
+
+impl Compared {
+    /// The table can be read at the target, with the columns that it was copied with.
+    pub fn is_readable(&self, table: &Table) -> bool {
+        let name = plain(&table.to_string());
+        let column = |column: &String| format!("{name}.{}", plain(column));
+        let mut columns = table.columns.iter().chain(&table.generated);
+        !self.lost.contains(&name) && !columns.any(|c| self.lost.contains(&column(c)))
+    }
+
+    /// An earlier comparison's finding, of something that this one has looked at.
+    pub fn supersedes(&self, finding: &Finding) -> bool {
+        OF_SCHEMA.contains(&finding.code.as_str()) && self.anew.contains(&finding.object)
+    }
+
+    /// Into the ledger.
+    pub async fn record(&self, ends: &mut Ends, ledger: &Ledger) -> anyhow::Result<()> {
+        let findings = self.findings.iter().chain(&self.summary);
+        let request = wire::RecordRequest {
+            migration: ledger.id.clone(),
+            findings: findings.cloned().map(Into::into).collect(),
+            compared: self.anew.clone(),
+            ..Default::default()
+        };
+        ends.target.record(request).await.map_err(said("target"))?;
+        Ok(())
+    }
+}
+
+/// Has both agents describe their databases and compares. `asked`: a part of what was migrated.
+pub async fn compare_ends(
+    ends: &Ends,
+    ledger: &Ledger,
+    asked: &Selection,
+    sequences: Sequences,
+    reporter: &Reporter,
+) -> anyhow::Result<Compared> {
+    let selections = [&ledger.options.selection, asked].map(|s| s.clone().into());
+    let request = wire::DescribeRequest {
+        selections: selections.into(),
+        salt: salt().into(),
+    };
+    let (mut source, mut target) = tokio::try_join!(
+        at_source(ends, &request, reporter),
+        at_target(ends, &request, reporter)
+    )?;
+    let positions = (sequences == Sequences::AtSnapshot).then(|| positions(ledger));
+    let queries = if source.major() == target.major() {
+        Vec::new()
+    } else {
+        queries(&source)
+    };
+    level(
+        &mut source,
+        &mut target,
+        &ledger.options,
+        positions.as_ref(),
+    );
+    let differences = compare(&source, &target);
+    let (mut differences, unclear) = if queries.is_empty() {
+        (differences, Vec::new())
+    } else {
+        reprinted(ends, differences, queries, reporter).await?
+    };
+    let lost = lost(&differences, &source, &target);
+    differences = leave_out(differences, &ledger.findings);
+    let mut found = findings(&differences, &ledger.findings);
+    found.extend(unclear);
+    let counts = counts(&source, &target);
+    let whole = ledger.options.selection.is_everything() && asked.is_everything();
+    let is_difference = |f: &&Finding| f.severity == Severity::Difference;
+    let summary = summary(&counts, found.iter().filter(is_difference).count());
+    reporter.note(summary.message.clone());
+    Ok(Compared {
+        findings: found,
+        summary: Some(summary),
+        anew: anew(ledger, &source, &target, whole),
+        lost,
+    })
+}
+
+/// Nobody who sees the digests of two comparisons can tell whether a secret has changed between them.
+fn salt() -> Vec<u8> {
+    let random = [uuid::Uuid::now_v7(), uuid::Uuid::now_v7()];
+    random.iter().flat_map(|id| *id.as_bytes()).collect()
+}
+
+async fn at_source(
+    ends: &Ends,
+    request: &wire::DescribeRequest,
+    reporter: &Reporter,
+) -> anyhow::Result<Catalog> {
+    retry(reporter, "describing the source", || {
+        let (mut source, request) = (ends.source.clone(), request.clone());
+        async move { catalog(source.describe(request).await?.into_inner()).await }
+    })
+    .await
+    .map_err(said("source"))
+}
+
+async fn at_target(
+    ends: &Ends,
+    request: &wire::DescribeRequest,
+    reporter: &Reporter,
+) -> anyhow::Result<Catalog> {
+    retry(reporter, "describing the target", || {
+        let (mut target, request) = (ends.target.clone(), request.clone());
+        async move { catalog(target.describe(request).await?.into_inner()).await }
+    })
+    .await
+    .map_err(said("target"))
+}
+
+async fn catalog(
+    mut items: impl Stream<Item = Result<wire::DescribeItem, Status>> + Unpin,
+) -> Result<Catalog, Status> {
+    let mut catalog = Catalog::default();
+    while let Some(item) = items.next().await {
+        match required(item?.item, "description")? {
+            Item::Header(header) => catalog.version = header.server_version,
+            Item::Objects(some) => {
+                for object in some.objects {
+                    catalog.objects.push(object.try_into()?);
+                }
+            }
+        }
+    }
+    if catalog.version == 0 {
+        return Err(Status::unavailable("the description has no header"));
+    }
+    Ok(catalog)
+}
+
+/// Where the migration set its sequences to.
+fn positions(ledger: &Ledger) -> Positions {
+    let mut positions = Positions::new();
+    for entry in &ledger.steps {
+        if let Work::Sequences { values } = &entry.step.work {
+            let each = values.iter();
+            positions.extend(each.map(|v| (format!("{}.{}", v.schema, v.name), v.position())));
+        }
+    }
+    positions
+}
+
+const QUERIES: &[&str] = &["view", "materialized view"];
+
+/// The queries of views, as the source's server prints them.
+fn queries(source: &Catalog) -> Vec<Definition> {
+    let views = source.objects.iter();
+    let views = views.filter(|object| QUERIES.contains(&object.kind.as_str()));
+    views
+        .filter_map(|object| {
+            Some(Definition {
+                object: names::identity(&object.name()),
+                query: object.get("definition")?.to_owned(),
+            })
+        })
+        .collect()
+}
+
+/// Those of the queries that the two majors print differently, printed by the target both: if they are alike then, they are no
+/// difference. What it cannot print is told as not compared.
+async fn reprinted(
+    ends: &Ends,
+    differences: Vec<Difference>,
+    queries: Vec<Definition>,
+    reporter: &Reporter,
+) -> anyhow::Result<(Vec<Difference>, Vec<Finding>)> {
+    let differing: HashSet<String> = differences.iter().map(|d| d.object().name()).collect();
+    let wanted = queries
+        .into_iter()
+        .filter(|q| differing.contains(&q.object));
+    let request = wire::ReprintRequest {
+        definitions: wanted.map(Into::into).collect(),
+    };
+    let printed = retry(reporter, "printing definitions at the target", || {
+        let (mut target, request) = (ends.target.clone(), request.clone());
+        async move { Ok(target.reprint(request).await?.into_inner().definitions) }
+    })
+    .await
+    .map_err(said("target"))?;
+    let printed = printed
+        .into_iter()
+        .map(Definition::from)
+        .map(|mut printed| {
+            printed.query = names::bare(&printed.query);
+            printed
+        });
+    Ok(with_printed(differences, &printed.collect::<Vec<_>>()))
+}
+
+/// Forgets changes of definitions that are the target's own when it prints the source's.
+fn with_printed(
+    differences: Vec<Difference>,
+    printed: &[Definition],
+) -> (Vec<Difference>, Vec<Finding>) {
+    let mut unclear = Vec::new();
+    let mut left = Vec::new();
+    for mut difference in differences {
+        if let Difference::Differs {
+            source, changes, ..
+        } = &mut difference
+            && QUERIES.contains(&source.kind.as_str())
+        {
+            let name = source.name();
+            let own = printed.iter().find(|p| p.object == name);
+            changes.retain(|change| match own {
+                _ if change.property != "definition" => true,
+                Some(own) => Some(&own.query) != change.target.as_ref(),
+                None => {
+                    unclear.push(
+                        Finding::new(
+                            Severity::Info,
+                            "definition-not-compared",
+                            &name,
+                            "servers of two majors print it differently, and the target did not take the source's text",
+                        )
+                        .values(
+                            change.source.clone().unwrap_or_default(),
+                            change.target.clone().unwrap_or_default(),
+                        ),
+                    );
+                    false
+                }
+            });
+            if changes.is_empty() {
+                continue;
+            }
+        }
+        left.push(difference);
+    }
+    (left, unclear)
+}
+
+fn lost(differences: &[Difference], source: &Catalog, target: &Catalog) -> HashSet<String> {
+    if !differences
+        .iter()
+        .any(|d| matches!(d, Difference::Missing { .. }))
+    {
+        return HashSet::new();
+    }
+    let of = |catalog: &Catalog| -> HashSet<String> {
+        let tables = catalog.objects.iter();
+        tables
+            .filter(|o| o.kind == "table" || o.kind == "column")
+            .map(|o| plain(&o.identity))
+            .collect()
+    };
+    &of(source) - &of(target)
+}
+
+/// Everything when everything was compared; else what this comparison has seen at either end.
+fn anew(ledger: &Ledger, source: &Catalog, target: &Catalog, whole: bool) -> Vec<String> {
+    let mut objects: Vec<String> = ledger
+        .findings
+        .iter()
+        .filter(|finding| OF_SCHEMA.contains(&finding.code.as_str()))
+        .map(|finding| finding.object.clone())
+        .collect();
+    if !whole {
+        let catalogs = source.objects.iter().chain(&target.objects);
+        let seen: HashSet<String> = catalogs.map(|object| object.name()).collect();
+        objects.retain(|object| seen.contains(object));
+    }
+    objects
+}
+
+fn summary(counts: &Counts, differences: usize) -> Finding {
+    let all: usize = counts.values().sum();
+    let message = format!(
+        "{all} objects compared, {differences} differences: {}",
+        count_text(counts)
+    );
+    Finding::new(Severity::Info, SCHEMA_COMPARED, "schema", message)
+        .values(json!(counts).to_string(), "")
+}
+
+/// For `plan`: what the target had before the migration is not the migration's.
+pub fn were_there(source: &SourceFacts, target: &TargetFacts) -> Vec<Finding> {
+    let known = |name: &str| name == "plpgsql" || source.extensions.iter().any(|e| e.name == name);
+    let installed = target.extensions_installed.iter();
+    let extensions = installed.filter(|e| !known(&e.name)).map(|e| &e.name);
+    let named = [
+        extensions.collect(),
+        target.default_privileges.iter().collect::<Vec<_>>(),
+    ];
+    let of_kind = |((kind, code), names): (&(&str, &str), Vec<&String>)| {
+        let message =
+            format!("the target has this {kind} already: what it is stays the target's own");
+        let told = names
+            .into_iter()
+            .map(move |name| Finding::new(Severity::Info, code, name, &message));
+        told.collect::<Vec<_>>()
+    };
+    WERE_THERE.iter().zip(named).flat_map(of_kind).collect()
+}
+
+/// The report's section; empty when the schemas were not compared.
+pub fn text(ledger: &Ledger) -> String {
+    let compared = ledger.findings.iter().find(|f| f.code == SCHEMA_COMPARED);
+    compared.map_or_else(String::new, |f| format!("\nschema\n  {}\n", f.message))
+}
+
+/// The same for machines: how many objects of each kind, and how many findings of differences.
+pub fn json(ledger: &Ledger) -> Value {
+    let Some(compared) = ledger.findings.iter().find(|f| f.code == SCHEMA_COMPARED) else {
+        return Value::Null;
+    };
+    let counts = &compared.source_value;
+    let counts: Value = serde_json::from_str(counts).unwrap_or_else(|_| json!(counts));
+    let of_schema =
+        |f: &&Finding| f.severity == Severity::Difference && OF_SCHEMA.contains(&f.code.as_str());
+    let differences = ledger.findings.iter().filter(of_schema).count();
+    json!({ "compared": counts, "differences": differences })
+}

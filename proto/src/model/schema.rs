@@ -1,0 +1,67 @@
+//! A database without its rows, as each agent describes its own.
+use std::collections::BTreeMap;
+
+/// How the digest of a secret begins, where a property would hold the secret itself: `(masked:` and hexadecimal digits and `)`.
+pub const MASK: &str = "(masked:";
+
+/// What was compared of two schemas: the counts by kind are its source value, as JSON.
+pub const SCHEMA_COMPARED: &str = "schema-compared";
+
+/// Codes of the findings that a comparison of schemas makes anew each time.
+pub const OF_SCHEMA: &[&str] = &[
+    SCHEMA_COMPARED,
+    "object-missing",
+    "object-extra",
+    "object-differs",
+    "database-differs",
+    "definition-not-compared",
+];
+
+/// An object of a database and what makes it that one. Two ends have the same object when `kind` and `identity` agree.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SchemaObject {
+    /// "table", "column", "function": mostly as pg_identify_object() says it.
+    pub kind: String,
+    /// Schema-qualified and quoted: "public.t", "p on public.t", "public.f(integer)".
+    pub identity: String,
+    /// Kind and identity of what it goes with, its table or its schema; empty: nothing.
+    pub parent: String,
+    /// What it does not have is absent.
+    pub properties: BTreeMap<String, String>,
+}
+
+impl SchemaObject {
+    /// "policy p on public.t"
+    pub fn name(&self) -> String {
+        match self.identity.as_str() {
+            "" => self.kind.clone(),
+            identity => format!("{} {identity}", self.kind),
+        }
+    }
+
+    pub fn get(&self, property: &str) -> Option<&str> {
+        self.properties.get(property).map(String::as_str)
+    }
+}
+
+/// What one end holds.
+#[derive(Clone, Debug, Default)]
+pub struct Catalog {
+    /// server_version_num
+    pub version: u32,
+    pub objects: Vec<SchemaObject>,
+}
+
+impl Catalog {
+    pub fn major(&self) -> u32 {
+        self.version / 10_000
+    }
+}
+
+/// A query as one server's deparser prints it, for another server to print again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Definition {
+    /// What it is of; comes back with the answer.
+    pub object: String,
+    pub query: String,
+}

@@ -1,0 +1,153 @@
+-- Mutations of triggers, policies, owners, grants, roles, settings, comments.
+--# trigger touch_doc on every.doc
+ALTER TABLE every.doc DISABLE TRIGGER touch_doc;
+--undo
+ALTER TABLE every.doc ENABLE TRIGGER touch_doc;
+--# trigger touch_always on every.doc
+ALTER TABLE every.doc ENABLE TRIGGER touch_always;
+--undo
+ALTER TABLE every.doc ENABLE ALWAYS TRIGGER touch_always;
+--# trigger touch_doc on every.doc
+DROP TRIGGER touch_doc ON every.doc; CREATE TRIGGER touch_doc AFTER UPDATE ON every.doc FOR EACH ROW EXECUTE FUNCTION every.touch();
+--undo
+DROP TRIGGER touch_doc ON every.doc; CREATE TRIGGER touch_doc BEFORE UPDATE ON every.doc FOR EACH ROW EXECUTE FUNCTION every.touch();
+--# trigger touch_part on every.part_low
+ALTER TABLE every.part_low DISABLE TRIGGER touch_part;
+--undo
+ALTER TABLE every.part_low ENABLE TRIGGER touch_part;
+--# event trigger watch
+ALTER EVENT TRIGGER watch DISABLE;
+--undo
+ALTER EVENT TRIGGER watch ENABLE;
+--# event trigger watch
+DROP EVENT TRIGGER watch;
+--undo
+CREATE EVENT TRIGGER watch ON ddl_command_end WHEN TAG IN ('CREATE CONVERSION') EXECUTE FUNCTION every.on_ddl();
+--# policy readers on every.doc
+DROP POLICY readers ON every.doc;
+--undo
+CREATE POLICY readers ON every.doc AS PERMISSIVE FOR SELECT TO app_reader USING (amount < 1000);
+--# policy readers on every.doc
+ALTER POLICY readers ON every.doc TO PUBLIC;
+--undo
+ALTER POLICY readers ON every.doc TO app_reader;
+--# policy readers on every.doc
+ALTER POLICY readers ON every.doc USING (true);
+--undo
+ALTER POLICY readers ON every.doc USING (amount < 1000);
+--# policy writers on every.doc
+ALTER POLICY writers ON every.doc WITH CHECK (true);
+--undo
+ALTER POLICY writers ON every.doc WITH CHECK (amount > 0);
+--# policy writers on every.doc
+DROP POLICY writers ON every.doc; CREATE POLICY writers ON every.doc AS PERMISSIVE FOR UPDATE USING (true) WITH CHECK (amount > 0);
+--undo
+DROP POLICY writers ON every.doc; CREATE POLICY writers ON every.doc AS RESTRICTIVE FOR UPDATE USING (true) WITH CHECK (amount > 0);
+--# table every.doc
+ALTER TABLE every.doc NO FORCE ROW LEVEL SECURITY;
+--undo
+ALTER TABLE every.doc FORCE ROW LEVEL SECURITY;
+--# table every.doc
+ALTER TABLE every.doc DISABLE ROW LEVEL SECURITY;
+--undo
+ALTER TABLE every.doc ENABLE ROW LEVEL SECURITY;
+--# table every.log
+ALTER TABLE every.log OWNER TO app_owner;
+--undo
+ALTER TABLE every.log OWNER TO postgres;
+--# function every.twice(integer)
+ALTER FUNCTION every.twice OWNER TO app_owner;
+--undo
+ALTER FUNCTION every.twice OWNER TO postgres;
+--# table every.line
+REVOKE GRANT OPTION FOR SELECT ON every.line FROM app_reader;
+--undo
+SET ROLE app_owner; GRANT SELECT ON every.line TO app_reader WITH GRANT OPTION;
+--# table every.log
+GRANT INSERT ON every.log TO PUBLIC;
+--undo
+REVOKE INSERT ON every.log FROM PUBLIC;
+--# column every.doc.title
+REVOKE SELECT (title) ON every.doc FROM app_reader;
+--undo
+GRANT SELECT (title) ON every.doc TO app_reader;
+--# function every.greet(text,boolean)
+GRANT EXECUTE ON FUNCTION every.greet TO PUBLIC;
+--undo
+REVOKE EXECUTE ON FUNCTION every.greet FROM PUBLIC;
+--# sequence every.counter
+REVOKE USAGE ON SEQUENCE every.counter FROM app_reader;
+--undo
+GRANT USAGE ON SEQUENCE every.counter TO app_reader;
+--# schema every
+REVOKE USAGE ON SCHEMA every FROM app_reader;
+--undo
+SET ROLE app_owner; GRANT USAGE ON SCHEMA every TO app_reader;
+--# type every.mood
+REVOKE USAGE ON TYPE every.mood FROM app_reader;
+--undo
+GRANT USAGE ON TYPE every.mood TO app_reader;
+--# function public.hstore(text,text)
+REVOKE EXECUTE ON FUNCTION public.hstore(text, text) FROM app_reader;
+--undo
+GRANT EXECUTE ON FUNCTION public.hstore(text, text) TO app_reader;
+--# server far
+REVOKE USAGE ON FOREIGN SERVER far FROM app_reader;
+--undo
+GRANT USAGE ON FOREIGN SERVER far TO app_reader;
+--# default privileges for role postgres in schema every on tables
+ALTER DEFAULT PRIVILEGES IN SCHEMA every GRANT INSERT ON TABLES TO app_reader;
+--undo
+ALTER DEFAULT PRIVILEGES IN SCHEMA every REVOKE INSERT ON TABLES FROM app_reader;
+--# default privileges for role postgres on functions
+ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC;
+--undo
+ALTER DEFAULT PRIVILEGES GRANT EXECUTE ON FUNCTIONS TO PUBLIC;
+--# role app_member
+REVOKE app_reader FROM app_member;
+--undo
+GRANT app_reader TO app_member;
+--# role app_reader
+ALTER ROLE app_reader BYPASSRLS;
+--undo
+ALTER ROLE app_reader NOBYPASSRLS;
+--# role app_reader
+ALTER ROLE app_reader SET work_mem = '16MB';
+--undo
+ALTER ROLE app_reader SET work_mem = '8MB';
+--# role app_reader
+ALTER ROLE app_reader IN DATABASE app RESET search_path;
+--undo
+ALTER ROLE app_reader IN DATABASE app SET search_path = every, public;
+--# database
+ALTER DATABASE app SET statement_timeout = '6min';
+--undo
+ALTER DATABASE app SET statement_timeout = '5min';
+--# database
+ALTER DATABASE app SET app.jwt_secret = 'another secret of the database';
+--undo
+ALTER DATABASE app SET app.jwt_secret = 'a secret of the database';
+--# database
+GRANT TEMPORARY ON DATABASE app TO app_reader;
+--undo
+REVOKE TEMPORARY ON DATABASE app FROM app_reader;
+--# database
+COMMENT ON DATABASE app IS 'another comment';
+--undo
+COMMENT ON DATABASE app IS 'every kind of object';
+--# table every.doc
+COMMENT ON TABLE every.doc IS NULL;
+--undo
+COMMENT ON TABLE every.doc IS 'a document';
+--# column every.doc.title
+COMMENT ON COLUMN every.doc.title IS 'another title';
+--undo
+COMMENT ON COLUMN every.doc.title IS 'a title';
+--# function every.twice(integer)
+COMMENT ON FUNCTION every.twice IS 'triples';
+--undo
+COMMENT ON FUNCTION every.twice IS 'doubles';
+--# policy readers on every.doc
+COMMENT ON POLICY readers ON every.doc IS 'a remark';
+--undo
+COMMENT ON POLICY readers ON every.doc IS NULL;
