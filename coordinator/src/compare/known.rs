@@ -46,6 +46,10 @@ enum Told {
     Role {
         name: String,
     },
+    /// What a role is at the two ends is told whole.
+    RoleApart {
+        name: String,
+    },
     Unpopulated {
         view: String,
     },
@@ -76,6 +80,10 @@ impl Told {
             "extension-version" => Self::ExtensionVersion { name: object },
             "role-missing" => Self::Role { name: object },
             "view-not-refreshed" => Self::Unpopulated { view: object },
+            // Roles that were there are left as they are, attributes, settings and memberships.
+            "role-differs" | "role-cannot-be-created" | "membership-missing" => Self::RoleApart {
+                name: object.split(" in ").next()?.to_owned(),
+            },
             "collation" => Self::Database {
                 property: "collate",
             },
@@ -135,6 +143,7 @@ impl Told {
                     && identity == *name
                     && matches!(difference, Difference::Missing { .. })
             }
+            Self::RoleApart { name } => kind == "role" && identity == *name,
             Self::Unpopulated { view } => {
                 kind == "materialized view"
                     && identity == *view

@@ -56,7 +56,7 @@ const MEMBERS_OF_14: &str = "
 /// A dump carries them disabled and without a slot: their state is not compared. Only a superuser may read where they connect to.
 fn subscriptions(ask: &Ask) -> Query {
     format!(
-        "SELECT s.tableoid, s.oid, 'subscription', quote_ident(s.subname), NULL, NULL, '', jsonb_build_object(
+        "SELECT 'pg_subscription'::regclass::oid, s.oid, 'subscription', quote_ident(s.subname), NULL, NULL, '', jsonb_build_object(
              'owner', quote_ident(pg_get_userbyid(s.subowner)),
              'publications', (SELECT string_agg(quote_ident(p), ', ' ORDER BY p) FROM unnest(s.subpublications) p){conninfo})
          FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid
