@@ -128,6 +128,10 @@ async fn read(
             .map(|v| Work::Sequences { values: v.to_vec() }),
     );
     works.extend(access_steps(session, &excluded).await?);
+    let columns = built::nullable_children(session, &excluded).await?;
+    if !columns.is_empty() {
+        works.push(Work::DropNotNull { columns });
+    }
     if tables.iter().any(|table| table.relation != Relation::Table) {
         works.push(Work::LargeObjects {
             access: large_objects::shared_access(session).await?,

@@ -1,4 +1,5 @@
 //! What preflight needs to know of the target.
+use std::collections::HashSet;
 use std::path::Path;
 
 use pgconvoy_agent_core::database::Database;
@@ -7,6 +8,7 @@ use pgconvoy_agent_core::session::Session;
 use pgconvoy_agent_core::tools::Tools;
 use pgconvoy_agent_core::{facts, status};
 use pgconvoy_proto::facts::{BuiltIn, Extension, TargetFacts};
+use pgconvoy_proto::model::Oid;
 use tokio_postgres::Error;
 use tonic::Status;
 
@@ -111,29 +113,54 @@ async fn objects(session: &Session) -> Result<Vec<String>, Error> {
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
-/// User tables, with whether they hold rows, for a migration into an existing schema. What the role may not read
-/// counts as holding some.
+/// Looked into by one statement: each table is locked by it.
+const TABLES_PER_STATEMENT: usize = 200;
+
+/// User tables, with whether they hold rows, for a migration into an existing schema. What the role may not read counts as
+/// holding some; a partitioned table holds what its partitions hold, of those that are not on another server.
 async fn tables(session: &Session) -> Result<Vec<(String, bool)>, Error> {
     let named = session
         .query(
-            "SELECT n.nspname || '.' || c.relname, c.oid::regclass::text, has_table_privilege(c.oid, 'SELECT') AND NOT row_security_active(c.oid)
+            "SELECT c.oid, n.nspname || '.' || c.relname, c.oid::regclass::text, c.relkind = 'p',
+                    has_table_privilege(c.oid, 'SELECT') AND NOT row_security_active(c.oid)
              FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
              WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
-               AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pgconvoy') ORDER BY 1",
+               AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pgconvoy') ORDER BY 2",
             &[],
         )
         .await?;
-    let mut tables = Vec::with_capacity(named.len());
-    for row in named {
-        let holds = if row.get(2) {
-            let ask = format!("SELECT EXISTS (SELECT FROM {})", row.get::<_, &str>(1));
-            session.query_one(&ask, &[]).await?.get(0)
+    let (mut holding, mut ask) = (HashSet::new(), Vec::new());
+    for row in named.iter().filter(|row| !row.get::<_, bool>(3)) {
+        let (oid, name): (Oid, &str) = (row.get(0), row.get(2));
+        if row.get(4) {
+            ask.push(format!(
+                "SELECT {oid}::oid WHERE EXISTS (SELECT FROM ONLY {name})"
+            ));
         } else {
-            true
-        };
-        tables.push((row.get(0), holds));
+            holding.insert(oid);
+        }
     }
-    Ok(tables)
+    for ask in ask.chunks(TABLES_PER_STATEMENT) {
+        let rows = session.query(&ask.join(" UNION ALL "), &[]).await?;
+        holding.extend(rows.iter().map(|row| row.get::<_, Oid>(0)));
+    }
+    let partitions = session
+        .query(
+            "SELECT c.oid, p.relid::oid FROM pg_class c CROSS JOIN LATERAL pg_partition_tree(c.oid) p
+             WHERE c.relkind = 'p' AND p.isleaf",
+            &[],
+        )
+        .await?;
+    let of_partitions: HashSet<Oid> = partitions
+        .iter()
+        .filter(|row| holding.contains(&row.get(1)))
+        .map(|row| row.get(0))
+        .collect();
+    let holds = |oid: Oid| holding.contains(&oid) || of_partitions.contains(&oid);
+    Ok(named
+        .iter()
+        .map(|row| (row.get(1), holds(row.get(0))))
+        .collect())
 }
 
 type Named = Option<(String, String)>;

@@ -198,6 +198,14 @@ pub struct View {
     pub name: String,
 }
 
+/// A column of a table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Column {
+    pub schema: String,
+    pub table: String,
+    pub name: String,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum IndexOn {
@@ -220,6 +228,10 @@ pub enum Work {
     Access {
         late: bool,
         objects: Vec<Access>,
+    },
+    /// Columns of inheritance children that may be null although the parent's may not: pg_dump's archive does not say so.
+    DropNotNull {
+        columns: Vec<Column>,
     },
     /// One index, or the constraint that it carries.
     Index {
@@ -267,6 +279,7 @@ impl Work {
             Self::Roles(_) => "roles",
             Self::PreData => "pre-data",
             Self::Access { .. } => "access",
+            Self::DropNotNull { .. } => "drop-not-null",
             Self::Index {
                 constraint: true, ..
             } => "constraint",
@@ -290,6 +303,7 @@ impl Work {
             Self::Access { objects, .. } => {
                 format!("owners and grants of {} objects", objects.len())
             }
+            Self::DropNotNull { columns } => format!("{} inherited columns", columns.len()),
             Self::Index { schema, name, .. } => format!("{schema}.{name}"),
             Self::AttachIndexes => "indexes of partitions".into(),
             Self::ForeignKey(key) => format!("{}.{}: {}", key.schema, key.table, key.name),

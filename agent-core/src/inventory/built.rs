@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use pgconvoy_proto::model::{
-    Entry, Finding, ForeignKey, IndexOn, Oid, SequenceValue, Severity, View, Work,
+    Column, Entry, Finding, ForeignKey, IndexOn, Oid, SequenceValue, Severity, View, Work,
 };
 use pgconvoy_proto::selection::Filter;
 use tokio_postgres::Error;
@@ -201,6 +201,38 @@ pub async fn foreign_keys(
         }
     }
     Ok((keys, findings))
+}
+
+/// Columns of inheritance children that may be null although an ancestor's may not (PostgreSQL 17 and older let a child drop
+/// what it inherits).
+pub async fn nullable_children(
+    session: &Session,
+    excluded: &HashSet<Oid>,
+) -> Result<Vec<Column>, Error> {
+    let query = format!(
+        "WITH RECURSIVE ancestors (oid, ancestor) AS (
+             SELECT inhrelid, inhparent FROM pg_inherits
+             UNION SELECT a.oid, i.inhparent FROM ancestors a JOIN pg_inherits i ON i.inhrelid = a.ancestor
+         )
+         SELECT c.oid, n.nspname, c.relname, a.attname
+         FROM pg_attribute a
+         JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+         WHERE a.attinhcount > 0 AND NOT a.attnotnull AND NOT a.attisdropped AND c.relkind = 'r' AND NOT c.relispartition
+           AND NOT {} AND EXISTS (
+               SELECT FROM ancestors i JOIN pg_attribute p ON p.attrelid = i.ancestor
+               WHERE i.oid = a.attrelid AND p.attname = a.attname AND p.attnotnull)
+         ORDER BY 2, 3, a.attnum",
+        foreign_schema("n"),
+    );
+    let rows = session.query(&query, &[]).await?;
+    let columns = rows.iter().filter(|row| !excluded.contains(&row.get(0)));
+    Ok(columns
+        .map(|row| Column {
+            schema: row.get(1),
+            table: row.get(2),
+            name: row.get(3),
+        })
+        .collect())
 }
 
 /// Where sequences stand. Positions are not transactional: read after the snapshot, they are never behind its rows.

@@ -181,6 +181,9 @@ impl Runner {
         for work in works {
             match work {
                 Work::ForeignKey(key) => findings.extend(foreign_key::build(session, key).await?),
+                Work::DropNotNull { columns } => {
+                    findings.extend(rest::drop_not_null(session, columns).await?);
+                }
                 Work::Refresh { views } => findings.extend(rest::refresh(session, views).await?),
                 Work::LargeObjects { access, notes } => {
                     let source = migration.source_version;

@@ -1,12 +1,32 @@
 //! Steps of one statement each: refreshing materialized views, setting sequences, statistics.
-use pgconvoy_agent_core::session::{Session, qualified, quote_literal};
+use pgconvoy_agent_core::session::{Session, qualified, quote_ident, quote_literal};
 use pgconvoy_agent_core::status;
-use pgconvoy_proto::model::{Finding, SequenceValue, Severity, View};
+use pgconvoy_proto::model::{Column, Finding, SequenceValue, Severity, View};
 use tokio_postgres::Error;
 use tokio_postgres::error::SqlState;
 use tonic::Status;
 
 use super::refusal;
+
+/// Of columns that inherit it and at the source do not have it. PostgreSQL 18 does not let a child be without.
+pub async fn drop_not_null(session: &Session, columns: &[Column]) -> Result<Vec<Finding>, Status> {
+    let mut findings = Vec::new();
+    for column in columns {
+        let table = qualified(&column.schema, &column.table);
+        let name = quote_ident(&column.name);
+        let drop = format!("ALTER TABLE ONLY {table} ALTER COLUMN {name} DROP NOT NULL");
+        if let Err(error) = session.batch_execute(&drop).await {
+            let object = format!("{}.{}.{}", column.schema, column.table, column.name);
+            findings.push(refusal(
+                Severity::Difference,
+                "not-null-stays",
+                object,
+                &error,
+            )?);
+        }
+    }
+    Ok(findings)
+}
 
 /// Views are refreshed in the order given: each after those that it reads. What a function reads is not always known: a view that
 /// finds another one not populated waits for the others, until a round populates no more.

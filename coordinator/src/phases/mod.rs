@@ -24,7 +24,7 @@ use crate::verdict::Verdict;
 pub enum Phase {
     /// The archive crosses; roles; pre-data and row level security, in one transaction.
     Schema,
-    /// Owners and grants, before the first row.
+    /// Owners and grants, and what else the archive does not say of tables, before the first row.
     Access,
     /// Rows; and per table, as soon as its rows are in, constraints, indexes and the digest of what was stored.
     Copy,
@@ -66,7 +66,7 @@ impl Phase {
     pub fn of(work: &Work) -> Self {
         match work {
             Work::Roles(_) | Work::PreData => Self::Schema,
-            Work::Access { late: false, .. } => Self::Access,
+            Work::Access { late: false, .. } | Work::DropNotNull { .. } => Self::Access,
             Work::Index {
                 on: IndexOn::Table, ..
             } => Self::Copy,

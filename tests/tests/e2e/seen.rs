@@ -146,3 +146,45 @@ fn grants_to_a_role_that_is_missing_take_no_other_grant_along() {
         "f"
     );
 }
+
+#[test]
+fn a_child_that_may_be_null_where_its_parent_may_not_keeps_its_rows() {
+    let pair = pair();
+    pair.at_source(
+        "CREATE TABLE parent (id int PRIMARY KEY, name text NOT NULL);
+         CREATE TABLE child (more text) INHERITS (parent);
+         CREATE TABLE grandchild () INHERITS (child);
+         ALTER TABLE child ALTER COLUMN name DROP NOT NULL;
+         INSERT INTO parent VALUES (1, 'one');
+         INSERT INTO child VALUES (2, NULL, 'two');
+         INSERT INTO grandchild VALUES (3, 'three', NULL);",
+    )
+    .expect("a family");
+    pair.migrate(&[]);
+    same(
+        &pair,
+        "SELECT attrelid::regclass, attnotnull FROM pg_attribute
+         WHERE attname = 'name' AND attrelid IN ('parent'::regclass, 'child'::regclass, 'grandchild'::regclass) ORDER BY 1",
+    );
+    same(&pair, "SELECT id, name, more FROM child ORDER BY 1");
+}
+
+#[test]
+fn a_foreign_partition_whose_server_is_away_stops_neither_migration_nor_verify() {
+    let pair = pair();
+    pair.at_source(
+        "CREATE EXTENSION postgres_fdw;
+         CREATE SERVER away FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '127.0.0.1', port '1');
+         CREATE USER MAPPING FOR postgres SERVER away OPTIONS (user 'u', password 'p');
+         CREATE TABLE event (id int) PARTITION BY RANGE (id);
+         CREATE TABLE event_1 PARTITION OF event FOR VALUES FROM (1) TO (100);
+         CREATE FOREIGN TABLE event_2 PARTITION OF event FOR VALUES FROM (100) TO (200) SERVER away;
+         INSERT INTO event SELECT generate_series(1, 50);",
+    )
+    .expect("a foreign partition");
+    pair.migrate(&[]);
+    pair.pgconvoy(&["verify", "--detailed"])
+        .expect("verify runs")
+        .expect(0);
+    same(&pair, "SELECT count(*) FROM event_1");
+}
