@@ -47,6 +47,7 @@ pub fn level(
         }
     }
     roles(source, target);
+    members(source, target);
     columns(source, target);
 }
 
@@ -133,6 +134,39 @@ fn roles(source: &mut Catalog, target: &mut Catalog) {
                 role.properties
                     .retain(|property, _| property.ends_with("(in this database)"));
             }
+        }
+    }
+}
+
+/// Who owns a member of an extension.
+const MEMBER_OWNER: &str = "owner of a member";
+
+/// Members of extensions belong to whoever made the extension at each end: what one end grants to the other's owner, that one has
+/// by owning.
+fn members(source: &mut Catalog, target: &mut Catalog) {
+    let owners = |catalog: &mut Catalog| -> HashMap<String, String> {
+        let take = |object: &mut SchemaObject| {
+            let owner = object.properties.remove(MEMBER_OWNER)?;
+            Some((object.name(), owner))
+        };
+        catalog.objects.iter_mut().filter_map(take).collect()
+    };
+    let (at_source, at_target) = (owners(source), owners(target));
+    for (catalog, elsewhere) in [(source, at_target), (target, at_source)] {
+        for object in &mut catalog.objects {
+            if let Some(owner) = elsewhere.get(&object.name()) {
+                keep_grants(object, |line| !line.starts_with(&format!("{owner}=")));
+            }
+        }
+    }
+}
+
+fn keep_grants(object: &mut SchemaObject, keep: impl Fn(&str) -> bool) {
+    if let Some(grants) = object.properties.get_mut("grants") {
+        let kept: Vec<&str> = grants.lines().filter(|line| keep(line)).collect();
+        *grants = kept.join("\n");
+        if grants.is_empty() {
+            object.properties.remove("grants");
         }
     }
 }

@@ -328,3 +328,23 @@ fn what_a_database_was_created_with_is_a_warning() {
         []
     );
 }
+
+#[test]
+fn what_is_granted_to_the_other_ends_owner_of_a_member_is_his_by_owning() {
+    let member = |owner: &str, grants: &str| {
+        let properties = [("owner of a member", owner), ("grants", grants)];
+        object(("function", "public.f()"), "extension e", &properties)
+    };
+    let source = member(
+        "admin",
+        "(owner)=EXECUTE/(owner)\nclerk=EXECUTE/(owner)\npostgres=EXECUTE*/(owner)",
+    );
+    let target = member("postgres", "(owner)=EXECUTE/(owner)\nclerk=EXECUTE/(owner)");
+    let of = |target: &SchemaObject| {
+        let (source, target) = (source.clone(), target.clone());
+        compared(catalog(V15, &[source]), catalog(V15, &[target]), &[])
+    };
+    assert_eq!(of(&target), []);
+    let found = of(&member("postgres", "(owner)=EXECUTE/(owner)"));
+    assert_eq!(found.len(), 1, "what the clerk lost is told");
+}

@@ -29,6 +29,7 @@ fn owners_and_grants() -> Query {
     format!(
         "SELECT 0::oid, 0::oid, i.type, i.identity, (parse_ident(i.schema))[1], NULL, m.extension, jsonb_build_object(
              'owner', CASE WHEN m.objid IS NULL AND NOT o.follows THEN quote_ident(pg_get_userbyid(o.owner)) END,
+             'owner of a member', CASE WHEN m.objid IS NOT NULL THEN quote_ident(pg_get_userbyid(o.owner)) END,
              'grants', {})
          FROM ({}) o (class, oid, owner, acl, keyword, grant_keyword, late, follows)
          LEFT JOIN member m ON m.classid = o.class AND m.objid = o.oid
