@@ -3,7 +3,8 @@ use std::collections::HashMap;
 
 use anyhow::anyhow;
 use pgconvoy_proto::model::{
-    Digest, Finding, Oid, Options, Part, Severity, Step, Table, parse_json, required,
+    Digest, Finding, Oid, Options, Part, SCHEMA_COMPARED, Severity, Step, Table, parse_json,
+    required,
 };
 use pgconvoy_proto::wire;
 use pgconvoy_proto::wire::ledger_item::Item;
@@ -87,6 +88,11 @@ impl StepEntry {
 }
 
 impl Ledger {
+    /// Whether the schemas of both ends were compared before.
+    pub fn is_compared(&self) -> bool {
+        self.findings.iter().any(|f| f.code == SCHEMA_COMPARED)
+    }
+
     /// Reads the ledger of a migration, of the latest when none is named.
     pub async fn read(
         target: &mut TargetClient<Channel>,

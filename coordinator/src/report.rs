@@ -2,6 +2,7 @@
 use pgconvoy_proto::model::{SCHEMA_COMPARED, Severity};
 use serde_json::{Value, json};
 
+use crate::compare::known::TOLD;
 use crate::events::finding_text;
 use crate::ledger::{Ledger, TableEntry};
 use crate::schema;
@@ -81,7 +82,8 @@ pub fn text(ledger: &Ledger) -> String {
     text += &steps_text(ledger);
     text += &schema::text(ledger);
     let mut findings = ledger.findings.clone();
-    findings.retain(|finding| finding.code != SCHEMA_COMPARED);
+    let ours = [SCHEMA_COMPARED, TOLD];
+    findings.retain(|finding| !ours.contains(&finding.code.as_str()));
     if !findings.is_empty() {
         text += "\nfindings\n";
         findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));

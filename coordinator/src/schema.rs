@@ -1,5 +1,5 @@
 //! The schemas of both ends: described by the agents, compared, told.
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use pgconvoy_proto::facts::{SourceFacts, TargetFacts};
 use pgconvoy_proto::model::{
@@ -13,9 +13,9 @@ use tokio_stream::{Stream, StreamExt};
 use tonic::Status;
 
 use crate::compare::findings::{WERE_THERE, count_text, findings};
-use crate::compare::known::{leave_out, plain};
+use crate::compare::known::{as_findings, facts, leave_out, leave_out_facts, plain};
 use crate::compare::level::{Positions, level};
-use crate::compare::{Counts, Difference, compare, counts, names};
+use crate::compare::{Change, Counts, Difference, compare, counts, names};
 use crate::ends::{Ends, retry, said};
 use crate::events::Reporter;
 use crate::ledger::Ledger;
@@ -34,6 +34,8 @@ pub struct Compared {
     pub findings: Vec<Finding>,
     /// What was compared. None: nothing.
     pub summary: Option<Finding>,
+    /// For the ledger alone: what differs, is told elsewhere, and is accepted as it is.
+    told_before: Vec<Finding>,
     /// Objects whose earlier findings are out of date.
     anew: Vec<String>,
     /// Tables and columns of the source that the target does not have.
@@ -57,6 +59,7 @@ impl Compared {
     /// Into the ledger.
     pub async fn record(&self, ends: &mut Ends, ledger: &Ledger) -> anyhow::Result<()> {
         let findings = self.findings.iter().chain(&self.summary);
+        let findings = findings.chain(&self.told_before);
         let request = wire::RecordRequest {
             migration: ledger.id.clone(),
             findings: findings.cloned().map(Into::into).collect(),
@@ -86,11 +89,8 @@ pub async fn compare_ends(
         at_target(ends, &request, reporter)
     )?;
     let positions = (sequences == Sequences::AtSnapshot).then(|| positions(ledger));
-    let queries = if source.major() == target.major() {
-        Vec::new()
-    } else {
-        queries(&source)
-    };
+    let queries = queries(&source);
+    let one_major = source.major() == target.major();
     level(
         &mut source,
         &mut target,
@@ -98,14 +98,29 @@ pub async fn compare_ends(
         positions.as_ref(),
     );
     let differences = compare(&source, &target);
-    let (mut differences, unclear) = if queries.is_empty() {
-        (differences, Vec::new())
-    } else {
-        reprinted(ends, differences, queries, reporter).await?
-    };
+    let printed = reprinted(ends, &differences, queries, reporter).await?;
+    let (mut differences, unclear) = with_printed(differences, &printed, one_major);
     let lost = lost(&differences, &source, &target);
-    differences = leave_out(differences, &ledger.findings);
-    let mut found = findings(&differences, &ledger.findings);
+    let mut told_before = Vec::new();
+    let mut found = if ledger.is_compared() {
+        differences = leave_out_facts(differences, &ledger.findings);
+        findings(&differences, &[])
+    } else {
+        let all = facts(&differences);
+        differences = leave_out(differences, &ledger.findings);
+        let found = findings(&differences, &ledger.findings);
+        // Nothing that the migration has told of as a difference is accepted.
+        let open: HashSet<String> = found
+            .iter()
+            .filter(|f| f.severity == Severity::Difference)
+            .map(|f| f.object.clone())
+            .collect();
+        let told = all
+            .into_iter()
+            .filter(|(object, ..)| !open.contains(object));
+        told_before = as_findings(&told.collect());
+        found
+    };
     found.extend(unclear);
     let counts = counts(&source, &target);
     let whole = ledger.options.selection.is_everything() && asked.is_everything();
@@ -115,6 +130,7 @@ pub async fn compare_ends(
     Ok(Compared {
         findings: found,
         summary: Some(summary),
+        told_before,
         anew: anew(ledger, &source, &target, whole),
         lost,
     })
@@ -200,41 +216,61 @@ fn queries(source: &Catalog) -> Vec<Definition> {
         .collect()
 }
 
-/// Those of the queries that the two majors print differently, printed by the target both: if they are alike then, they are no
-/// difference. What it cannot print is told as not compared.
+/// Definitions in one message, bytes; one alone may be larger.
+const BATCH_BYTES: usize = 1 << 20;
+
+/// By the view's name: the source's query as the target prints it, of views whose queries differ. Those that it does not take are not
+/// among them.
 async fn reprinted(
     ends: &Ends,
-    differences: Vec<Difference>,
+    differences: &[Difference],
     queries: Vec<Definition>,
     reporter: &Reporter,
-) -> anyhow::Result<(Vec<Difference>, Vec<Finding>)> {
+) -> anyhow::Result<HashMap<String, String>> {
     let differing: HashSet<String> = differences.iter().map(|d| d.object().name()).collect();
     let wanted = queries
         .into_iter()
         .filter(|q| differing.contains(&q.object));
-    let request = wire::ReprintRequest {
-        definitions: wanted.map(Into::into).collect(),
-    };
-    let printed = retry(reporter, "printing definitions at the target", || {
-        let (mut target, request) = (ends.target.clone(), request.clone());
-        async move { Ok(target.reprint(request).await?.into_inner().definitions) }
-    })
-    .await
-    .map_err(said("target"))?;
-    let printed = printed
-        .into_iter()
-        .map(Definition::from)
-        .map(|mut printed| {
-            printed.query = names::bare(&printed.query);
-            printed
-        });
-    Ok(with_printed(differences, &printed.collect::<Vec<_>>()))
+    let mut all = HashMap::new();
+    for batch in batches(wanted) {
+        let request = wire::ReprintRequest { definitions: batch };
+        let printed = retry(reporter, "printing definitions at the target", || {
+            let (mut target, request) = (ends.target.clone(), request.clone());
+            async move { Ok(target.reprint(request).await?.into_inner().definitions) }
+        })
+        .await
+        .map_err(said("target"))?;
+        all.extend(printed.into_iter().map(Definition::from).map(|printed| {
+            let query = names::value("definition", &printed.query);
+            (printed.object, query)
+        }));
+    }
+    Ok(all)
 }
 
-/// Forgets changes of definitions that are the target's own when it prints the source's.
+fn batches(definitions: impl Iterator<Item = Definition>) -> Vec<Vec<wire::Definition>> {
+    let mut batches: Vec<Vec<wire::Definition>> = Vec::new();
+    let mut bytes = BATCH_BYTES;
+    for definition in definitions {
+        let more = definition.object.len() + definition.query.len();
+        if bytes + more > BATCH_BYTES {
+            batches.push(Vec::new());
+            bytes = 0;
+        }
+        bytes += more;
+        if let Some(batch) = batches.last_mut() {
+            batch.push(definition.into());
+        }
+    }
+    batches
+}
+
+/// Forgets changes of definitions that are the target's own when it prints the source's. What it cannot print, a server of another
+/// major, is told as not compared.
 fn with_printed(
     differences: Vec<Difference>,
-    printed: &[Definition],
+    printed: &HashMap<String, String>,
+    one_major: bool,
 ) -> (Vec<Difference>, Vec<Finding>) {
     let mut unclear = Vec::new();
     let mut left = Vec::new();
@@ -245,23 +281,13 @@ fn with_printed(
             && QUERIES.contains(&source.kind.as_str())
         {
             let name = source.name();
-            let own = printed.iter().find(|p| p.object == name);
+            let own = printed.get(&name);
             changes.retain(|change| match own {
                 _ if change.property != "definition" => true,
-                Some(own) => Some(&own.query) != change.target.as_ref(),
+                Some(own) => Some(own) != change.target.as_ref(),
+                None if one_major => true,
                 None => {
-                    unclear.push(
-                        Finding::new(
-                            Severity::Info,
-                            "definition-not-compared",
-                            &name,
-                            "servers of two majors print it differently, and the target did not take the source's text",
-                        )
-                        .values(
-                            change.source.clone().unwrap_or_default(),
-                            change.target.clone().unwrap_or_default(),
-                        ),
-                    );
+                    unclear.push(not_compared(&name, change));
                     false
                 }
             });
@@ -272,6 +298,14 @@ fn with_printed(
         left.push(difference);
     }
     (left, unclear)
+}
+
+fn not_compared(name: &str, change: &Change) -> Finding {
+    let message =
+        "servers of two majors print it differently, and the target did not take the source's text";
+    let (source, target) = (change.source.clone(), change.target.clone());
+    Finding::new(Severity::Info, "definition-not-compared", name, message)
+        .values(source.unwrap_or_default(), target.unwrap_or_default())
 }
 
 fn lost(differences: &[Difference], source: &Catalog, target: &Catalog) -> HashSet<String> {

@@ -33,6 +33,8 @@ mod older;
 mod options;
 #[path = "e2e/order.rs"]
 mod order;
+#[path = "e2e/printed.rs"]
+mod printed;
 #[path = "e2e/roles.rs"]
 mod roles;
 #[path = "e2e/secrets.rs"]

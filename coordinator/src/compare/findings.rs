@@ -149,8 +149,8 @@ fn plural(kind: &str) -> String {
     }
 }
 
-/// An object that only one end has: its properties.
-fn shape(object: &SchemaObject) -> String {
+/// An object that only one end has: its properties, long values cut.
+pub fn shape(object: &SchemaObject) -> String {
     let each = object
         .properties
         .iter()
@@ -207,7 +207,8 @@ fn excerpt(value: &str, from: usize) -> String {
     format!("{before}{shown}{after}")
 }
 
-fn masked(value: &str) -> String {
+/// Without the digests of secrets: they have another salt in every comparison.
+pub fn masked(value: &str) -> String {
     let mut pieces = value.split(MASK);
     let mut shown = pieces.next().unwrap_or_default().to_owned();
     for piece in pieces {

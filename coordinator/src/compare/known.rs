@@ -1,6 +1,9 @@
 //! What the ledger has a finding about already: the migration said so when it happened, and it is not said twice.
-use pgconvoy_proto::model::{Finding, SchemaObject};
+use std::collections::BTreeSet;
 
+use pgconvoy_proto::model::{Finding, SchemaObject, Severity};
+
+use super::findings::{masked, shape};
 use super::{Change, Difference};
 
 /// Names as findings have them: without the quotes that SQL needs, and without the schema of PostgreSQL's own types.
@@ -17,6 +20,62 @@ pub fn leave_out(differences: Vec<Difference>, findings: &[Finding]) -> Vec<Diff
             left.retain_mut(|difference| !told.covers(difference));
         }
     }
+    left
+}
+
+/// What was told of at the end of the migration, and is no news as long as the target has it so.
+pub const TOLD: &str = "told-before";
+
+/// A property of an object that differs, and what the target has of it: object, property, value.
+pub type Fact = (String, String, String);
+
+/// Everything that differs.
+pub fn facts(differences: &[Difference]) -> BTreeSet<Fact> {
+    let each = differences.iter().flat_map(|difference| {
+        let name = difference.object().name();
+        let of = |property: &str, value: String| (name.clone(), property.to_owned(), value);
+        match difference {
+            Difference::Missing { .. } => vec![of("missing", String::new())],
+            Difference::Extra { object, .. } => vec![of("extra", shape(object))],
+            Difference::Differs { changes, .. } => changes
+                .iter()
+                .map(|change| of(&change.property, at_target(change)))
+                .collect(),
+        }
+    });
+    each.collect()
+}
+
+fn at_target(change: &Change) -> String {
+    change.target.as_deref().map_or("none".into(), masked)
+}
+
+/// For the ledger: a later comparison leaves these out, and what changed since it tells.
+pub fn as_findings(facts: &BTreeSet<Fact>) -> Vec<Finding> {
+    let finding = |(object, property, value): &Fact| {
+        Finding::new(Severity::Info, TOLD, object, property).values("", value)
+    };
+    facts.iter().map(finding).collect()
+}
+
+/// What is left of the differences when these facts are taken away.
+pub fn leave_out_facts(differences: Vec<Difference>, ledger: &[Finding]) -> Vec<Difference> {
+    let told = ledger.iter().filter(|finding| finding.code == TOLD);
+    let told: BTreeSet<Fact> = told
+        .map(|f| (f.object.clone(), f.message.clone(), f.target_value.clone()))
+        .collect();
+    let mut left = differences;
+    left.retain_mut(|difference| {
+        if let Difference::Differs {
+            source, changes, ..
+        } = difference
+        {
+            let name = source.name();
+            changes.retain(|c| !told.contains(&(name.clone(), c.property.clone(), at_target(c))));
+            return !changes.is_empty();
+        }
+        facts(std::slice::from_ref(difference)).is_disjoint(&told)
+    });
     left
 }
 
@@ -49,6 +108,11 @@ enum Told {
     /// What a role is at the two ends is told whole.
     RoleApart {
         name: String,
+    },
+    /// A setting of a role, or of the database (no role), that the target did not take.
+    Setting {
+        role: Option<String>,
+        setting: String,
     },
     Unpopulated {
         view: String,
@@ -84,12 +148,27 @@ impl Told {
             "role-differs" | "role-cannot-be-created" | "membership-missing" => Self::RoleApart {
                 name: object.split(" in ").next()?.to_owned(),
             },
+            "role-setting-not-kept" => {
+                let (role, setting) = object.split_once(": SET ")?;
+                Self::setting(Some(role), setting)?
+            }
+            "database-setting-not-kept" => match object.split_once(" of role ") {
+                Some((setting, role)) => Self::setting(Some(role), setting)?,
+                None => Self::setting(None, &object)?,
+            },
             "collation" => Self::Database {
                 property: "collate",
             },
             "ctype" => Self::Database { property: "ctype" },
             "not-restored" => Self::Entry { rest: object },
             _ => return None,
+        })
+    }
+
+    fn setting(role: Option<&str>, setting: &str) -> Option<Self> {
+        Some(Self::Setting {
+            role: role.map(str::to_owned),
+            setting: setting.split_whitespace().next()?.to_owned(),
         })
     }
 
@@ -144,6 +223,15 @@ impl Told {
                     && matches!(difference, Difference::Missing { .. })
             }
             Self::RoleApart { name } => kind == "role" && identity == *name,
+            Self::Setting { role, setting } => {
+                let ours = match role {
+                    Some(role) => kind == "role" && identity == *role,
+                    None => kind == "database",
+                };
+                let here = format!("setting {setting}");
+                let in_database = format!("{here} (in this database)");
+                ours && narrowed(difference, &[&here, &in_database])
+            }
             Self::Unpopulated { view } => {
                 kind == "materialized view"
                     && identity == *view

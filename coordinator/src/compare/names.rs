@@ -11,7 +11,7 @@ pub fn value(property: &str, value: &str) -> String {
     if verbatim {
         value.to_owned()
     } else {
-        bare(value)
+        super::sql::settled(&bare(value))
     }
 }
 

@@ -7,7 +7,8 @@ pub(super) fn queries() -> Vec<Query> {
 
 /// A partition's share of its root's constraint has a name that PostgreSQL may have invented: it is known by the root's (unless the
 /// partition has another constraint of that name). The rows that a foreign key has for each partition of the table it references, and
-/// NOT NULL constraints (PostgreSQL 18; they are told with their column), are left out.
+/// NOT NULL constraints (PostgreSQL 18; they are told with their column), are left out. A foreign key holds as its triggers fire, at both
+/// tables: told where one is not enabled as usual.
 const OF_TABLES: &str = "
     WITH RECURSIVE lineage AS (
         SELECT k.oid, k.oid AS root FROM pg_constraint k WHERE k.conparentid = 0 AND k.conrelid <> 0
@@ -22,7 +23,10 @@ const OF_TABLES: &str = "
         'definition', regexp_replace(pg_get_constraintdef(k.oid), ' NOT VALID$', ''),
         'validated', k.convalidated,
         'inherited from', CASE WHEN l.root <> k.oid THEN format('%I on %s', root.conname, rt.identity) END,
-        'index valid', i.indisvalid,
+        'index valid', i.indisvalid AND i.indisready AND i.indislive,
+        'triggers', (SELECT string_agg(DISTINCT format('%s %s', g.tgenabled, g.tgfoid::regproc), ', '
+                                       ORDER BY format('%s %s', g.tgenabled, g.tgfoid::regproc))
+                     FROM pg_trigger g WHERE g.tgconstraint = k.oid AND g.tgenabled <> 'O' AND k.contype = 'f'),
         'index options', (SELECT string_agg(o, ', ' ORDER BY o) FROM pg_class x, unnest(x.reloptions) o WHERE x.oid = i.indexrelid),
         'clustered', CASE WHEN i.indisclustered THEN 'yes' END,
         'replica identity', CASE WHEN i.indisreplident THEN 'yes' END)

@@ -17,7 +17,7 @@ const INDEXES: &str = "
                CASE WHEN l.root <> l.oid THEN ' on ' || t.identity ELSE '' END,
            t.schema, t.name, t.kind || ' ' || t.identity, jsonb_build_object(
         'definition', replace(pg_get_indexdef(x.oid), format('INDEX %I ON', x.relname), 'INDEX ON'),
-        'valid', i.indisvalid,
+        'valid', i.indisvalid AND i.indisready AND i.indislive,
         'inherited from', CASE WHEN l.root <> l.oid THEN format('%I.%I', rn.nspname, root.relname) END,
         'clustered', CASE WHEN i.indisclustered THEN 'yes' END,
         'replica identity', CASE WHEN i.indisreplident THEN 'yes' END,
@@ -34,6 +34,9 @@ const INDEXES: &str = "
 const STATISTICS: &str = "
     SELECT s.tableoid, s.oid, 'statistics object', format('%I.%I', n.nspname, s.stxname), t.schema, t.name,
            t.kind || ' ' || t.identity, jsonb_build_object(
-        'definition', pg_get_statisticsobjdef(s.oid),
+        'kinds', (SELECT string_agg(k::text, ', ' ORDER BY k) FROM unnest(s.stxkind) k),
+        'columns', (SELECT string_agg(quote_ident(a.attname), ', ' ORDER BY a.attnum)
+                    FROM pg_attribute a WHERE a.attrelid = s.stxrelid AND a.attnum = ANY (s.stxkeys)),
+        'expressions', pg_get_expr(s.stxexprs, s.stxrelid),
         'statistics target', nullif(s.stxstattarget, -1))
     FROM pg_statistic_ext s JOIN own_schema n ON n.oid = s.stxnamespace JOIN relation t ON t.oid = s.stxrelid";

@@ -139,3 +139,7 @@ ALTER TABLE every.doc REPLICA IDENTITY USING INDEX doc_identity;
 ALTER STATISTICS every.doc_stats SET STATISTICS 50;
 --undo
 ALTER STATISTICS every.doc_stats SET STATISTICS -1;
+--# constraint line_doc on every.line
+ALTER TABLE every.line DISABLE TRIGGER ALL;
+--undo
+ALTER TABLE every.line ENABLE TRIGGER ALL;
