@@ -72,14 +72,15 @@ pub async fn verify(args: VerifyArgs, global: &Global, reporter: &Arc<Reporter>)
     drop(display);
     let (digests, of_rows) = compared?;
     findings.extend(of_rows);
-    for finding in &findings {
+    let lasting = lasting(&ledger, &schema);
+    for finding in findings.iter().chain(&lasting) {
         reporter.emit(&Event::Finding(finding.clone()));
     }
     if tables.is_empty() && findings.is_empty() && schema.summary.is_none() {
         reporter.note("there is no table to compare: nothing is proven");
         return Ok((Verdict::Unverified, report::json(&ledger)));
     }
-    let verdict = verdict(&ledger, &schema, &findings);
+    let verdict = verdict(&findings, &lasting);
     // The ledger of an unfinished migration is its driver's alone to write.
     if ledger.verdict.is_some() {
         schema.record(&mut ends, &ledger).await?;
@@ -93,20 +94,26 @@ pub async fn verify(args: VerifyArgs, global: &Global, reporter: &Arc<Reporter>)
         !asked.is_everything(),
     )
     .await?;
+    findings.extend(lasting);
     conclude(
         &mut ends, &ledger.id, &dir, &tables, &findings, verdict, reporter,
     )
     .await
 }
 
-/// Equal rows do not prove a target that lacks a policy or a foreign key.
-fn verdict(ledger: &Ledger, schema: &schema::Compared, findings: &[Finding]) -> Verdict {
-    let lasting = |finding: &&Finding| {
-        !OF_COMPARISON.contains(&finding.code.as_str()) && !schema.supersedes(finding)
-    };
-    let mut all = findings
-        .iter()
-        .chain(ledger.findings.iter().filter(lasting));
+/// Differences that the migration left, and that no comparison makes anew: equal rows do not prove a target that lacks a policy or
+/// a foreign key.
+fn lasting(ledger: &Ledger, schema: &schema::Compared) -> Vec<Finding> {
+    let left = ledger.findings.iter().filter(|finding| {
+        finding.severity == Severity::Difference
+            && !OF_COMPARISON.contains(&finding.code.as_str())
+            && !schema.supersedes(finding)
+    });
+    left.cloned().collect()
+}
+
+fn verdict(findings: &[Finding], lasting: &[Finding]) -> Verdict {
+    let mut all = findings.iter().chain(lasting);
     if all.all(|finding| finding.severity != Severity::Difference) {
         Verdict::Proven
     } else {

@@ -112,6 +112,9 @@ fn take_position(object: &mut SchemaObject, positions: Option<&Positions>) {
     }
 }
 
+/// How a role's settings for one database alone are called.
+const IN_THIS_DATABASE: &str = "(in this database)";
+
 /// Roles are the server's: only those that the source's database uses are compared. Of a superuser that initdb made nothing but what is
 /// said of it in this database.
 fn roles(source: &mut Catalog, target: &mut Catalog) {
@@ -121,8 +124,16 @@ fn roles(source: &mut Catalog, target: &mut Catalog) {
         let names = catalog.objects.iter().filter(having);
         names.map(|object| object.identity.clone()).collect()
     };
-    let used = of(source, "used");
     let built_in: HashSet<String> = &of(source, "built in") | &of(target, "built in");
+    let is_here = |property: &String| property.ends_with(IN_THIS_DATABASE);
+    let set_here: HashSet<String> = [&*source, &*target]
+        .iter()
+        .flat_map(|catalog| &catalog.objects)
+        .filter(|object| built_in.contains(&object.identity))
+        .filter(|object| is_role(object) && object.properties.keys().any(is_here))
+        .map(|object| object.identity.clone())
+        .collect();
+    let used = &of(source, "used") | &set_here;
     for catalog in [source, target] {
         catalog
             .objects
@@ -131,8 +142,7 @@ fn roles(source: &mut Catalog, target: &mut Catalog) {
             role.properties.remove("used");
             role.properties.remove("built in");
             if built_in.contains(&role.identity) {
-                role.properties
-                    .retain(|property, _| property.ends_with("(in this database)"));
+                role.properties.retain(|property, _| is_here(property));
             }
         }
     }

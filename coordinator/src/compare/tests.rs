@@ -348,3 +348,19 @@ fn what_is_granted_to_the_other_ends_owner_of_a_member_is_his_by_owning() {
     let found = of(&member("postgres", "(owner)=EXECUTE/(owner)"));
     assert_eq!(found.len(), 1, "what the clerk lost is told");
 }
+
+#[test]
+fn of_the_superuser_that_initdb_made_the_settings_for_this_database_are_compared() {
+    let root = |settings: &[(&str, &str)]| {
+        let all = [&[("built in", "yes")], settings].concat();
+        object(("role", "root"), "", &all)
+    };
+    let elsewhere = root(&[("setting work_mem", "9MB")]);
+    let here = root(&[("setting row_security (in this database)", "off")]);
+    let of = |target: &SchemaObject| {
+        let source = catalog(V15, &[root(&[])]);
+        compared(source, catalog(V15, std::slice::from_ref(target)), &[])
+    };
+    assert_eq!(of(&elsewhere), []);
+    assert_eq!(of(&here).len(), 1);
+}
