@@ -68,7 +68,7 @@ const CHECK_INTERVAL: &str = "SET client_connection_check_interval = '5s'";
 /// Alone and first: a batch that follows runs under the time limit that was there before it. Under a limit of a
 /// millisecond this may itself be ended, and is tried again.
 const NO_TIMEOUT: &str = "SET statement_timeout = 0";
-const PINNING_ATTEMPTS: usize = 20;
+const PINNING_ATTEMPTS: usize = 200;
 
 /// ALTER ROLE ... SET role makes a session somebody else without being asked. What the connection's own options say stays.
 const OWN_ROLE: &str = "SELECT pg_catalog.set_config('role', 'none', false);\n";

@@ -17,6 +17,7 @@ const CHOSEN: &[&str] = &[
     "locale provider",
     "locale",
     "owner",
+    "connection limit",
 ];
 /// Values that are lists, a line for each: what both ends have is not shown.
 const LISTS: &[&str] = &[
@@ -105,8 +106,10 @@ fn differs(object: &SchemaObject, changes: &[Change], known: &[Finding]) -> Vec<
     };
     let mut findings = Vec::new();
     if !by_operator.is_empty() {
-        let told = finding(Severity::Warning, "database-differs", &by_operator);
-        findings.push(told.hint("it is what CREATE DATABASE was told at either end"));
+        let told = finding(Severity::Warning, "database-made-otherwise", &by_operator);
+        findings.push(told.hint(
+            "what the database was made with is not carried: ALTER DATABASE, if it should be alike",
+        ));
     }
     if !others.is_empty() {
         // Those of the source were added to the target's own, which stay.

@@ -11,6 +11,41 @@ pub fn plain(identity: &str) -> String {
     identity.replace("pg_catalog.", "").replace('"', "")
 }
 
+/// Takes settings out that the target alone has, of its database and of roles: when a migration compares for the first time, they were
+/// there before it. One warning for each object.
+pub fn take_own_settings(differences: &mut Vec<Difference>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    differences.retain_mut(|difference| {
+        let Difference::Differs {
+            source, changes, ..
+        } = difference
+        else {
+            return true;
+        };
+        if !["database", "role"].contains(&source.kind.as_str()) {
+            return true;
+        }
+        let is_own = |change: &mut Change| {
+            change.property.starts_with("setting ") && change.source.is_none()
+        };
+        let own: Vec<Change> = changes.extract_if(.., is_own).collect();
+        if !own.is_empty() {
+            let values: Vec<String> = own
+                .iter()
+                .map(|change| format!("{}: {}", change.property, at_target(change)))
+                .collect();
+            let message = "the target had settings of its own before: they stay";
+            let code = "settings-were-there";
+            findings.push(
+                Finding::new(Severity::Warning, code, source.name(), message)
+                    .values("", values.join("; ")),
+            );
+        }
+        !changes.is_empty()
+    });
+    findings
+}
+
 /// What is left of the differences when what the ledger's findings tell is taken away.
 pub fn leave_out(differences: Vec<Difference>, findings: &[Finding]) -> Vec<Difference> {
     let mut left = differences;
@@ -94,6 +129,12 @@ enum Told {
         privilege: String,
         grantee: String,
     },
+    /// A privilege of a grantee on an object is there although the source does not grant it.
+    Extra {
+        object: String,
+        privilege: String,
+        grantee: String,
+    },
     /// A grantee could not be deprived of what it has on an object.
     Kept {
         object: String,
@@ -156,13 +197,39 @@ impl Told {
                 Some((setting, role)) => Self::setting(Some(role), setting)?,
                 None => Self::setting(None, &object)?,
             },
-            "collation" => Self::Database {
-                property: "collate",
+            "collation" => Self::database("collate"),
+            "ctype" => Self::database("ctype"),
+            // What the target's database had before stays.
+            "database-differs" if object == "comment" => Self::database("comment"),
+            "database-differs" => match object.split_once(" of role ") {
+                Some((setting, role)) => Self::setting(Some(role), setting)?,
+                None => Self::setting(None, &object)?,
             },
-            "ctype" => Self::Database { property: "ctype" },
+            "database-grant-extra" | "database-grant-not-kept" => {
+                let (privilege, grantee) = object.split_once(" on the database to ")?;
+                let (object, grantee) = ("database".to_owned(), grantee.to_owned());
+                let privilege = privilege.to_owned();
+                if finding.code == "database-grant-extra" {
+                    Self::Extra {
+                        object,
+                        privilege,
+                        grantee,
+                    }
+                } else {
+                    Self::Lost {
+                        object,
+                        privilege,
+                        grantee,
+                    }
+                }
+            }
             "not-restored" => Self::Entry { rest: object },
             _ => return None,
         })
+    }
+
+    fn database(property: &'static str) -> Self {
+        Self::Database { property }
     }
 
     fn setting(role: Option<&str>, setting: &str) -> Option<Self> {
@@ -209,6 +276,13 @@ impl Told {
                 grantee,
             } if name == *object => regrant(difference, |change| {
                 change.source = deprive(change.source.take(), grantee, Some(privilege));
+            }),
+            Self::Extra {
+                object,
+                privilege,
+                grantee,
+            } if name == *object => regrant(difference, |change| {
+                change.target = deprive(change.target.take(), grantee, Some(privilege));
             }),
             Self::Kept { object, grantee } if name == *object => regrant(difference, |change| {
                 change.source = deprive(change.source.take(), grantee, None);

@@ -17,6 +17,8 @@ const YOUNG: &[(&str, &str, u32)] = &[
 /// A privilege that PostgreSQL 17 brought: before it, owners did not need it.
 const MAINTAIN: (&str, u32) = ("MAINTAIN", 17);
 
+pub const LARGE_OBJECT: &str = "large object";
+
 /// Where the source's sequences are taken to stand, by `schema.name`, if not where they stand now.
 pub type Positions = HashMap<String, String>;
 
@@ -33,6 +35,11 @@ pub fn level(
     for object in source.objects.iter_mut().chain(&mut target.objects) {
         forget_young(object, majors);
         forget_skipped(object, options);
+    }
+    if options.skip_data {
+        // They are data, made by the copy of their pages.
+        source.objects.retain(|object| object.kind != LARGE_OBJECT);
+        target.objects.retain(|object| object.kind != LARGE_OBJECT);
     }
     if options.skip_rls {
         source.objects.retain(|object| object.kind != "policy");

@@ -13,7 +13,7 @@ pub const OF_SCHEMA: &[&str] = &[
     "object-missing",
     "object-extra",
     "object-differs",
-    "database-differs",
+    "database-made-otherwise",
     "definition-not-compared",
 ];
 
