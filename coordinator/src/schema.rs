@@ -108,28 +108,13 @@ pub async fn compare_ends(
         });
     }
     let printed = reprinted(ends, &differences, queries, reporter).await?;
-    let (mut differences, unclear) = with_printed(differences, &printed, one_major);
+    let (differences, unclear) = with_printed(differences, &printed, one_major);
     let lost = lost(&differences, &source, &target);
-    let mut told_before = Vec::new();
-    let mut found = if ledger.is_compared() {
-        differences = leave_out_facts(differences, &ledger.findings);
-        findings(&differences, &[])
+    let (mut found, told_before) = if ledger.is_compared() {
+        let news = leave_out_facts(differences, &ledger.findings);
+        (findings(&news, &[]), Vec::new())
     } else {
-        let all = facts(&differences);
-        differences = leave_out(differences, &ledger.findings);
-        let mut found = take_own_settings(&mut differences);
-        found.extend(findings(&differences, &ledger.findings));
-        // Nothing that the migration has told of as a difference is accepted.
-        let open: HashSet<String> = found
-            .iter()
-            .filter(|f| f.severity == Severity::Difference)
-            .map(|f| f.object.clone())
-            .collect();
-        let told = all
-            .into_iter()
-            .filter(|(object, ..)| !open.contains(object));
-        told_before = as_findings(&told.collect());
-        found
+        first_findings(differences, &ledger.findings)
     };
     found.extend(unclear);
     let counts = counts(&source, &target);
@@ -144,6 +129,25 @@ pub async fn compare_ends(
         anew: anew(ledger, &source, &target, whole),
         lost,
     })
+}
+
+/// Of the first comparison, a migration's own: its findings, and what is accepted as the migration has told it.
+fn first_findings(
+    differences: Vec<Difference>,
+    ledger: &[Finding],
+) -> (Vec<Finding>, Vec<Finding>) {
+    let mut all = facts(&differences);
+    let mut news = leave_out(differences, ledger);
+    let mut found = take_own_settings(&mut news);
+    found.extend(findings(&news, ledger));
+    // Nothing that is told as a difference is accepted.
+    let open: HashSet<&str> = found
+        .iter()
+        .filter(|f| f.severity == Severity::Difference)
+        .map(|f| f.object.as_str())
+        .collect();
+    all.retain(|(object, ..)| !open.contains(object.as_str()));
+    (found, as_findings(&all))
 }
 
 /// Nobody who sees the digests of two comparisons can tell whether a secret has changed between them.

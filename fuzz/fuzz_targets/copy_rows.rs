@@ -67,5 +67,8 @@ fn fields(format: Format, key: u8, columns: u8, data: &[u8], pieces: &[&[u8]], w
     }
     let placed = Layout { placed: true, generated: 1, ..layout };
     // An error is as good as a pair here: neither may panic.
-    let _ = Rows::new(format).feed(data, |bytes| Row::new(placed, bytes)?.pair().map(drop));
+    let _ = Rows::new(format).feed(data, |bytes| {
+        let row = Row::new(placed, bytes)?;
+        row.pair(row.key()).map(drop)
+    });
 }

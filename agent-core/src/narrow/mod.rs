@@ -7,7 +7,7 @@ mod spill;
 
 use std::path::Path;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use futures_util::TryStreamExt;
 use pgconvoy_proto::model::{Buckets, Pair, Part, Progress, Table};
@@ -101,26 +101,25 @@ async fn read(
     folder: &Path,
     counters: &Counters,
 ) -> Result<Sorted, Error> {
-    let spilled = |error| Error::Spill {
-        table: table.to_string(),
-        error,
-    };
-    let spill = Arc::new(Mutex::new(Spill::new(folder).map_err(spilled)?));
-    let of_part = |reader: Reader, part: Part| {
-        let spill = spill.clone();
-        async move {
-            read_part(&reader, table, &part, buckets, &spill, counters).await?;
-            Ok((reader, ()))
-        }
+    let spill = Mutex::new(Spill::new(folder).map_err(full(table))?);
+    let common = &spill;
+    let of_part = |reader: Reader, part: Part| async move {
+        read_part(&reader, table, &part, buckets, common, counters).await?;
+        Ok((reader, ()))
     };
     scan::each_part(snapshot, table, jobs, &of_part)
         .try_collect::<()>()
         .await?;
-    let spill = std::mem::replace(
-        &mut *spill.lock().unwrap_or_else(PoisonError::into_inner),
-        Spill::new(folder).map_err(spilled)?,
-    );
+    let spill = spill.into_inner().unwrap_or_else(PoisonError::into_inner);
     Ok(spill.sorted())
+}
+
+/// Most likely the folder of temporary files is full.
+fn full(table: &Table) -> impl Fn(std::io::Error) -> Error {
+    |error| Error::Spill {
+        table: table.to_string(),
+        error,
+    }
 }
 
 async fn read_part(
@@ -136,10 +135,7 @@ async fn read_part(
         pairs
             .drain(..)
             .try_for_each(|pair| spill.push(&pair))
-            .map_err(|error| Error::Spill {
-                table: table.to_string(),
-                error,
-            })
+            .map_err(full(table))
     };
     let layout = scan::layout(table, true);
     let statement = scan::copy_out_with(table, Some(part), true);
@@ -151,8 +147,9 @@ async fn read_part(
         rows.feed(&bytes, |bytes| {
             seen += 1;
             let row = Row::new(layout, bytes)?;
-            if buckets.contains(row.key()) {
-                pairs.push(row.pair()?);
+            let key = row.key();
+            if buckets.contains(key) {
+                pairs.push(row.pair(key)?);
             }
             Ok(())
         })

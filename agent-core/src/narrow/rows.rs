@@ -83,13 +83,8 @@ fn values(table: &Table, row: &[u8], show_values: bool) -> Result<RowValues, row
 }
 
 fn place(table: Option<&[u8]>, ctid: Option<&[u8]>) -> Option<Place> {
-    let ctid = std::str::from_utf8(ctid?).ok()?;
-    let (block, offset) = ctid.strip_prefix('(')?.strip_suffix(')')?.split_once(',')?;
-    Some(Place {
-        table: std::str::from_utf8(table?).ok()?.parse().ok()?,
-        block: block.parse().ok()?,
-        offset: offset.parse().ok()?,
-    })
+    let text = |field| std::str::from_utf8(field).ok();
+    Place::parse(text(table?)?, text(ctid?)?)
 }
 
 /// `\N` is COPY's null: a value of these two characters has its backslash doubled.

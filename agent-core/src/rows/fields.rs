@@ -138,11 +138,14 @@ impl<'a> Row<'a> {
         }
     }
 
-    /// Key, digest and place; an error when the layout has no place.
-    pub fn pair(&self) -> Result<Pair, Error> {
+    /// Key, which the caller has hashed, digest and place; an error when the layout has no place.
+    pub fn pair(&self, key: u128) -> Result<Pair, Error> {
         Ok(Pair {
-            key: self.key(),
-            row: self.copied().1,
+            key,
+            row: match self.layout.key {
+                0 => key,
+                _ => self.copied().1,
+            },
             count: 1,
             place: self.place().ok_or(Error::Columns)?,
         })
@@ -154,12 +157,7 @@ impl<'a> Row<'a> {
             Format::Text => {
                 let text = std::str::from_utf8(last).ok()?.trim_start_matches('\t');
                 let (table, ctid) = text.split_once('\t')?;
-                let (block, offset) = ctid.strip_prefix('(')?.strip_suffix(')')?.split_once(',')?;
-                Some(Place {
-                    table: table.parse().ok()?,
-                    block: block.parse().ok()?,
-                    offset: offset.parse().ok()?,
-                })
+                Place::parse(table, ctid)
             }
             // Two fields: 4 bytes of length and an oid; 4 bytes of length, a block number of 4 bytes, an offset of 2.
             Format::Binary => Some(Place {
@@ -280,7 +278,8 @@ impl TableDigester {
                     .add_row(bytes.len() as u64, row.with_generated());
             }
             if !found.buckets.is_empty() {
-                let bucket = Pair::bucket(row.key(), found.buckets.len() as u32);
+                let key = if layout.key == 0 { hash } else { row.key() };
+                let bucket = Pair::bucket(key, found.buckets.len() as u32);
                 found.buckets[bucket] = found.buckets[bucket].wrapping_add(hash);
             }
             Ok(())

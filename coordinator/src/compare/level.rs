@@ -77,11 +77,16 @@ fn forget_young(object: &mut SchemaObject, majors: [u32; 2]) {
             object.properties.remove(*property);
         }
     }
-    if apart(MAINTAIN.1)
-        && let Some(grants) = object.properties.get_mut("grants")
-    {
-        let without: Vec<String> = grants.lines().filter_map(without_maintain).collect();
-        *grants = without.join("\n");
+    if apart(MAINTAIN.1) {
+        edit_grants(object, without_maintain);
+    }
+}
+
+/// Goes through an object's grants, one a line; none: it has not got that one.
+fn edit_grants(object: &mut SchemaObject, edit: impl Fn(&str) -> Option<String>) {
+    if let Some(grants) = object.properties.get_mut("grants") {
+        let kept: Vec<String> = grants.lines().filter_map(edit).collect();
+        *grants = kept.join("\n");
         if grants.is_empty() {
             object.properties.remove("grants");
         }
@@ -172,18 +177,11 @@ fn members(source: &mut Catalog, target: &mut Catalog) {
     for (catalog, elsewhere) in [(source, at_target), (target, at_source)] {
         for object in &mut catalog.objects {
             if let Some(owner) = elsewhere.get(&object.name()) {
-                keep_grants(object, |line| !line.starts_with(&format!("{owner}=")));
+                let to_owner = format!("{owner}=");
+                edit_grants(object, |line| {
+                    (!line.starts_with(&to_owner)).then(|| line.to_owned())
+                });
             }
-        }
-    }
-}
-
-fn keep_grants(object: &mut SchemaObject, keep: impl Fn(&str) -> bool) {
-    if let Some(grants) = object.properties.get_mut("grants") {
-        let kept: Vec<&str> = grants.lines().filter(|line| keep(line)).collect();
-        *grants = kept.join("\n");
-        if grants.is_empty() {
-            object.properties.remove("grants");
         }
     }
 }

@@ -32,6 +32,22 @@ pub enum Example {
     },
 }
 
+impl Example {
+    pub fn source(&self) -> Option<Place> {
+        match *self {
+            Self::Changed { source, .. } | Self::Missing { source, .. } => Some(source),
+            Self::Extra { .. } => None,
+        }
+    }
+
+    pub fn target(&self) -> Option<Place> {
+        match *self {
+            Self::Changed { target, .. } | Self::Extra { target, .. } => Some(target),
+            Self::Missing { .. } => None,
+        }
+    }
+}
+
 impl Differences {
     pub fn new(keep: usize) -> Self {
         Self {

@@ -142,14 +142,10 @@ async fn rows(
     examples: &[Example],
     detail: Detail,
 ) -> anyhow::Result<Vec<Finding>> {
-    let (ours, theirs): (Vec<Option<Place>>, Vec<Option<Place>>) = examples
-        .iter()
-        .map(|example| match *example {
-            Example::Changed { source, target } => (Some(source), Some(target)),
-            Example::Missing { source, .. } => (Some(source), None),
-            Example::Extra { target, .. } => (None, Some(target)),
-        })
-        .unzip();
+    let ours = examples.iter().filter_map(Example::source);
+    let ours = ours.map(Into::into).collect();
+    let theirs = examples.iter().filter_map(Example::target);
+    let theirs = theirs.map(Into::into).collect();
     let (source, target) = tokio::try_join!(
         rows_at_source(digester, held, table, ours, detail.show_values),
         rows_at_target(digester, table, theirs, detail.show_values)
@@ -169,10 +165,9 @@ async fn rows_at_source(
     digester: &Digester,
     held: &Held,
     table: &Table,
-    places: Vec<Option<Place>>,
+    places: Vec<wire::Place>,
     show_values: bool,
 ) -> anyhow::Result<ByPlace> {
-    let places: Vec<wire::Place> = places.into_iter().flatten().map(Into::into).collect();
     if places.is_empty() {
         return Ok(ByPlace::new());
     }
@@ -191,10 +186,9 @@ async fn rows_at_source(
 async fn rows_at_target(
     digester: &Digester,
     table: &Table,
-    places: Vec<Option<Place>>,
+    places: Vec<wire::Place>,
     show_values: bool,
 ) -> anyhow::Result<ByPlace> {
-    let places: Vec<wire::Place> = places.into_iter().flatten().map(Into::into).collect();
     if places.is_empty() {
         return Ok(ByPlace::new());
     }

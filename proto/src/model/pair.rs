@@ -54,6 +54,18 @@ pub struct Place {
     pub offset: u16,
 }
 
+impl Place {
+    /// Of `tableoid` and `ctid` as text; none when they are not.
+    pub fn parse(table: &str, ctid: &str) -> Option<Self> {
+        let (block, offset) = ctid.strip_prefix('(')?.strip_suffix(')')?.split_once(',')?;
+        Some(Self {
+            table: table.parse().ok()?,
+            block: block.parse().ok()?,
+            offset: offset.parse().ok()?,
+        })
+    }
+}
+
 impl std::fmt::Display for Place {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "({},{})", self.block, self.offset)

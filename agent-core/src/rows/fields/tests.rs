@@ -93,7 +93,8 @@ fn pairs(format: Format, data: &[u8], cut: usize) -> Vec<Pair> {
     let mut pairs = Vec::new();
     for data in [&data[..cut], &data[cut..]] {
         rows.feed(data, |bytes| {
-            pairs.push(Row::new(layout(format), bytes)?.pair()?);
+            let row = Row::new(layout(format), bytes)?;
+            pairs.push(row.pair(row.key())?);
             Ok(())
         })
         .unwrap();
@@ -182,5 +183,5 @@ fn a_table_without_columns_has_rows() {
         ..layout
     };
     let row = Row::new(placed, b"16400\t(7,9)").unwrap();
-    assert_eq!(row.pair().unwrap().place.block, 7);
+    assert_eq!(row.pair(row.key()).unwrap().place.block, 7);
 }
