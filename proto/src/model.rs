@@ -8,6 +8,8 @@ mod convert;
 mod pair;
 mod roles;
 mod schema;
+mod slim;
+mod sync;
 mod table;
 
 pub use pair::{Buckets, MAX_BUCKETS, Pair, Place, RowValues, TableDigest, Value, bucket_count};
@@ -15,6 +17,8 @@ pub use roles::{
     Membership, ParameterGrant, Properties, Role, RoleChoice, Roles, Setting, is_built_in,
 };
 pub use schema::{Catalog, Definition, MASK, OF_SCHEMA, SCHEMA_COMPARED, SchemaObject};
+pub use slim::SlimPair;
+pub use sync::{How, SyncCounts, SyncUnderWay};
 pub use table::{Format, Part, Relation, Table};
 
 /// An object identifier of the *source* database.
@@ -168,6 +172,12 @@ pub struct SequenceValue {
     pub name: String,
     pub last_value: i64,
     pub is_called: bool,
+    /// Schema and name of the table whose column owns it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<(String, String)>,
+    /// The next run of the step leaves it where it is.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stays: bool,
 }
 
 impl SequenceValue {

@@ -41,6 +41,8 @@ mod roles;
 mod secrets;
 #[path = "e2e/seen.rs"]
 mod seen;
+#[path = "e2e/sync.rs"]
+mod sync;
 #[path = "e2e/values.rs"]
 mod values;
 #[path = "e2e/verify.rs"]

@@ -51,7 +51,8 @@ async fn header(
     let query = format!(
         "SELECT id, options::text, snapshot, source, phase, coalesce(verdict, ''),
                 to_char(created_at AT TIME ZONE 'UTC', {rfc3339}),
-                coalesce(to_char(finished_at AT TIME ZONE 'UTC', {rfc3339}), ''), archive_at IS NOT NULL
+                coalesce(to_char(finished_at AT TIME ZONE 'UTC', {rfc3339}), ''), archive_at IS NOT NULL,
+                coalesce(sync::text, '')
          FROM pgconvoy.migrations WHERE $1 IN ('', id) ORDER BY created_at DESC, id DESC LIMIT 1"
     );
     let row = session
@@ -75,6 +76,7 @@ async fn header(
         created_at: row.get(6),
         finished_at: row.get(7),
         archive_received: row.get(8),
+        sync: row.get(9),
     })
 }
 
@@ -82,7 +84,7 @@ async fn tables(session: &Session, id: &str) -> Result<Vec<Item>, Status> {
     let rows = session
         .query(
             "SELECT plan, coalesce(snapshot, ''), source_rows, source_bytes, source_digest,
-                    target_rows, target_bytes, target_digest
+                    target_rows, target_bytes, target_digest, left_rows, left_bytes, left_digest, converge
              FROM pgconvoy.tables WHERE migration = $1 ORDER BY schema, name",
             &[&id],
         )
@@ -95,6 +97,8 @@ async fn tables(session: &Session, id: &str) -> Result<Vec<Item>, Status> {
             snapshot: row.get(1),
             source_digest: digest(&row, 2)?.map(Into::into),
             target_digest: digest(&row, 5)?.map(Into::into),
+            left_digest: digest(&row, 8)?.map(Into::into),
+            converge: row.get(11),
         }));
     }
     Ok(items)
