@@ -214,7 +214,13 @@ impl Reporter {
                     .take(3)
                     .map(String::as_str)
                     .collect();
-                self.line(&format!("  {}; {}", moment.text(), running.join(", ")));
+                let running = running.join(", ");
+                // What copies nothing has no progress but what it is at.
+                if moment.bytes_total > 0 {
+                    self.line(&format!("  {}; {running}", moment.text()));
+                } else if !running.is_empty() {
+                    self.line(&format!("  {running}"));
+                }
             }
         }
     }

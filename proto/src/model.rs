@@ -389,6 +389,10 @@ pub const OF_COMPARISON: &[&str] = &[
     "table-extra",
 ];
 
+/// Findings that a sync makes anew each time: the earlier ones about what is looked at again are forgotten.
+pub const OF_SYNC: &[&str] = &[SYNC_ORPHANS];
+pub const SYNC_ORPHANS: &str = "sync-orphans";
+
 impl Finding {
     pub fn new(
         severity: Severity,

@@ -1,7 +1,7 @@
 //! Writes the plan into the ledger, and the small changes after that.
 use pgconvoy_agent_core::session::Session;
 use pgconvoy_proto::model::{
-    Digest, Entry, Finding, OF_COMPARISON, OF_SCHEMA, Options, Step, SyncUnderWay, Table,
+    Digest, Entry, Finding, OF_COMPARISON, OF_SCHEMA, OF_SYNC, Options, Step, SyncUnderWay, Table,
     parse_json, required,
 };
 use pgconvoy_proto::wire;
@@ -212,7 +212,7 @@ pub async fn record(session: &Session, request: wire::RecordRequest) -> Result<(
             &[
                 &request.migration,
                 &request.compared,
-                &[OF_COMPARISON, OF_SCHEMA].concat(),
+                &[OF_COMPARISON, OF_SCHEMA, OF_SYNC].concat(),
             ],
         )
         .await

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use pgconvoy_agent_core::inventory::built;
 use pgconvoy_agent_core::session::{Session, qualified};
 use pgconvoy_agent_core::status;
-use pgconvoy_proto::model::{Finding, ForeignKey, Severity};
+use pgconvoy_proto::model::{Finding, ForeignKey, SYNC_ORPHANS, Severity};
 use pgconvoy_proto::wire;
 use tonic::Status;
 
@@ -56,6 +56,7 @@ pub async fn check_keys(
         .map_err(failed)?;
     let is_crossing = |key: &&ForeignKey| {
         crossing.contains(&(key.name.clone(), key.schema.clone(), key.table.clone()))
+            || request.again.contains(&object(key))
     };
     let mut findings = Vec::new();
     for key in keys.iter().filter(is_crossing) {
@@ -63,6 +64,10 @@ pub async fn check_keys(
     }
     sessions.give_back(migration, Purpose::Plain, session);
     Ok(findings)
+}
+
+fn object(key: &ForeignKey) -> String {
+    format!("{}.{}: {}", key.schema, key.table, key.name)
 }
 
 async fn orphans(
@@ -74,13 +79,12 @@ async fn orphans(
     if count == 0 {
         return Ok(None);
     }
-    let object = format!("{}.{}: {}", key.schema, key.table, key.name);
     let message = format!(
         "{count} rows refer to nothing in {}.{}: only one of the two tables was synced (for example {sample})",
         key.referenced_schema, key.referenced_table
     );
     Ok(Some(
-        Finding::new(Severity::Difference, "sync-orphans", object, message)
+        Finding::new(Severity::Difference, SYNC_ORPHANS, object(key), message)
             .hint("sync both tables together"),
     ))
 }

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use pgconvoy_proto::model::{
-    Finding, Oid, RoleChoice, Selection, Severity, SyncUnderWay, Table, Work, to_json,
+    Finding, Oid, RoleChoice, SYNC_ORPHANS, Selection, Severity, SyncUnderWay, Table, Work, to_json,
 };
 use pgconvoy_proto::selection::Filter;
 use pgconvoy_proto::wire;
@@ -148,7 +148,8 @@ async fn run_sync(run: &mut Run, asked: &Asked) -> Ended {
     follow(run, asked, &inventory, &outcomes).await?;
     phase(run, "sync: proof");
     let mut findings = prove(&converger, &mut outcomes).await?;
-    findings.extend(check_keys(run, asked, &outcomes).await?);
+    let orphaned = earlier_orphans(&run.ledger);
+    findings.extend(check_keys(run, &outcomes, orphaned).await?);
     let position = position(run, &inventory).await?;
     inventory::close(&mut run.ends, &run.ledger.id).await?;
     let schema = compare_schema(run, asked, Sequences::AtSnapshot).await?;
@@ -413,21 +414,17 @@ async fn prove(
     Ok(findings)
 }
 
-/// Where some tables were synced and others not, rows may refer to nothing.
+/// Where some tables were synced and others not, rows may refer to nothing. What an earlier sync found is looked at again.
 async fn check_keys(
     run: &mut Run,
-    asked: &Asked,
     outcomes: &[TableOutcome],
+    again: Vec<String>,
 ) -> anyhow::Result<Vec<Finding>> {
-    let everything =
-        asked.selection.is_everything() && run.ledger.options.selection.is_everything();
-    if everything {
-        return Ok(Vec::new());
-    }
     let tables: Vec<Oid> = outcomes.iter().map(|o| o.scanned.table.oid).collect();
     let request = wire::CheckKeysRequest {
         migration: run.ledger.id.clone(),
         tables,
+        again,
     };
     let answer = run.ends.target.check_keys(request).await;
     let findings = answer.map_err(said("target"))?.into_inner().findings;
@@ -435,6 +432,12 @@ async fn check_keys(
         .into_iter()
         .map(Finding::try_from)
         .collect::<Result<_, _>>()?)
+}
+
+fn earlier_orphans(ledger: &Ledger) -> Vec<String> {
+    let found = ledger.findings.iter();
+    let orphans = found.filter(|finding| finding.code == SYNC_ORPHANS);
+    orphans.map(|finding| finding.object.clone()).collect()
 }
 
 async fn position(run: &mut Run, inventory: &Inventory) -> anyhow::Result<wire::PositionResponse> {
@@ -457,7 +460,9 @@ async fn conclude(
     findings.extend(schema.findings.iter().cloned());
     findings.extend(outcome.findings(&run.ledger));
     run.refresh_ledger().await?;
-    let lasting = verify::lasting(&run.ledger, schema);
+    let orphaned = earlier_orphans(&run.ledger);
+    let mut lasting = verify::lasting(&run.ledger, schema);
+    lasting.retain(|finding| finding.code != SYNC_ORPHANS);
     for finding in findings.iter().chain(&lasting) {
         run.reporter.emit(&Event::Finding(finding.clone()));
     }
@@ -467,7 +472,7 @@ async fn conclude(
     let about = findings.iter().map(|finding| finding.object.clone());
     run.record(wire::RecordRequest {
         findings: findings.iter().cloned().map(Into::into).collect(),
-        compared: names.chain(about).collect(),
+        compared: names.chain(about).chain(orphaned).collect(),
         ..Default::default()
     })
     .await?;
