@@ -2,6 +2,7 @@
 //!
 //! Invariant 1 (bytes): only what [`Opener`] gave out reaches PostgreSQL.
 use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use bytes::Bytes;
 use futures_util::SinkExt;
@@ -17,18 +18,27 @@ use tonic::Status;
 
 const CHUNKS_OPENED: usize = 2;
 
-/// COPY FROM STDIN of the stream's chunks. The trailer, and how many rows PostgreSQL took.
+/// What came, and what PostgreSQL took of it.
+pub struct Copied {
+    pub trailer: wire::PartTrailer,
+    pub rows: u64,
+    /// Compressed.
+    pub wire_bytes: u64,
+}
+
+/// COPY FROM STDIN of the stream's chunks.
 pub async fn copy_in(
     session: &Session,
     statement: &str,
     frames: impl Stream<Item = Result<wire::PartFrame, Status>> + Unpin + Send + 'static,
     what: &str,
-) -> Result<(wire::PartTrailer, u64), Status> {
+) -> Result<Copied, Status> {
     let failed = |error: tokio_postgres::Error| status::postgres(what, &error);
     let told = |status: Status| Status::new(status.code(), format!("{what}: {}", status.message()));
     let (sealed_sender, sealed) = mpsc::channel(CHUNKS_OPENED);
     let (opened_sender, mut opened) = mpsc::channel(CHUNKS_OPENED);
-    let receiving = forward(frames, sealed_sender);
+    let wire_bytes = AtomicU64::new(0);
+    let receiving = forward(frames, sealed_sender, &wire_bytes);
     let opening = tokio::task::spawn_blocking(move || open(sealed, opened_sender));
     let mut sink = pin!(
         session
@@ -57,11 +67,15 @@ pub async fn copy_in(
         loaded = loading => loaded,
         Err(status) = receiving => Err(told(status)),
     }?;
-    let copied = sink.finish().await.map_err(|error| refused(what, &error))?;
+    let rows = sink.finish().await.map_err(|error| refused(what, &error))?;
     opening
         .await
         .map_err(|error| Status::internal(format!("{what}: {error}")))?;
-    Ok((trailer, copied))
+    Ok(Copied {
+        trailer,
+        rows,
+        wire_bytes: wire_bytes.into_inner(),
+    })
 }
 
 /// A check constraint may read tables that are not loaded yet: what it refuses now may be taken later.
@@ -76,9 +90,14 @@ fn refused(what: &str, error: &tokio_postgres::Error) -> Status {
 async fn forward(
     mut frames: impl Stream<Item = Result<wire::PartFrame, Status>> + Unpin,
     sealed: mpsc::Sender<wire::PartFrame>,
+    wire_bytes: &AtomicU64,
 ) -> Result<(), Status> {
     while let Some(frame) = frames.next().await {
-        if sealed.send(frame?).await.is_err() {
+        let frame = frame?;
+        if let Some(Frame::Chunk(chunk)) = &frame.frame {
+            wire_bytes.fetch_add(chunk.payload.len() as u64, Relaxed);
+        }
+        if sealed.send(frame).await.is_err() {
             break;
         }
     }

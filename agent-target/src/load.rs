@@ -67,19 +67,19 @@ impl Job {
         let landing = Landing::prepare(session, &self.table)
             .await
             .map_err(failed)?;
-        let (trailer, copied) = copy_in(session, &landing.copy_in, frames, &what).await?;
-        let digest = Digest::from(required(trailer.digest, "the trailer's digest")?);
-        if copied != digest.rows {
+        let copied = copy_in(session, &landing.copy_in, frames, &what).await?;
+        let digest = Digest::from(required(copied.trailer.digest, "the trailer's digest")?);
+        if copied.rows != digest.rows {
             return Err(Status::data_loss(format!(
-                "{what}: PostgreSQL took {copied} rows, {} were sent",
-                digest.rows
+                "{what}: PostgreSQL took {} rows, {} were sent",
+                copied.rows, digest.rows
             )));
         }
         landing
             .settle(session, &self.migration)
             .await
             .map_err(failed)?;
-        self.enter(session, digest).await?;
+        self.enter(session, digest, copied.wire_bytes).await?;
         session.batch_execute("COMMIT").await.map_err(failed)?;
         Ok(receipt(digest, false))
     }
@@ -141,10 +141,16 @@ impl Job {
         })
     }
 
-    async fn enter(&self, session: &Session, digest: Digest) -> Result<(), Status> {
+    async fn enter(
+        &self,
+        session: &Session,
+        digest: Digest,
+        wire_bytes: u64,
+    ) -> Result<(), Status> {
         session
             .execute(
-                "UPDATE pgconvoy.parts SET rows = $5, bytes = $6, digest = $7, committed_at = clock_timestamp()
+                "UPDATE pgconvoy.parts SET rows = $5, bytes = $6, digest = $7, wire_bytes = $8,
+                     committed_at = clock_timestamp()
                  WHERE migration = $1 AND table_oid = $2 AND number = $3 AND snapshot = $4",
                 &[
                     &self.migration,
@@ -154,6 +160,7 @@ impl Job {
                     &(digest.rows as i64),
                     &(digest.bytes as i64),
                     &digest.hex(),
+                    &(wire_bytes as i64),
                 ],
             )
             .await

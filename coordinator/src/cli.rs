@@ -254,6 +254,9 @@ pub struct MigrateArgs {
     /// Go on in spite of blockers that can be overridden
     #[arg(long, env = "PGCONVOY_FORCE")]
     pub force: bool,
+    /// The application goes on writing to the source: measure and tell, at the end, what the sync after it was stopped will take
+    #[arg(long, env = "PGCONVOY_THEN_SYNC", conflicts_with_all = ["skip_data", "no_verify"])]
+    pub then_sync: bool,
     /// Tables are cut into parts of about this size, MiB
     #[arg(long, env = "PGCONVOY_PART_SIZE", value_name = "MIB", default_value_t = 128,
           value_parser = clap::value_parser!(u64).range(1..=65536))]

@@ -9,6 +9,7 @@ use pgconvoy_proto::model::{
 use pgconvoy_proto::wire;
 use pgconvoy_proto::wire::ledger_item::Item;
 use pgconvoy_proto::wire::target_client::TargetClient;
+use serde::Serialize;
 use tokio_stream::StreamExt;
 use tonic::transport::Channel;
 
@@ -30,9 +31,21 @@ pub struct Ledger {
     pub archive_received: bool,
     /// A sync that has begun to change the target, and has not ended.
     pub sync: Option<SyncUnderWay>,
+    /// What crossed the network, by snapshot.
+    pub crossed: Vec<Crossed>,
     pub tables: Vec<TableEntry>,
     pub steps: Vec<StepEntry>,
     pub findings: Vec<Finding>,
+}
+
+/// Bytes that crossed the network under one snapshot, after compression.
+#[derive(Clone, Debug, Serialize)]
+pub struct Crossed {
+    pub snapshot: String,
+    /// Of parts that were loaded.
+    pub parts: u64,
+    /// Of tables that were synced: pairs and rows.
+    pub syncs: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -164,6 +177,7 @@ impl Ledger {
                 "" => None,
                 sync => Some(parse_json(sync)?),
             },
+            crossed: header.crossed.into_iter().map(Into::into).collect(),
             tables: Vec::new(),
             steps: Vec::new(),
             findings: Vec::new(),
@@ -216,6 +230,16 @@ impl Ledger {
             .iter()
             .filter(|f| f.severity == Severity::Warning)
             .count()
+    }
+}
+
+impl From<wire::SnapshotBytes> for Crossed {
+    fn from(bytes: wire::SnapshotBytes) -> Self {
+        Self {
+            snapshot: bytes.snapshot,
+            parts: bytes.parts,
+            syncs: bytes.syncs,
+        }
     }
 }
 

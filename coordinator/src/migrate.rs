@@ -51,7 +51,7 @@ pub async fn migrate(args: MigrateArgs, global: &Global, reporter: &Arc<Reporter
         inventory::close(&mut ends, &id).await?;
         let mut plan = Plan::new(inventory, options);
         plan.findings.extend(findings);
-        let shown = show_plan(&plan, &facts, settings, reporter);
+        let shown = show_plan(&plan, &facts, settings, args.then_sync, reporter);
         let verdict = if blocked {
             Verdict::Blocked
         } else {
@@ -76,7 +76,21 @@ pub async fn migrate(args: MigrateArgs, global: &Global, reporter: &Arc<Reporter
         dir,
         reporter,
     };
-    drive(driven, false).await
+    let then_sync = args.then_sync;
+    drive(driven, async |run| {
+        let (verdict, mut result) = carry_out(run, false).await?;
+        if then_sync {
+            // The migration is done, whether or not that can be told.
+            match sync::forecast(run).await {
+                Ok(forecast) => result["then_sync"] = forecast,
+                Err(error) => run
+                    .reporter
+                    .note(format!("what a sync takes was not measured: {error:#}")),
+            }
+        }
+        Ok((verdict, result))
+    })
+    .await
 }
 
 /// Carries an unfinished migration to its end.
@@ -102,7 +116,7 @@ pub async fn resume(args: ResumeArgs, global: &Global, reporter: &Arc<Reporter>)
         dir,
         reporter,
     };
-    drive(driven, true).await
+    drive(driven, async |run| carry_out(run, true).await).await
 }
 
 /// With the words around it, it must fit into an application_name (63 bytes).
@@ -255,10 +269,8 @@ async fn carry_out(run: &mut Run, resumed: bool) -> Ended {
 }
 
 /// Takes the migration over and runs it to its end.
-async fn drive(driven: Driven<'_>, resumed: bool) -> Ended {
-    let ended = driven
-        .drive(async |run| carry_out(run, resumed).await)
-        .await;
+async fn drive(driven: Driven<'_>, work: impl AsyncFnOnce(&mut Run) -> Ended) -> Ended {
+    let ended = driven.drive(work).await;
     ended.map_err(|error| {
         error.context("the migration stopped; what is done is kept: pgconvoy resume goes on")
     })
@@ -292,10 +304,18 @@ async fn finish(run: &mut Run, verdict: Verdict) -> Ended {
 
 /// Bytes per second that one stream brings into a target, as measured on small servers; an estimate is an estimate.
 const STREAM_RATE: f64 = 40e6;
+/// Bytes per second that one session reads of a table to digest it.
+const SCAN_RATE: f64 = 100e6;
 /// Rows compress about this much on the way.
 const COMPRESSION_RATIO: f64 = 3.0;
 
-fn show_plan(plan: &Plan, facts: &Facts, settings: Settings, reporter: &Reporter) -> Value {
+fn show_plan(
+    plan: &Plan,
+    facts: &Facts,
+    settings: Settings,
+    then_sync: bool,
+    reporter: &Reporter,
+) -> Value {
     let parts = |table: &Table| table.parts(plan.options.part_bytes).len();
     let mut rows = vec![
         ["table", "size", "parts", "format", "key"]
@@ -341,6 +361,13 @@ fn show_plan(plan: &Plan, facts: &Facts, settings: Settings, reporter: &Reporter
         },
         duration(seconds),
     ));
+    if then_sync {
+        reporter.line(&format!(
+            "  then: stop what writes to the source, and pgconvoy sync: about {} for both ends to be compared, and the rows that \
+             changed meanwhile (migrate --then-sync measures it)",
+            duration(plan.size_bytes() as f64 / SCAN_RATE)
+        ));
+    }
     reporter.note("a plan: nothing was changed");
     let tables: Vec<_> = plan
         .tables

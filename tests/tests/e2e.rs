@@ -43,6 +43,10 @@ mod secrets;
 mod seen;
 #[path = "e2e/sync.rs"]
 mod sync;
+#[path = "e2e/sync_kill.rs"]
+mod sync_kill;
+#[path = "e2e/sync_random.rs"]
+mod sync_random;
 #[path = "e2e/values.rs"]
 mod values;
 #[path = "e2e/verify.rs"]

@@ -55,10 +55,12 @@ CREATE TABLE IF NOT EXISTS pgconvoy.parts (
     rows              bigint,
     bytes             bigint,
     digest            text,
+    wire_bytes        bigint,
     started_at        timestamptz NOT NULL DEFAULT clock_timestamp(),
     committed_at      timestamptz,
     PRIMARY KEY (migration, table_oid, number, snapshot)
 );
+COMMENT ON COLUMN pgconvoy.parts.wire_bytes IS 'as they came over the network: compressed';
 COMMENT ON TABLE pgconvoy.parts IS 'one row per loaded part, committed in one transaction with the part''s rows';
 
 -- Unlogged itself: a crash that empties unlogged tables empties this one too.
@@ -78,6 +80,7 @@ CREATE TABLE IF NOT EXISTS pgconvoy.syncs (
     inserted     bigint,
     changed      bigint,
     deleted      bigint,
+    wire_bytes   bigint,
     started_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
     committed_at timestamptz,
     PRIMARY KEY (migration, table_oid, snapshot)

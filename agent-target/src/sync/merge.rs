@@ -30,13 +30,26 @@ pub struct Differing {
     pub wanted: Places,
     /// At the target: rows to delete.
     pub surplus: Places,
+    /// Of the pairs that came, compressed.
+    pub wire_bytes: u64,
 }
 
-/// None: the source has too many rows that are alike.
-pub fn merge(own: Sorted, frames: &mut Frames, folder: &Path) -> Result<Option<Differing>, Status> {
+/// None: one of the two ends has too many rows that are alike. This end's are none then; the source's pairs are taken in any case: what it
+/// sends next comes behind them.
+pub fn merge(
+    own: Option<Sorted>,
+    frames: &mut Frames,
+    folder: &Path,
+) -> Result<Option<Differing>, Status> {
+    let mut theirs = Theirs::new(frames)?;
+    let Some(own) = own else {
+        while theirs.next.is_some() {
+            theirs.advance()?;
+        }
+        return Ok(None);
+    };
     let mut found = Differing::nothing(folder).map_err(spilled)?;
     let mut own = Own::new(own)?;
-    let mut theirs = Theirs::new(frames)?;
     let (mut ours_alike, mut theirs_alike) = (Vec::new(), Vec::new());
     loop {
         let key = match (own.next, theirs.next) {
@@ -56,6 +69,7 @@ pub fn merge(own: Sorted, frames: &mut Frames, folder: &Path) -> Result<Option<D
             .add(&mut ours_alike, &mut theirs_alike)
             .map_err(spilled)?;
     }
+    found.wire_bytes = theirs.wire_bytes;
     Ok((!theirs.given_up).then_some(found))
 }
 
@@ -67,6 +81,7 @@ impl Differing {
             deleted: 0,
             wanted: Places::new(folder)?,
             surplus: Places::new(folder)?,
+            wire_bytes: 0,
         })
     }
 
@@ -179,6 +194,7 @@ struct Theirs<'a> {
     chunk: std::vec::IntoIter<SlimPair>,
     next: Option<SlimPair>,
     given_up: bool,
+    wire_bytes: u64,
 }
 
 impl<'a> Theirs<'a> {
@@ -190,6 +206,7 @@ impl<'a> Theirs<'a> {
             chunk: Vec::new().into_iter(),
             next: None,
             given_up: false,
+            wire_bytes: 0,
         };
         theirs.advance()?;
         Ok(theirs)
@@ -203,6 +220,7 @@ impl<'a> Theirs<'a> {
             };
             match frame?.frame {
                 Some(Frame::Pairs(chunk)) => {
+                    self.wire_bytes += chunk.payload.len() as u64;
                     let packed = self.opener.open(chunk);
                     let packed = packed.map_err(|error| Status::data_loss(error.to_string()))?;
                     self.chunk = SlimPair::unpack_all(&packed)?.into_iter();

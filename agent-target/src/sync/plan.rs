@@ -105,7 +105,7 @@ async fn enter(
     migration: &str,
     tables: &[&Table],
 ) -> Result<(), tokio_postgres::Error> {
-    let plans: Vec<serde_json::Value> = tables.iter().map(|table| ledger::json(table)).collect();
+    let plans: Vec<serde_json::Value> = tables.iter().map(ledger::json).collect();
     let statements = [
         "WITH moved AS (
              UPDATE pgconvoy.tables t SET oid = (p ->> 'oid')::oid FROM unnest($2::jsonb[]) p, pgconvoy.tables old

@@ -2,6 +2,7 @@
 //!
 //! Nothing is changed before everything was looked at: drifted tables and rows that somebody else has written at the target are found
 //! first. From the first change on the migration is unfinished, until what was changed is proven: `resume`, or another sync, goes on.
+mod forecast;
 mod outcome;
 mod scope;
 
@@ -29,6 +30,7 @@ use crate::run_dir::RunDir;
 use crate::schema::{self, Sequences};
 use crate::verdict::Verdict;
 use crate::{Ended, verify};
+pub use forecast::forecast;
 use outcome::{Outcome, TableOutcome};
 use scope::Scope;
 

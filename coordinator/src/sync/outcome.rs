@@ -119,7 +119,7 @@ fn some(names: &[String]) -> String {
     }
 }
 
-fn total(tables: &[TableOutcome]) -> SyncCounts {
+pub fn total(tables: &[TableOutcome]) -> SyncCounts {
     let mut sum = SyncCounts::default();
     for table in tables {
         sum += table.synced.counts;
