@@ -8,7 +8,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use pgconvoy_proto::model::{Finding, Severity};
 use serde::Serialize;
 
-use crate::live::Moment;
+use crate::live::{End, Moment};
 
 #[derive(Debug, Clone, Serialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
@@ -38,6 +38,12 @@ pub enum Event {
         rows: u64,
         digest: String,
         equal: bool,
+    },
+    /// Something that an agent was asked for came to its end: `at` less `seconds` is when it began.
+    Ran {
+        end: End,
+        what: String,
+        seconds: f64,
     },
     Retry {
         what: String,
@@ -176,7 +182,10 @@ impl Reporter {
             }
             Event::Finding(finding) => self.line(&finding_text(finding)),
             Event::Note { text } => self.line(&format!("  {text}")),
-            Event::Table { .. } | Event::Step { .. } | Event::Verified { .. } => {}
+            Event::Table { .. }
+            | Event::Step { .. }
+            | Event::Ran { .. }
+            | Event::Verified { .. } => {}
         }
     }
 

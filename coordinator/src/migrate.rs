@@ -242,7 +242,7 @@ async fn drive(
         source: ledger.source.clone(),
         target: ledger.target.clone(),
     });
-    let live = Arc::new(Live::default());
+    let live = Arc::new(Live::traced(reporter.clone()));
     let mut run = Run {
         ends,
         ledger,
