@@ -4,6 +4,7 @@ use pgconvoy_agent_core::scan;
 use pgconvoy_agent_core::session::{Session, qualified, quote_ident};
 use pgconvoy_proto::model::{Relation, Table};
 use tokio_postgres::Error;
+use tokio_postgres::types::Type;
 
 use crate::large_objects;
 
@@ -61,12 +62,12 @@ async fn find_neighbours(session: &Session, table: &Table) -> Result<(), Error> 
 async fn silence_triggers(session: &Session, table: &Table) -> Result<String, Error> {
     let name = qualified(&table.schema, &table.name);
     let rows = session
-        .query(
+        .query_typed(
             "SELECT t.tgname::text, t.tgenabled::text FROM pg_trigger t
              WHERE t.tgrelid = $1::text::regclass AND NOT t.tgisinternal
                AND (t.tgenabled IN ('A', 'R') OR t.tgenabled = 'O'
                     AND current_setting('session_replication_role') <> 'replica')",
-            &[&name],
+            &[(&name, Type::TEXT)],
         )
         .await?;
     let (mut disable, mut restore) = (String::new(), String::new());
@@ -80,6 +81,8 @@ async fn silence_triggers(session: &Session, table: &Table) -> Result<String, Er
         disable += &format!("ALTER TABLE {name} DISABLE TRIGGER {trigger};");
         restore += &format!("ALTER TABLE {name} {how} TRIGGER {trigger};");
     }
-    session.batch_execute(&disable).await?;
+    if !disable.is_empty() {
+        session.batch_execute(&disable).await?;
+    }
     Ok(restore)
 }
