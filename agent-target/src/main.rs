@@ -35,6 +35,7 @@ mod restore;
 mod service;
 mod sessions;
 mod steps;
+mod tuning;
 
 /// A step of the plan may name every function and policy of a schema.
 const MAX_PLAN_MESSAGE_BYTES: usize = 64 << 20;

@@ -5,6 +5,7 @@ use pgconvoy_proto::model::{
 };
 use pgconvoy_proto::wire;
 use pgconvoy_proto::wire::plan_item::Item;
+use tokio_postgres::types::Type;
 use tokio_stream::{Stream, StreamExt};
 use tonic::Status;
 
@@ -130,6 +131,9 @@ pub async fn findings(
     migration: &str,
     findings: &[Finding],
 ) -> Result<(), Status> {
+    if findings.is_empty() {
+        return Ok(());
+    }
     let found: serde_json::Value = json(&findings);
     session
         .execute(
@@ -152,9 +156,12 @@ pub async fn findings(
     Ok(())
 }
 
-/// The changes of a RecordRequest, in one transaction.
+/// The changes of a RecordRequest, in one transaction that is on the disk when this returns; and so is whatever committed before it.
 pub async fn record(session: &Session, request: wire::RecordRequest) -> Result<(), Status> {
-    session.batch_execute("BEGIN").await.map_err(failed)?;
+    session
+        .batch_execute("BEGIN; SET LOCAL synchronous_commit TO DEFAULT")
+        .await
+        .map_err(failed)?;
     let changed = session
         .execute(
             "UPDATE pgconvoy.migrations SET
@@ -253,16 +260,16 @@ pub async fn target_digest(
     digest: Digest,
 ) -> Result<(), Status> {
     session
-        .execute(
+        .execute_typed(
             "UPDATE pgconvoy.tables SET target_rows = $3, target_bytes = $4, target_digest = $5,
                  verified_at = clock_timestamp()
              WHERE migration = $1 AND oid = $2",
             &[
-                &migration,
-                &table,
-                &(digest.rows as i64),
-                &(digest.bytes as i64),
-                &digest.hex(),
+                (&migration, Type::TEXT),
+                (&table, Type::OID),
+                (&(digest.rows as i64), Type::INT8),
+                (&(digest.bytes as i64), Type::INT8),
+                (&digest.hex(), Type::TEXT),
             ],
         )
         .await

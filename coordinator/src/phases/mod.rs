@@ -163,7 +163,7 @@ impl Run {
             .await?;
             phase.run(self).await?;
         }
-        self.refresh_ledger().await?;
+        self.settle().await?;
         Ok(match self.ledger.differences() {
             0 if self.ledger.options.no_verify || self.ledger.options.skip_data => {
                 Verdict::Unverified
@@ -171,6 +171,20 @@ impl Run {
             0 => Verdict::Proven,
             _ => Verdict::Differs,
         })
+    }
+
+    /// Commits at the target do not wait for its disk, but this one does, and for all before it. Then the ledger is asked whether
+    /// everything is still there: a crash of the target's PostgreSQL, too short for anybody to notice, may have undone the newest.
+    async fn settle(&mut self) -> anyhow::Result<()> {
+        self.record(wire::RecordRequest::default()).await?;
+        self.refresh_ledger().await?;
+        let undone = self.ledger.steps.iter().filter(|step| !step.is_done());
+        let (steps, parts) = (undone.count(), self.ledger.missing_parts());
+        anyhow::ensure!(
+            steps == 0 && parts == 0,
+            "the target's PostgreSQL crashed and lost what it had just done ({parts} parts, {steps} steps)"
+        );
+        Ok(())
     }
 
     pub async fn record(&mut self, request: wire::RecordRequest) -> anyhow::Result<()> {
