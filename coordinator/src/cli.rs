@@ -247,10 +247,9 @@ pub struct MigrateArgs {
     /// Go on in spite of blockers that can be overridden
     #[arg(long, env = "PGCONVOY_FORCE")]
     pub force: bool,
-    /// Tables are cut into parts of about this size, MiB
-    #[arg(long, env = "PGCONVOY_PART_SIZE", value_name = "MIB", default_value_t = 128,
-          value_parser = clap::value_parser!(u64).range(1..=65536))]
-    pub part_size: u64,
+    /// Tables are cut into parts of about this size, MiB [default: 16 to 128, several of the largest table for every stream]
+    #[arg(long, env = "PGCONVOY_PART_SIZE", value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=65536))]
+    pub part_size: Option<u64>,
 }
 
 #[derive(Debug, Clone, Args)]

@@ -131,6 +131,8 @@ impl Phase {
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
     pub streams: usize,
+    /// More of them, for small tables only.
+    pub small_streams: usize,
     pub index_jobs: usize,
     /// zstd level; 0: off.
     pub compression: i32,
