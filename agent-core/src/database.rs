@@ -151,6 +151,17 @@ impl Database {
         }
     }
 
+    /// Whether it is reached through a Unix socket or the loopback interface.
+    pub fn is_on_this_machine(&self) -> bool {
+        match &self.endpoint {
+            Endpoint::Socket(_) => true,
+            Endpoint::Tcp { host, address } => address.map_or_else(
+                || host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback()),
+                |address| address.is_loopback(),
+            ),
+        }
+    }
+
     /// The database's name.
     pub fn name(&self) -> &str {
         &self.name

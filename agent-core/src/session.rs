@@ -45,6 +45,8 @@ const PINNED: &[(&str, &str)] = &[
     ("default_transaction_isolation", "read committed"), // what is not said is meant so
     ("default_transaction_deferrable", "off"),
     ("quote_all_identifiers", "off"), // names of objects are compared as text
+    // Catalog queries are estimated dear and are quick: compiling them takes longer than running them.
+    ("jit", "off"),
     // No clock but ours ends a statement.
     ("statement_timeout", "0"),
     ("lock_timeout", "0"),

@@ -11,9 +11,12 @@ use pgconvoy_proto::model::Entry;
 use pgconvoy_proto::secrets::Secrets;
 use pgconvoy_proto::wire;
 use tokio::io::AsyncWriteExt;
+use tokio::sync::OnceCell;
 use tokio_stream::{Stream, StreamExt};
 use tonic::Status;
 use xxhash_rust::xxh3::Xxh3;
+
+use crate::restore::prepared::Statements;
 
 /// A bound for memory, bytes: some 200 for each of 300,000 roles.
 const MOST_SECRETS: usize = 64 << 20;
@@ -32,6 +35,8 @@ pub struct Opened {
     pub tool: Tool,
     pub path: PathBuf,
     pub contents: Contents,
+    /// Of all planned indexes, written when the first of them is built.
+    pub indexes: OnceCell<Statements>,
 }
 
 impl Store {
@@ -63,6 +68,7 @@ impl Store {
             tool,
             path,
             contents,
+            indexes: OnceCell::new(),
         });
         self.lock().insert(migration.to_owned(), opened.clone());
         Ok(Some(opened))

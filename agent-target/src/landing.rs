@@ -4,6 +4,7 @@ use pgconvoy_agent_core::scan;
 use pgconvoy_agent_core::session::{Session, qualified, quote_ident};
 use pgconvoy_proto::model::{Relation, Table};
 use tokio_postgres::Error;
+use tokio_postgres::types::Type;
 
 use crate::large_objects;
 
@@ -90,7 +91,7 @@ const RULES_ON_DELETE: &str = "SELECT n.nspname::text, c.relname::text, 'RULE', 
 /// Disables what the query finds, in this transaction. The statements that put it back.
 async fn silence(session: &Session, query: &str, table: &Table) -> Result<String, Error> {
     let name = qualified(&table.schema, &table.name);
-    let rows = session.query(query, &[&name]).await?;
+    let rows = session.query_typed(query, &[(&name, Type::TEXT)]).await?;
     let (mut disable, mut restore) = (String::new(), String::new());
     for row in rows {
         let on = qualified(row.get(0), row.get(1));
@@ -104,6 +105,8 @@ async fn silence(session: &Session, query: &str, table: &Table) -> Result<String
         disable += &format!("ALTER TABLE ONLY {on} DISABLE {what} {name};");
         restore += &format!("ALTER TABLE ONLY {on} {how} {what} {name};");
     }
-    session.batch_execute(&disable).await?;
+    if !disable.is_empty() {
+        session.batch_execute(&disable).await?;
+    }
     Ok(restore)
 }

@@ -7,12 +7,13 @@ use pgconvoy_agent_core::status;
 use pgconvoy_proto::model::{Digest, Part, Table, required};
 use pgconvoy_proto::wire;
 use pgconvoy_proto::wire::part_frame::Frame;
+use tokio_postgres::types::Type;
 use tokio_stream::{Stream, StreamExt};
 use tonic::Status;
 
 use crate::copy_in::copy_in;
 use crate::landing::Landing;
-use crate::ledger;
+use crate::ledger::{self, PlannedTable};
 use crate::sessions::{Purpose, Sessions};
 
 /// Loads one part. Idempotent: `already` when the ledger has it.
@@ -58,9 +59,15 @@ impl Job {
     ) -> Result<wire::PartReceipt, Status> {
         let what = format!("loading {}, part {}", self.table, self.part.number);
         let failed = |error: tokio_postgres::Error| status::postgres(&what, &error);
-        session.batch_execute("BEGIN").await.map_err(failed)?;
-        self.check_plan(session).await?;
-        if !self.claim(session).await? {
+        // All are sent before any is answered; they stay in order.
+        let (begun, planned, claimed) = tokio::join!(
+            session.batch_execute("BEGIN"),
+            ledger::table(session, &self.migration, self.part.table),
+            self.claim(session)
+        );
+        begun.map_err(failed)?;
+        self.check_plan(&planned?)?;
+        if !claimed? {
             session.batch_execute("ROLLBACK").await.map_err(failed)?;
             return Ok(receipt(self.recorded(session).await?, true));
         }
@@ -85,8 +92,7 @@ impl Job {
     }
 
     /// What is sent must be what was planned, and of the snapshot that the table's rows are to be of.
-    async fn check_plan(&self, session: &Session) -> Result<(), Status> {
-        let planned = ledger::table(session, &self.migration, self.part.table).await?;
+    fn check_plan(&self, planned: &PlannedTable) -> Result<(), Status> {
         let table = &self.table;
         if planned.table.columns != table.columns
             || planned.table.format != table.format
@@ -109,10 +115,15 @@ impl Job {
     /// Inserts the ledger entry; false when there is one, committed. Waits for one that is not yet.
     async fn claim(&self, session: &Session) -> Result<bool, Status> {
         let inserted = session
-            .execute(
+            .execute_typed(
                 "INSERT INTO pgconvoy.parts (migration, table_oid, number, snapshot) VALUES ($1, $2, $3, $4)
                  ON CONFLICT DO NOTHING",
-                &[&self.migration, &self.part.table, &(self.part.number as i32), &self.snapshot],
+                &[
+                    (&self.migration, Type::TEXT),
+                    (&self.part.table, Type::OID),
+                    (&(self.part.number as i32), Type::INT4),
+                    (&self.snapshot, Type::TEXT),
+                ],
             )
             .await
             .map_err(ledger::failed)?;
@@ -148,19 +159,19 @@ impl Job {
         wire_bytes: u64,
     ) -> Result<(), Status> {
         session
-            .execute(
+            .execute_typed(
                 "UPDATE pgconvoy.parts SET rows = $5, bytes = $6, digest = $7, wire_bytes = $8,
                      committed_at = clock_timestamp()
                  WHERE migration = $1 AND table_oid = $2 AND number = $3 AND snapshot = $4",
                 &[
-                    &self.migration,
-                    &self.part.table,
-                    &(self.part.number as i32),
-                    &self.snapshot,
-                    &(digest.rows as i64),
-                    &(digest.bytes as i64),
-                    &digest.hex(),
-                    &(wire_bytes as i64),
+                    (&self.migration, Type::TEXT),
+                    (&self.part.table, Type::OID),
+                    (&(self.part.number as i32), Type::INT4),
+                    (&self.snapshot, Type::TEXT),
+                    (&(digest.rows as i64), Type::INT8),
+                    (&(digest.bytes as i64), Type::INT8),
+                    (&digest.hex(), Type::TEXT),
+                    (&(wire_bytes as i64), Type::INT8),
                 ],
             )
             .await

@@ -37,6 +37,7 @@ mod service;
 mod sessions;
 mod steps;
 mod sync;
+mod tuning;
 
 /// A step of the plan may name every function and policy of a schema.
 const MAX_PLAN_MESSAGE_BYTES: usize = 64 << 20;

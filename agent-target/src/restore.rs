@@ -4,8 +4,10 @@
 //! PostgreSQL refuses is left out, told as such, and the rest is run again.
 //!
 //! Two ways, chosen by versions: pg_restore connects to the target itself ([`direct`]), or, where its own settings are ones that an older
-//! server does not know, writes the entries as SQL, which a session of ours runs ([`script`]).
+//! server does not know, writes the entries as SQL, which a session of ours runs ([`script`]). Indexes are SQL in any case
+//! ([`prepared`]).
 mod direct;
+pub mod prepared;
 mod script;
 
 use std::io::Write;
@@ -34,6 +36,8 @@ pub struct Restore<'a> {
     pub migration: &'a Migration,
     pub tool: &'a Tool,
     pub archive: &'a Path,
+    /// What pg_restore wrote of the entries before, where it did.
+    pub prepared: Option<&'a prepared::Statements>,
 }
 
 /// Lost, these change nothing that the application reads.
@@ -101,9 +105,10 @@ impl Restore<'_> {
 
     /// Runs the entries, all or none.
     async fn attempt(&self, lines: &[Line]) -> Result<(), Failure> {
-        let list = self.list(lines).map_err(|error| {
-            Status::resource_exhausted(format!("writing pg_restore's list: {error}"))
-        })?;
+        if let Some(statements) = self.prepared {
+            return prepared::run(self.session, statements, lines).await;
+        }
+        let list = list_in(self.archive, lines)?;
         let server = self.session.server_version() / 10_000;
         if self.tool.version.0 >= SETS_NEW_SETTINGS && server < SETS_NEW_SETTINGS {
             script::run(self, list.path(), lines).await
@@ -111,25 +116,31 @@ impl Restore<'_> {
             direct::run(self, list.path()).await
         }
     }
+}
 
-    fn list(&self, lines: &[Line]) -> std::io::Result<tempfile::NamedTempFile> {
-        let folder = self.archive.parent().unwrap_or(self.archive);
+/// The lines as `--use-list` reads them, in a temporary file beside the archive.
+fn list_in(archive: &Path, lines: &[Line]) -> Result<tempfile::NamedTempFile, Status> {
+    let write = || {
+        let folder = archive.parent().unwrap_or(archive);
         let mut list = tempfile::NamedTempFile::new_in(folder)?;
         for line in lines {
             writeln!(list, "{}", line.text)?;
         }
         list.flush()?;
         Ok(list)
-    }
+    };
+    write().map_err(|error: std::io::Error| {
+        Status::resource_exhausted(format!("writing pg_restore's list: {error}"))
+    })
+}
 
-    /// What both ways have in common. Verbose: only then does it say which entry it is at.
-    fn command(&self, list: &Path) -> tokio::process::Command {
-        let mut command = child::command(&self.tool.path);
-        command
-            .args(["--no-owner", "--no-tablespaces", "--verbose", "--use-list"])
-            .arg(list);
-        command
-    }
+/// What all ways have in common. Verbose: only then does it say which entry it is at.
+fn verbose(tool: &Tool, list: &Path) -> tokio::process::Command {
+    let mut command = child::command(&tool.path);
+    command
+        .args(["--no-owner", "--no-tablespaces", "--verbose", "--use-list"])
+        .arg(list);
+    command
 }
 
 /// Why entries were not restored; none of them was.

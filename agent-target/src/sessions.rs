@@ -1,4 +1,8 @@
 //! Sessions with the target database, kept for reuse by application name.
+//!
+//! Their commits do not wait for the disk. A crash of the server then loses the newest ones, in the order of the log: a part's rows with
+//! its ledger entry, an index with the step that says so; `resume` finds what is there, as after any kill. What must last waits:
+//! [`crate::ledger::write::record`], with which the coordinator begins a phase and ends the migration.
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -7,6 +11,8 @@ use pgconvoy_agent_core::session::Session;
 use pgconvoy_agent_core::status;
 use tokio_postgres::error::SqlState;
 use tonic::Status;
+
+use crate::tuning;
 
 /// What a session is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -20,6 +26,8 @@ pub enum Purpose {
 #[derive(Clone)]
 pub struct Sessions {
     pub database: Database,
+    /// Settings of every session.
+    tuning: Arc<str>,
     idle: Arc<Mutex<Idle>>,
 }
 
@@ -34,6 +42,7 @@ pub fn application_name(migration: &str) -> String {
 impl Sessions {
     pub fn new(database: Database) -> Self {
         Self {
+            tuning: tuning::settings(&database).into(),
             database,
             idle: Arc::default(),
         }
@@ -50,6 +59,10 @@ impl Sessions {
             }
         }
         let session = self.database.connect(&application_name(migration)).await?;
+        session
+            .batch_execute(&self.tuning)
+            .await
+            .map_err(|error| status::postgres("preparing a session", &error))?;
         if purpose == Purpose::Load {
             match session
                 .batch_execute("SET session_replication_role = replica")

@@ -257,10 +257,9 @@ pub struct MigrateArgs {
     /// The application goes on writing to the source: measure and tell, at the end, what the sync after it was stopped will take
     #[arg(long, env = "PGCONVOY_THEN_SYNC", conflicts_with_all = ["skip_data", "no_verify"])]
     pub then_sync: bool,
-    /// Tables are cut into parts of about this size, MiB
-    #[arg(long, env = "PGCONVOY_PART_SIZE", value_name = "MIB", default_value_t = 128,
-          value_parser = clap::value_parser!(u64).range(1..=65536))]
-    pub part_size: u64,
+    /// Tables are cut into parts of about this size, MiB [default: 16 to 128, several of the largest table for every stream]
+    #[arg(long, env = "PGCONVOY_PART_SIZE", value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=65536))]
+    pub part_size: Option<u64>,
 }
 
 #[derive(Debug, Clone, Args)]

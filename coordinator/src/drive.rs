@@ -34,7 +34,7 @@ impl Driven<'_> {
             source: ledger.source.clone(),
             target: ledger.target.clone(),
         });
-        let live = Arc::new(Live::default());
+        let live = Arc::new(Live::traced(self.reporter.clone()));
         let mut run = Run {
             ends: self.ends,
             ledger,

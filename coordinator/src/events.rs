@@ -8,7 +8,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use pgconvoy_proto::model::{Finding, How, Severity, SyncCounts};
 use serde::Serialize;
 
-use crate::live::Moment;
+use crate::live::{End, Moment};
 
 #[derive(Debug, Clone, Serialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
@@ -44,6 +44,12 @@ pub enum Event {
         #[serde(flatten)]
         counts: SyncCounts,
         wire_bytes: u64,
+    },
+    /// Something that an agent was asked for came to its end: `at` less `seconds` is when it began.
+    Ran {
+        end: End,
+        what: String,
+        seconds: f64,
     },
     Retry {
         what: String,
@@ -187,6 +193,7 @@ impl Reporter {
             }
             Event::Table { .. }
             | Event::Step { .. }
+            | Event::Ran { .. }
             | Event::Verified { .. }
             | Event::Synced { .. } => {}
         }

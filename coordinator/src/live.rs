@@ -11,7 +11,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::events::{Event, Reporter};
 use crate::text::{bytes, duration};
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Live {
     pub bytes: AtomicU64,
     pub rows: AtomicU64,
@@ -23,9 +23,12 @@ pub struct Live {
     source: Mutex<BTreeMap<u64, String>>,
     target: Mutex<BTreeMap<u64, String>>,
     next: AtomicU64,
+    /// Told of what ran, and for how long.
+    trace: Option<Arc<Reporter>>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum End {
     Source,
     Target,
@@ -70,19 +73,35 @@ pub struct Running {
     live: Arc<Live>,
     end: End,
     number: u64,
+    begin: Instant,
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.live
+        let ran = self
+            .live
             .running(self.end)
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .remove(&self.number);
+        if let (Some(reporter), Some(what)) = (&self.live.trace, ran) {
+            reporter.emit(&Event::Ran {
+                end: self.end,
+                what,
+                seconds: self.begin.elapsed().as_secs_f64(),
+            });
+        }
     }
 }
 
 impl Live {
+    pub fn traced(reporter: Arc<Reporter>) -> Self {
+        Self {
+            trace: Some(reporter),
+            ..Self::default()
+        }
+    }
+
     pub fn start(self: &Arc<Self>, end: End, what: String) -> Running {
         let number = self.next.fetch_add(1, Relaxed);
         self.running(end)
@@ -93,6 +112,7 @@ impl Live {
             live: self.clone(),
             end,
             number,
+            begin: Instant::now(),
         }
     }
 

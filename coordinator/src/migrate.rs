@@ -49,6 +49,7 @@ pub async fn migrate(args: MigrateArgs, global: &Global, reporter: &Arc<Reporter
     if args.dry_run {
         let inventory = inventory(&mut ends, &id, &options, &facts, Lease::Short).await?;
         inventory::close(&mut ends, &id).await?;
+        let options = with_part_size(options, &inventory, settings);
         let mut plan = Plan::new(inventory, options);
         plan.findings.extend(findings);
         let shown = show_plan(&plan, &facts, settings, args.then_sync, reporter);
@@ -63,6 +64,7 @@ pub async fn migrate(args: MigrateArgs, global: &Global, reporter: &Arc<Reporter
     let dir = RunDir::create(&global.run_dir, &id)?;
     reporter.log_to(dir.events()?);
     let inventory = inventory(&mut ends, &id, &options, &facts, Lease::Migration).await?;
+    let options = with_part_size(options, &inventory, settings);
     let mut plan = Plan::new(inventory, options);
     plan.findings.extend(findings);
     if let Err(error) = create(&mut ends, &id, plan).await {
@@ -145,7 +147,27 @@ fn options(args: &MigrateArgs) -> Options {
         skip_rls: args.skip_rls,
         no_verify: args.no_verify,
         roles: args.roles,
-        part_bytes: args.part_size << 20,
+        // 0: not said.
+        part_bytes: args.part_size.unwrap_or(0) << 20,
+    }
+}
+
+/// Parts of the largest table for each stream: the streams then end at about the same time.
+const PARTS_PER_STREAM: u64 = 4;
+const SMALLEST_PART: u64 = 16 << 20;
+const LARGEST_PART: u64 = 128 << 20;
+
+/// As was asked for, or such that the largest table keeps all streams busy to its end.
+fn with_part_size(options: Options, inventory: &Inventory, settings: Settings) -> Options {
+    let largest = inventory.tables.iter().map(|table| table.size_bytes).max();
+    let share = largest.unwrap_or(0) / (settings.streams as u64 * PARTS_PER_STREAM);
+    let part_bytes = match options.part_bytes {
+        0 => share.clamp(SMALLEST_PART, LARGEST_PART),
+        given => given,
+    };
+    Options {
+        part_bytes,
+        ..options
     }
 }
 
@@ -203,6 +225,12 @@ const FAST_LINK: f64 = 250e6;
 /// Below this a better ratio is worth its processor time.
 const SLOW_LINK: f64 = 5e6;
 
+/// One more stream for small tables for every so many seconds that the link takes for a question and its answer: they cost
+/// little but these.
+const SMALL_STREAM_PER: f64 = 0.01;
+/// Every stream is a connection with each database: some have few to give.
+const MOST_SMALL_STREAMS: usize = 6;
+
 fn settings(effort: &Effort, facts: &Facts) -> Settings {
     let cpus = facts.target.server.cpus;
     let link = facts.link.bytes as f64 / facts.link.seconds.max(1e-6);
@@ -213,7 +241,9 @@ fn settings(effort: &Effort, facts: &Facts) -> Settings {
         Compression::Auto if link < SLOW_LINK => 3,
         Compression::Auto => 1,
     };
+    let round_trips = facts.link.round_trip_seconds / SMALL_STREAM_PER;
     Settings {
+        small_streams: (round_trips as usize).min(MOST_SMALL_STREAMS),
         streams: effort.streams.unwrap_or(cpus.clamp(2, 8)) as usize,
         index_jobs: effort.index_jobs.unwrap_or(cpus.clamp(1, 4)) as usize,
         compression,

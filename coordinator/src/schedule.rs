@@ -130,6 +130,17 @@ impl Schedule {
         }
     }
 
+    /// A part of a table below `bytes`, the smallest first; none when the last one of the queue is larger.
+    pub fn next_small_part(&self, bytes: u64) -> Option<(Table, Part)> {
+        let mut state = self.lock();
+        let (table, _) = state.parts.back()?;
+        if table.size_bytes >= bytes {
+            return None;
+        }
+        state.parts_running += 1;
+        state.parts.pop_back()
+    }
+
     /// A part was refused for now.
     pub fn put_off(&self, part: PutOff) {
         let mut state = self.lock();

@@ -46,7 +46,7 @@ pub async fn verify(args: VerifyArgs, global: &Global, reporter: &Arc<Reporter>)
     let (mut tables, mut findings) = shapes(&ledger, &inventory, &chosen);
     tables.retain(|table| schema.is_readable(table));
     findings.extend(schema.findings.iter().cloned());
-    let live = Arc::new(Live::default());
+    let live = Arc::new(Live::traced(reporter.clone()));
     let display = reporter
         .is_live()
         .then(|| live::show(live.clone(), reporter.clone()));

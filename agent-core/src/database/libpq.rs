@@ -17,10 +17,10 @@ use super::{Database, Endpoint, Error};
 use crate::dbtls::{self, Roots};
 
 /// For pg_dump and pg_restore, which pin less than our own sessions: a dead agent's backend ends, no limit of the role or the database
-/// cuts a long dump short, and what they set makes nothing read-only.
+/// cuts a long dump short, what they set makes nothing read-only, and no query of the catalogs is compiled.
 const PGOPTIONS: &str = "-c client_connection_check_interval=5000 -c statement_timeout=0 -c lock_timeout=0 \
                          -c idle_in_transaction_session_timeout=0 -c default_transaction_read_only=off \
-                         -c default_transaction_deferrable=off";
+                         -c default_transaction_deferrable=off -c jit=off";
 /// Before the connection's own options, which may choose another: see `session`.
 const OWN_ROLE: &str = "-c role=none";
 

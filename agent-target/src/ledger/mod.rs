@@ -8,16 +8,17 @@ pub mod write;
 use pgconvoy_agent_core::session::Session;
 use pgconvoy_proto::model::{Digest, Malformed, Step, Table};
 use tokio_postgres::Row;
+use tokio_postgres::types::Type;
 use tonic::Status;
 
 /// One table of a migration, as planned. Inside a transaction it stays as it is until the end of that: EmptyTable and
 /// a new snapshot wait.
 pub async fn table(session: &Session, migration: &str, oid: u32) -> Result<PlannedTable, Status> {
     let row = session
-        .query_opt(
+        .query_typed_opt(
             "SELECT plan, coalesce(snapshot, '') FROM pgconvoy.tables WHERE migration = $1 AND oid = $2
              FOR SHARE",
-            &[&migration, &oid],
+            &[(&migration, Type::TEXT), (&oid, Type::OID)],
         )
         .await
         .map_err(failed)?

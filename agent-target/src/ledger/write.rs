@@ -6,6 +6,7 @@ use pgconvoy_proto::model::{
 };
 use pgconvoy_proto::wire;
 use pgconvoy_proto::wire::plan_item::Item;
+use tokio_postgres::types::Type;
 use tokio_stream::{Stream, StreamExt};
 use tonic::Status;
 
@@ -131,6 +132,9 @@ pub async fn findings(
     migration: &str,
     findings: &[Finding],
 ) -> Result<(), Status> {
+    if findings.is_empty() {
+        return Ok(());
+    }
     let found: serde_json::Value = json(&findings);
     session
         .execute(
@@ -153,13 +157,16 @@ pub async fn findings(
     Ok(())
 }
 
-/// The changes of a RecordRequest, in one transaction.
+/// The changes of a RecordRequest, in one transaction that is on the disk when this returns; and so is whatever committed before it.
 pub async fn record(session: &Session, request: wire::RecordRequest) -> Result<(), Status> {
     let sync = match request.sync.as_str() {
         "" => None,
         sync => Some(json(&parse_json::<SyncUnderWay>(sync)?)),
     };
-    session.batch_execute("BEGIN").await.map_err(failed)?;
+    session
+        .batch_execute("BEGIN; SET LOCAL synchronous_commit TO DEFAULT")
+        .await
+        .map_err(failed)?;
     let changed = session
         .execute(
             "UPDATE pgconvoy.migrations SET
@@ -283,7 +290,7 @@ pub async fn target_digest(
     left: bool,
 ) -> Result<(), Status> {
     session
-        .execute(
+        .execute_typed(
             "UPDATE pgconvoy.tables SET target_rows = $3, target_bytes = $4, target_digest = $5,
                  verified_at = clock_timestamp(),
                  left_rows = CASE WHEN $6 THEN $3 ELSE left_rows END,
@@ -291,12 +298,12 @@ pub async fn target_digest(
                  left_digest = CASE WHEN $6 THEN $5 ELSE left_digest END
              WHERE migration = $1 AND oid = $2",
             &[
-                &migration,
-                &table,
-                &(digest.rows as i64),
-                &(digest.bytes as i64),
-                &digest.hex(),
-                &left,
+                (&migration, Type::TEXT),
+                (&table, Type::OID),
+                (&(digest.rows as i64), Type::INT8),
+                (&(digest.bytes as i64), Type::INT8),
+                (&digest.hex(), Type::TEXT),
+                (&left, Type::BOOL),
             ],
         )
         .await

@@ -4,7 +4,7 @@ use std::path::Path;
 use pgconvoy_agent_core::child::{self, Error};
 use tonic::Status;
 
-use super::{Failure, Restore};
+use super::{Failure, Restore, verbose};
 use crate::sessions::application_name;
 
 pub(super) async fn run(restore: &Restore<'_>, list: &Path) -> Result<(), Failure> {
@@ -12,7 +12,7 @@ pub(super) async fn run(restore: &Restore<'_>, list: &Path) -> Result<(), Failur
         .database
         .libpq(&application_name(&restore.migration.id))
         .map_err(Status::from)?;
-    let mut command = restore.command(list);
+    let mut command = verbose(restore.tool, list);
     libpq.apply(&mut command);
     command
         .args(["--single-transaction", "--no-password"])

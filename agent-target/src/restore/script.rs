@@ -11,7 +11,7 @@ use pgconvoy_agent_core::status;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tonic::{Code, Status};
 
-use super::{Failure, Restore};
+use super::{Failure, Restore, verbose};
 use crate::archive::Line;
 use crate::sessions::application_name;
 
@@ -36,7 +36,7 @@ pub(super) async fn run(restore: &Restore<'_>, list: &Path, lines: &[Line]) -> R
     outcome
 }
 
-async fn statement(session: &Session, sql: &str) -> Result<(), Status> {
+pub(super) async fn statement(session: &Session, sql: &str) -> Result<(), Status> {
     session
         .batch_execute(sql)
         .await
@@ -51,7 +51,7 @@ async fn entries(
     lines: &[Line],
 ) -> Result<(), Failure> {
     let failed = |text: String| Status::internal(format!("pg_restore's script: {text}"));
-    let mut command = restore.command(list);
+    let mut command = verbose(restore.tool, list);
     command.arg("--file=-").arg(restore.archive);
     let mut pg_restore = Running::start(command)
         .await
@@ -81,7 +81,7 @@ async fn entries(
     Ok(())
 }
 
-async fn apply(session: &Session, piece: Piece) -> Result<(), Failure> {
+pub(super) async fn apply(session: &Session, piece: Piece) -> Result<(), Failure> {
     let Piece { dump_id, sql } = piece;
     let refused = |message: String| Failure::Refused { dump_id, message };
     let sql = String::from_utf8(sql)
@@ -105,15 +105,15 @@ async fn apply(session: &Session, piece: Piece) -> Result<(), Failure> {
 
 /// One entry's statements.
 #[derive(Debug, PartialEq, Eq)]
-struct Piece {
-    dump_id: u32,
-    sql: Vec<u8>,
+pub(super) struct Piece {
+    pub(super) dump_id: u32,
+    pub(super) sql: Vec<u8>,
 }
 
 /// Cuts a verbose script of pg_restore's, line by line, at the comments of the entries that were asked for, in their order. A function
 /// body may hold such a comment: it counts only where it is the next entry's, and then the entry before it is refused as one without an
 /// end, and nothing of the body is ever run.
-struct Cutter {
+pub(super) struct Cutter {
     /// Dump id and comment of the entries to come.
     expected: VecDeque<(u32, Vec<u8>)>,
     /// What psql is told at the end of the script, from what it is told at the beginning: a random key is in it.
@@ -123,7 +123,7 @@ struct Cutter {
 }
 
 impl Cutter {
-    fn new(lines: &[Line]) -> Self {
+    pub(super) fn new(lines: &[Line]) -> Self {
         let mut lines: Vec<&Line> = lines.iter().collect();
         lines.sort_by_key(|line| pass(line));
         let expected = lines.into_iter().map(|line| {
@@ -143,7 +143,7 @@ impl Cutter {
     }
 
     /// Takes a line with its end. Some: the entry that ended before it.
-    fn line(&mut self, line: &[u8]) -> Option<Piece> {
+    pub(super) fn line(&mut self, line: &[u8]) -> Option<Piece> {
         if self
             .expected
             .front()
@@ -167,7 +167,7 @@ impl Cutter {
     }
 
     /// The last entry. An error when an entry was not in the script.
-    fn finish(self) -> Result<Option<Piece>, String> {
+    pub(super) fn finish(self) -> Result<Option<Piece>, String> {
         if let Some((dump_id, _)) = self.expected.front() {
             return Err(format!("it lacks entry {dump_id}"));
         }

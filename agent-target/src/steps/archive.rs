@@ -11,7 +11,7 @@ use tonic::Status;
 use super::{Migration, Runner};
 use crate::archive::{Line, Opened};
 use crate::ledger;
-use crate::restore::Restore;
+use crate::restore::{Restore, prepared};
 
 /// Without these there is no place for the rows: refused, the migration cannot go on.
 const VITAL: &[&str] = &[
@@ -83,8 +83,38 @@ impl Runner {
             migration,
             tool: &opened.tool,
             archive: &opened.path,
+            prepared: None,
         };
         restore.run(lines, vital).await
+    }
+
+    /// Restores indexes, by what pg_restore wrote of all that are planned.
+    async fn restore_indexes(
+        &self,
+        session: &Session,
+        migration: &Migration,
+        opened: &Opened,
+        lines: Vec<Line>,
+    ) -> Result<Vec<Finding>, Status> {
+        let write = async || {
+            let planned = planned_indexes(session, &migration.id).await?;
+            let all = opened.contents.post_data.iter();
+            let all: Vec<Line> = all
+                .filter(|line| planned.contains(&line.entry))
+                .cloned()
+                .collect();
+            prepared::write(&opened.tool, &opened.path, &all).await
+        };
+        let statements = opened.indexes.get_or_try_init(write).await?;
+        let restore = Restore {
+            database: &self.sessions.database,
+            session,
+            migration,
+            tool: &opened.tool,
+            archive: &opened.path,
+            prepared: Some(statements),
+        };
+        restore.run(lines, |_| false).await
     }
 
     /// Pre-data, and row level security: invariant 6 (no open window), it is on before the first row arrives.
@@ -189,7 +219,7 @@ impl Runner {
                 "the archive lacks {unknown} of the planned indexes"
             )));
         }
-        self.restore(session, migration, &opened, lines, |_| false)
+        self.restore_indexes(session, migration, &opened, lines)
             .await
     }
 

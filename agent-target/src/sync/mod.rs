@@ -105,7 +105,10 @@ struct Sync<'a> {
 impl Sync<'_> {
     async fn run(&self, session: &Session, frames: Frames) -> Result<wire::SyncReceipt, Status> {
         let failed = |error: tokio_postgres::Error| self.failed(&error);
-        session.batch_execute("BEGIN").await.map_err(failed)?;
+        session
+            .batch_execute("BEGIN; SET LOCAL synchronous_commit TO DEFAULT")
+            .await
+            .map_err(failed)?;
         if !self.dry_run && !self.claim(session).await? {
             session.batch_execute("ROLLBACK").await.map_err(failed)?;
             return self.recorded(session).await;

@@ -37,13 +37,16 @@ pub async fn run(run: &mut Run) -> anyhow::Result<()> {
         let (schedule, copier) = (schedule.clone(), copier.clone());
         workers.spawn(async move {
             while let Some((table, part)) = schedule.next_part().await? {
-                match copier.copy(&table, part).await {
-                    Ok(loaded) => {
-                        let last = schedule.part_done(table.oid);
-                        copier.tell(&table, loaded, last);
-                    }
-                    Err(status) => schedule.put_off(copier.refused(table, part, status)?),
-                }
+                copier.copy_of(&schedule, table, part).await?;
+            }
+            anyhow::Ok(())
+        });
+    }
+    for _ in 0..run.settings.small_streams {
+        let (schedule, copier) = (schedule.clone(), copier.clone());
+        workers.spawn(async move {
+            while let Some((table, part)) = schedule.next_small_part(SMALL_BYTES) {
+                copier.copy_of(&schedule, table, part).await?;
             }
             anyhow::Ok(())
         });
@@ -93,7 +96,10 @@ pub async fn run(run: &mut Run) -> anyhow::Result<()> {
         });
     }
     steps::join(workers).await?;
-    steps::all(runner, without_table(&run.ledger), run.settings.index_jobs).await?;
+    let alone = without_table(&run.ledger)
+        .into_iter()
+        .map(|step| vec![step]);
+    steps::all(runner, alone.collect(), run.settings.index_jobs).await?;
     run.refresh_ledger().await
 }
 
@@ -108,6 +114,8 @@ async fn converge(converger: &Converger, table: Table) -> anyhow::Result<()> {
     });
     Ok(())
 }
+/// Tables below this size are copied in less time than a long link takes for a question and its answer.
+const SMALL_BYTES: u64 = 256 << 10;
 
 /// Per table what the ledger says is missing. Largest first: the last stream should not be left with the largest table.
 fn work(ledger: &Ledger) -> Vec<TableWork> {
@@ -222,6 +230,18 @@ impl Copier {
             live,
             loaded: Arc::default(),
         }
+    }
+
+    /// Copies a part that the schedule gave out, and tells it how that ended.
+    async fn copy_of(&self, schedule: &Schedule, table: Table, part: Part) -> anyhow::Result<()> {
+        match self.copy(&table, part).await {
+            Ok(loaded) => {
+                let last = schedule.part_done(table.oid);
+                self.tell(&table, loaded, last);
+            }
+            Err(status) => schedule.put_off(self.refused(table, part, status)?),
+        }
+        Ok(())
     }
 
     /// Copies one part; what the ledger then holds of it.

@@ -131,6 +131,8 @@ impl Phase {
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
     pub streams: usize,
+    /// More of them, for small tables only.
+    pub small_streams: usize,
     pub index_jobs: usize,
     /// zstd level; 0: off.
     pub compression: i32,
@@ -163,7 +165,7 @@ impl Run {
             .await?;
             phase.run(self).await?;
         }
-        self.refresh_ledger().await?;
+        self.settle().await?;
         Ok(match self.ledger.differences() {
             0 if self.ledger.options.no_verify || self.ledger.options.skip_data => {
                 Verdict::Unverified
@@ -180,6 +182,21 @@ impl Run {
             phase.run(self).await?;
         }
         self.refresh_ledger().await
+    }
+
+    /// Commits at the target do not wait for its disk, but this one does, and for all before it. Then the ledger is asked whether
+    /// everything is still there: a crash of the target's PostgreSQL, too short for anybody to notice, may have undone the newest.
+    async fn settle(&mut self) -> anyhow::Result<()> {
+        self.record(wire::RecordRequest::default()).await?;
+        self.refresh_ledger().await?;
+        let undone = self.ledger.steps.iter().filter(|step| !step.is_done());
+        let parts = self.ledger.missing_parts() + self.ledger.to_converge();
+        let steps = undone.count();
+        anyhow::ensure!(
+            steps == 0 && parts == 0,
+            "the target's PostgreSQL crashed and lost what it had just done ({parts} parts, {steps} steps)"
+        );
+        Ok(())
     }
 
     pub async fn record(&mut self, request: wire::RecordRequest) -> anyhow::Result<()> {

@@ -1,9 +1,9 @@
 //! Runs the steps of a phase at the target: in order, or several at once.
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use pgconvoy_proto::model::{Finding, Step};
+use pgconvoy_proto::model::{Finding, Oid, Step, Work};
 use pgconvoy_proto::wire;
 use pgconvoy_proto::wire::target_client::TargetClient;
 use tokio::task::JoinSet;
@@ -12,6 +12,7 @@ use tonic::transport::Channel;
 use super::{Phase, Run};
 use crate::ends::{retry, said};
 use crate::events::{Event, Reporter};
+use crate::ledger::Ledger;
 use crate::live::{End, Live};
 
 /// What is needed to run a step, apart from the rest of the run.
@@ -99,13 +100,65 @@ pub async fn in_order(run: &Run, phase: Phase) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The largest tables first: no job should be left with one of them when the others are done.
 pub async fn side_by_side(run: &Run, phase: Phase, jobs: usize) -> anyhow::Result<()> {
-    all(StepRunner::of(run), open_steps(run, phase), jobs).await
+    let sizes = Sizes::of(&run.ledger);
+    let mut steps = open_steps(run, phase);
+    steps.sort_by_key(|step| std::cmp::Reverse(sizes.size(&step.work)));
+    let mut groups: Vec<Vec<Step>> = Vec::new();
+    for step in steps {
+        let is_small = sizes.size(&step.work) < SMALL_BYTES;
+        match groups.last_mut() {
+            Some(last)
+                if is_small
+                    && last.len() < SMALL_TOGETHER
+                    && sizes.size(&last[0].work) < SMALL_BYTES =>
+            {
+                last.push(step);
+            }
+            _ => groups.push(vec![step]),
+        }
+    }
+    all(StepRunner::of(run), groups, jobs).await
 }
 
-/// Runs the steps, `jobs` at once. The first error ends it.
-pub async fn all(runner: StepRunner, steps: Vec<Step>, jobs: usize) -> anyhow::Result<()> {
-    let queue = Arc::new(Mutex::new(VecDeque::from(steps)));
+/// A call costs more than the work on tables below this size: several steps are run by one.
+const SMALL_BYTES: u64 = 1 << 20;
+const SMALL_TOGETHER: usize = 50;
+
+/// How much a step has to read.
+struct Sizes<'a> {
+    by_oid: HashMap<Oid, u64>,
+    by_name: HashMap<(&'a str, &'a str), u64>,
+}
+
+impl<'a> Sizes<'a> {
+    fn of(ledger: &'a Ledger) -> Self {
+        let tables = || ledger.tables.iter().map(|entry| &entry.table);
+        Self {
+            by_oid: tables().map(|t| (t.oid, t.size_bytes)).collect(),
+            by_name: tables()
+                .map(|t| ((t.schema.as_str(), t.name.as_str()), t.size_bytes))
+                .collect(),
+        }
+    }
+
+    /// Bytes; where it cannot be told it may be much.
+    fn size(&self, work: &Work) -> u64 {
+        let size = match work {
+            Work::ForeignKey(key) => self.by_oid.get(&key.table_oid),
+            Work::Statistics { schema, name, .. } => {
+                self.by_name.get(&(schema.as_str(), name.as_str()))
+            }
+            _ => None,
+        };
+        size.copied().unwrap_or(u64::MAX)
+    }
+}
+
+/// Runs the groups of steps, `jobs` at once. The first error ends it.
+pub async fn all(runner: StepRunner, groups: Vec<Vec<Step>>, jobs: usize) -> anyhow::Result<()> {
+    let queue = Arc::new(Mutex::new(VecDeque::from(groups)));
     let mut workers = JoinSet::new();
     for _ in 0..jobs {
         let (runner, queue) = (runner.clone(), queue.clone());
@@ -116,8 +169,8 @@ pub async fn all(runner: StepRunner, steps: Vec<Step>, jobs: usize) -> anyhow::R
                     .unwrap_or_else(PoisonError::into_inner)
                     .pop_front()
             };
-            while let Some(step) = next() {
-                runner.run(&[&step]).await?;
+            while let Some(group) = next() {
+                runner.run(&group.iter().collect::<Vec<_>>()).await?;
             }
             anyhow::Ok(())
         });

@@ -92,6 +92,7 @@ async fn begin(
     let cpus = ends.target_facts().await?.server.cpus;
     let settings = Settings {
         streams: effort.streams.unwrap_or(cpus.clamp(2, 8)) as usize,
+        small_streams: 0,
         index_jobs: effort.index_jobs.unwrap_or(cpus.clamp(1, 4)) as usize,
         // The link is not measured: that takes seconds, while the application waits.
         compression: match effort.compression {
@@ -255,12 +256,26 @@ where
     Ok(std::mem::take(&mut *gathered))
 }
 
+/// Of a table below this size the way to the agents and back takes longer than the scan.
+const SMALL_BYTES: u64 = 1 << 20;
+/// Of these so many are scanned at once.
+const SMALL_AT_ONCE: usize = 8;
+
 async fn scan(converger: &Converger, tables: &[Table]) -> anyhow::Result<Vec<Scanned>> {
-    gather(tables.to_vec(), converger.digester.jobs, |table| {
+    let work = |table| {
         let converger = converger.clone();
         async move { converger.scan(table).await }
-    })
-    .await
+    };
+    let (small, large) = tables
+        .iter()
+        .cloned()
+        .partition(|table: &Table| table.size_bytes < SMALL_BYTES);
+    let (mut scanned, more) = tokio::try_join!(
+        gather(large, converger.digester.jobs, work),
+        gather(small, SMALL_AT_ONCE, work)
+    )?;
+    scanned.extend(more);
+    Ok(scanned)
 }
 
 /// Largest first, as everywhere. Tables that are equal cost nothing.

@@ -1,8 +1,10 @@
 //! Whatever is killed, and in whatever phase: `resume` ends proven, and the target is the source. Every test sees in the
 //! ledger and in the catalog that its phase was half done when it struck.
 use pgconvoy_tests::majors;
+use pgconvoy_tests::pair::Options;
 use pgconvoy_tests::program::{Outcome, Running};
 use pgconvoy_tests::{PATIENCE, Pair, eventually};
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::depot::{self, Halfway, Trap};
 
@@ -197,6 +199,47 @@ fn a_migration_survives_the_crash_of_the_target_server_while_pg_restore_runs() {
 #[test]
 fn a_migration_survives_the_crash_of_the_source_server_in_the_copy() {
     a_migration_survives(Victim::SourcePostgres, Phase::Copy);
+}
+
+/// Commits of parts do not wait for the disk: what the ledger said a moment ago may be gone after a crash, and its rows with it.
+#[test]
+fn a_part_whose_commit_did_not_reach_the_disk_is_lost_with_its_rows_and_copied_again() {
+    // Nothing but a commit that waits, or the writer that is stopped here, takes the log to the disk.
+    let settings = vec![("wal_buffers".to_owned(), "64MB".to_owned())];
+    let mut pair = depot::pair_with(Options {
+        settings,
+        ..Options::default()
+    });
+    let writer = depot::count(
+        &pair,
+        "SELECT pid FROM pg_stat_activity WHERE backend_type = 'walwriter'",
+    );
+    let writer = i32::try_from(writer).ok().and_then(Pid::from_raw);
+    kill_process(writer.expect("a process"), Signal::STOP).expect("the log's writer stops");
+
+    let Halfway { migrate, trap } = Halfway::in_the_copy_of_a_table(&pair);
+    let before = depot::committed_parts(&pair);
+    pair.target.stop_immediate().expect("PostgreSQL dies");
+    trap.open_gate();
+    let migrate = migrate.wait(PATIENCE).expect("migrate gives up");
+    assert_ne!(migrate.code, 0, "{}", migrate.text());
+    pair.target.restart().expect("PostgreSQL comes back");
+
+    let after = depot::committed_parts(&pair);
+    assert!(
+        after < before,
+        "{after} of {before} parts: nothing was lost"
+    );
+    let rows_of_parts = "SELECT coalesce(sum(rows), 0) FROM pgconvoy.parts p JOIN pgconvoy.tables t ON t.oid = p.table_oid
+                         WHERE t.name = 'big'";
+    assert_eq!(
+        depot::count(&pair, rows_of_parts),
+        depot::count(&pair, "SELECT count(*) FROM depot.big"),
+        "rows and their entries are lost together"
+    );
+    depot::assert_unfinished(&pair);
+    pair.pgconvoy(&["resume"]).expect("resume runs").expect(0);
+    pair.assert_equal_ends();
 }
 
 #[test]
