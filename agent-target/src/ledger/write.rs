@@ -1,7 +1,8 @@
 //! Writes the plan into the ledger, and the small changes after that.
 use pgconvoy_agent_core::session::Session;
 use pgconvoy_proto::model::{
-    Digest, Entry, Finding, OF_COMPARISON, OF_SCHEMA, Options, Step, Table, parse_json, required,
+    Digest, Entry, Finding, OF_COMPARISON, OF_SCHEMA, OF_STEPS, Options, Step, TOLD, Table,
+    parse_json, required,
 };
 use pgconvoy_proto::wire;
 use pgconvoy_proto::wire::plan_item::Item;
@@ -204,7 +205,7 @@ pub async fn record(session: &Session, request: wire::RecordRequest) -> Result<(
             &[
                 &request.migration,
                 &request.compared,
-                &[OF_COMPARISON, OF_SCHEMA].concat(),
+                &[OF_COMPARISON, OF_SCHEMA, OF_STEPS, &[TOLD]].concat(),
             ],
         )
         .await

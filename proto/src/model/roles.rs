@@ -215,19 +215,20 @@ impl Roles {
         found
     }
 
-    /// The roles of these names, and their memberships. Grants on parameters are not theirs: they are for `all`.
+    /// The roles of these names, their memberships, and what parameters they may set.
     pub fn only(self, names: &BTreeSet<String>) -> Self {
         let Self {
             mut roles,
             mut memberships,
-            ..
+            mut parameters,
         } = self;
         roles.retain(|role| names.contains(&role.name));
         memberships.retain(|m| names.contains(&m.member));
+        parameters.retain(|p| names.contains(&p.grant.grantee));
         Self {
             roles,
             memberships,
-            parameters: Vec::new(),
+            parameters,
         }
     }
 

@@ -1,5 +1,6 @@
 //! The database itself, and the roles that matter to it: attributes, memberships, settings. Never a password.
 use super::{Ask, Query, grants};
+use crate::inventory::roles::PARAMETER_GRANTS_SINCE;
 
 pub(super) fn queries(ask: &Ask) -> Vec<Query> {
     vec![
@@ -16,7 +17,20 @@ pub(super) fn queries(ask: &Ask) -> Vec<Query> {
         ),
         role_settings(ask),
     ]
+    .into_iter()
+    .chain((ask.version >= PARAMETER_GRANTS_SINCE).then(|| PARAMETERS.to_owned()))
+    .collect()
 }
+
+/// What a role may SET or ALTER SYSTEM, whoever granted it.
+const PARAMETERS: &str = "
+    SELECT 0::oid, 0::oid, 'role', quote_ident(pg_get_userbyid(g.grantee)), NULL, NULL, '',
+           jsonb_build_object('parameters', string_agg(g.said, E'\\n' ORDER BY g.said))
+    FROM (SELECT DISTINCT a.grantee, format('%s on %s%s', a.privilege_type, p.parname,
+                                            CASE WHEN a.is_grantable THEN ' with grant option' ELSE '' END) AS said
+          FROM pg_parameter_acl p CROSS JOIN LATERAL aclexplode(p.paracl) a
+          WHERE a.grantee NOT IN (0, 10) AND pg_get_userbyid(a.grantee) !~ '^pg_') g
+    GROUP BY g.grantee";
 
 /// Without its name, which may differ at the two ends. `encoding` and what follows are what CREATE DATABASE was told.
 fn database() -> Query {
@@ -29,6 +43,7 @@ fn database() -> Query {
              'locale', coalesce(to_jsonb(d) ->> 'datlocale', to_jsonb(d) ->> 'daticulocale'),
              'owner', quote_ident(pg_get_userbyid(d.datdba)),
              'connection limit', nullif(d.datconnlimit, -1),
+             'template', CASE WHEN d.datistemplate THEN 'yes' END,
              'comment', shobj_description(d.oid, 'pg_database'),
              'grants', {})
          FROM pg_database d WHERE d.datname = current_database()",
@@ -80,6 +95,7 @@ fn roles() -> Query {
          SELECT 0::oid, 0::oid, 'role', quote_ident(r.rolname), NULL, NULL, '', jsonb_build_object(
              'used', CASE WHEN r.oid IN (SELECT oid FROM used) THEN 'yes' END,
              'built in', CASE WHEN r.oid < 16384 THEN 'yes' END,
+             'agent', CASE WHEN r.rolname = current_user THEN 'yes' END,
              'attributes', concat_ws(', ', CASE WHEN r.rolcanlogin THEN 'login' ELSE 'nologin' END,
                  CASE WHEN r.rolinherit THEN 'inherit' ELSE 'noinherit' END, CASE WHEN r.rolsuper THEN 'superuser' END,
                  CASE WHEN r.rolcreaterole THEN 'createrole' END, CASE WHEN r.rolcreatedb THEN 'createdb' END,
