@@ -1,6 +1,8 @@
 //! End to end: what pgconvoy promises, on real PostgreSQL servers. One binary, one module per topic.
 #[path = "e2e/bad_input.rs"]
 mod bad_input;
+#[path = "e2e/by_hand.rs"]
+mod by_hand;
 #[path = "e2e/commands.rs"]
 mod commands;
 #[path = "e2e/database.rs"]
@@ -41,6 +43,8 @@ mod roles;
 mod secrets;
 #[path = "e2e/seen.rs"]
 mod seen;
+#[path = "e2e/system_grants.rs"]
+mod system_grants;
 #[path = "e2e/values.rs"]
 mod values;
 #[path = "e2e/verify.rs"]

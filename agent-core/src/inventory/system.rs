@@ -1,6 +1,6 @@
 //! Grants on PostgreSQL's own objects, where somebody has changed them: told as what is granted beyond, and what is missing of, what
-//! initdb granted (pg_init_privs, else the built-in default). So pg_dump does it: majors have other objects and grant otherwise, and what
-//! somebody decided is the change. Members of extensions are the extensions' affair.
+//! initdb granted (pg_init_privs, else the built-in default). So pg_dump does it with pg_catalog: majors have other objects and grant
+//! otherwise, and what somebody decided is the change. Members of extensions are the extensions' affair.
 use std::collections::HashMap;
 
 use pgconvoy_proto::model::{Grant, SystemGrants};
@@ -15,30 +15,37 @@ fn objects() -> String {
     let of_relation = "CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END";
     format!(
         "SELECT a.class, a.oid, a.sub, a.owner, a.keyword, coalesce(a.acl, acldefault(a.letter, a.owner)) AS acl,
-                coalesce(i.initprivs, acldefault(a.letter, a.owner)) AS initial
+                coalesce(i.initprivs, acldefault(a.letter, a.owner) || CASE WHEN a.shipped IS NULL THEN '{{}}'::aclitem[]
+                    ELSE ARRAY[makeaclitem(0, a.owner, a.shipped, false)] END) AS initial
          FROM (SELECT c.tableoid AS class, c.oid, 0 AS sub, c.relowner AS owner, {of_relation} AS keyword, c.relacl AS acl,
-                      CASE c.relkind WHEN 'S' THEN 's'::\"char\" ELSE 'r' END AS letter
+                      CASE c.relkind WHEN 'S' THEN 's'::\"char\" ELSE 'r' END AS letter,
+                      CASE WHEN {OPEN_VIEW} THEN 'SELECT' END AS shipped
                FROM pg_class c JOIN {SYSTEM_SCHEMA} ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'v', 'm', 'f', 'p', 'S')
                UNION ALL
-               SELECT c.tableoid, c.oid, t.attnum, c.relowner, {of_relation}, t.attacl, 'c'
+               SELECT c.tableoid, c.oid, t.attnum, c.relowner, {of_relation}, t.attacl, 'c', NULL
                FROM pg_class c JOIN {SYSTEM_SCHEMA} ON n.oid = c.relnamespace JOIN pg_attribute t ON t.attrelid = c.oid
                WHERE c.relkind IN ('r', 'v', 'm', 'f', 'p') AND t.attnum > 0 AND NOT t.attisdropped
                UNION ALL
-               SELECT p.tableoid, p.oid, 0, p.proowner, 'ROUTINE', p.proacl, 'f'
+               SELECT p.tableoid, p.oid, 0, p.proowner, 'ROUTINE', p.proacl, 'f', NULL
                FROM pg_proc p JOIN {SYSTEM_SCHEMA} ON n.oid = p.pronamespace
                UNION ALL
-               SELECT t.tableoid, t.oid, 0, t.typowner, 'TYPE', t.typacl, 'T'
+               SELECT t.tableoid, t.oid, 0, t.typowner, 'TYPE', t.typacl, 'T', NULL
                FROM pg_type t JOIN {SYSTEM_SCHEMA} ON n.oid = t.typnamespace
                UNION ALL
-               SELECT l.tableoid, l.oid, 0, l.lanowner, 'LANGUAGE', l.lanacl, 'l' FROM pg_language l WHERE l.oid < 16384 AND l.lanpltrusted
+               SELECT l.tableoid, l.oid, 0, l.lanowner, 'LANGUAGE', l.lanacl, 'l', NULL FROM pg_language l WHERE l.oid < 16384 AND l.lanpltrusted
                UNION ALL
-               SELECT n.tableoid, n.oid, 0, n.nspowner, 'SCHEMA', n.nspacl, 'n' FROM {SYSTEM_SCHEMA}) a
+               SELECT n.tableoid, n.oid, 0, n.nspowner, 'SCHEMA', n.nspacl, 'n',
+                      CASE n.nspname WHEN 'information_schema' THEN 'USAGE' END FROM {SYSTEM_SCHEMA}) a
          LEFT JOIN pg_init_privs i ON i.classoid = a.class AND i.objoid = a.oid AND i.objsubid = a.sub
          WHERE NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = a.class AND d.objid = a.oid AND d.deptype = 'e')"
     )
 }
 
 const SYSTEM_SCHEMA: &str = "(SELECT tableoid, * FROM pg_namespace WHERE nspname IN ('pg_catalog', 'information_schema')) n";
+
+/// initdb runs information_schema.sql after it has filled pg_init_privs: what that grants PUBLIC is not there. It is the same from 14 to 18:
+/// the schema's USAGE, and SELECT on everything but these.
+const OPEN_VIEW: &str = "n.nspname = 'information_schema' AND c.relname !~ '^_pg_' AND c.relname NOT IN ('sql_parts', 'transforms')";
 
 /// What initdb granted, as aclexplode() tells it.
 const INITIAL: &str = "

@@ -260,7 +260,7 @@ impl Apply<'_> {
                 "GRANT {}{columns} {on} TO {}{}",
                 grant.privilege,
                 role(&grant.grantee),
-                if grant.grantable && !grant.grantee.is_empty() && grant.grantee != owner {
+                if grant.grantable && !grant.grantee.is_empty() {
                     " WITH GRANT OPTION"
                 } else {
                     ""

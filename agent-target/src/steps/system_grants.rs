@@ -58,7 +58,7 @@ impl Apply<'_> {
                 .extend(reason.map(|reason| (statement, reason)));
         }
         for grant in granted.iter().filter(|grant| !now.grants.contains(grant)) {
-            let statement = give(changed, grant, &now.owner);
+            let statement = give(changed, grant);
             let reason = grant_as(self.session, &self.roles, &statement, grant, &now.owner).await?;
             self.refused
                 .extend(reason.map(|reason| (statement, reason)));
@@ -113,7 +113,7 @@ impl Apply<'_> {
                 grant.privilege,
                 role(&grant.grantee)
             );
-            let reason = why(&give(changed, grant, &now.owner));
+            let reason = why(&give(changed, grant));
             let hint = "grant it by hand as a superuser, if it is needed";
             Finding::new(Severity::Warning, "grant-not-kept", object, reason).hint(hint)
         });
@@ -159,12 +159,12 @@ fn revoke(changed: &SystemGrants, grant: &Grant) -> String {
     )
 }
 
-fn give(changed: &SystemGrants, grant: &Grant, owner: &str) -> String {
-    let option = grant.grantable && !grant.grantee.is_empty() && grant.grantee != owner;
-    let option = if option { " WITH GRANT OPTION" } else { "" };
-    format!(
-        "GRANT {} TO {}{option}",
-        on(changed, grant),
-        role(&grant.grantee)
-    )
+fn give(changed: &SystemGrants, grant: &Grant) -> String {
+    let option = if grant.grantable {
+        " WITH GRANT OPTION"
+    } else {
+        ""
+    };
+    let to = role(&grant.grantee);
+    format!("GRANT {} TO {to}{option}", on(changed, grant))
 }

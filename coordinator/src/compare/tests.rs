@@ -436,6 +436,12 @@ fn what_a_database_was_created_with_is_a_warning() {
         (found[0].severity, found[0].object.as_str()),
         (Severity::Warning, "database")
     );
+    let made =
+        |properties: &[(&str, &str)]| catalog(V15, &[object(("database", ""), "", properties)]);
+    let template = [("connection limit", "3"), ("template", "yes")];
+    let found = compared(made(&template), made(&[]), &[]);
+    assert_eq!(found[0].severity, Severity::Warning);
+    assert_eq!(found[0].source_value, "connection limit: 3; template: yes");
     let told = [warning("collation", "app")];
     assert_eq!(
         compared(
