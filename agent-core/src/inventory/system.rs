@@ -52,7 +52,8 @@ const INITIAL: &str = "
     (SELECT CASE i.grantor WHEN 10 THEN o.owner ELSE i.grantor END, CASE i.grantee WHEN 10 THEN o.owner ELSE i.grantee END,
             i.privilege_type, i.is_grantable FROM aclexplode(o.initial) i)";
 
-/// SQL: the objects whose ACL is not initdb's, as `o`, and as sets of rows of aclexplode() what is granted beyond it, and what is gone of it.
+/// SQL: the objects whose ACL is not initdb's, as `o`, and as sets of rows of aclexplode() what is granted beyond it, and what is gone of it
+/// (not where it is granted with more).
 pub(super) struct Changes {
     pub objects: String,
     pub granted: String,
@@ -71,7 +72,8 @@ pub(super) fn changes() -> Changes {
         ),
         revoked: format!(
             "(SELECT a.*, 0::bigint AS ordinality FROM {INITIAL} a (grantor, grantee, privilege_type, is_grantable)
-              WHERE (a.grantor, a.grantee, a.privilege_type, a.is_grantable) NOT IN (SELECT * FROM aclexplode(o.acl)))"
+              WHERE NOT EXISTS (SELECT FROM aclexplode(o.acl) n WHERE n.is_grantable >= a.is_grantable
+                  AND (n.grantor, n.grantee, n.privilege_type) = (a.grantor, a.grantee, a.privilege_type)))"
         ),
     }
 }

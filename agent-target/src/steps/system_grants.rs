@@ -68,57 +68,55 @@ impl Apply<'_> {
 
     /// What is not as it should be in the end.
     fn told(&self, changed: &SystemGrants, after: &HashMap<SystemPlace, Present>) -> Vec<Finding> {
-        let column = changed.column.as_ref();
-        let columns = column.map_or_else(String::new, |name| format!(" ({})", quote_ident(name)));
-        let object = format!("{} {}", changed.kind, changed.identity);
         let Some(now) = after.get(&place(changed)) else {
-            let message = "the target's PostgreSQL does not have it: what was granted or revoked on it is left out";
-            let object = match column {
-                Some(name) => format!("column {}.{}", changed.identity, quote_ident(name)),
-                None => object,
-            };
-            return vec![Finding::new(
-                Severity::Warning,
-                "system-object-missing",
-                object,
-                message,
-            )];
+            return vec![unknown(changed)];
         };
         let (granted, revoked) = as_owned(changed, &now.owner);
-        let why = |statement: &str| match self.refused.get(statement) {
-            Some(reason) => reason.clone(),
-            None => "PostgreSQL took the statement, and did not do it".to_owned(),
-        };
         let kept = revoked.iter().filter(|grant| now.grants.contains(grant));
         let kept = kept.map(|grant| {
-            let object = format!(
-                "{object}: {}{columns} to {}",
-                grant.privilege,
-                role(&grant.grantee)
-            );
-            let reason = why(&revoke(changed, grant));
-            let hint = "revoke it by hand as a superuser: the source does not grant it";
-            Finding::new(
-                Severity::Warning,
+            self.warning(
                 "system-grant-not-revoked",
-                object,
-                reason,
+                changed,
+                grant,
+                &revoke(changed, grant),
             )
-            .hint(hint)
+            .hint("revoke it by hand as a superuser: the source does not grant it")
         });
         let lost = granted.iter().filter(|grant| !now.grants.contains(grant));
         let lost = lost.map(|grant| {
-            let object = format!(
-                "{object}: {}{columns} to {}",
-                grant.privilege,
-                role(&grant.grantee)
-            );
-            let reason = why(&give(changed, grant));
-            let hint = "grant it by hand as a superuser, if it is needed";
-            Finding::new(Severity::Warning, "grant-not-kept", object, reason).hint(hint)
+            self.warning("grant-not-kept", changed, grant, &give(changed, grant))
+                .hint("grant it by hand as a superuser, if it is needed")
         });
         kept.chain(lost).collect()
     }
+
+    fn warning(
+        &self,
+        code: &str,
+        changed: &SystemGrants,
+        grant: &Grant,
+        statement: &str,
+    ) -> Finding {
+        let SystemGrants { kind, identity, .. } = changed;
+        let (privilege, to) = (privilege(changed, grant), role(&grant.grantee));
+        let reason = match self.refused.get(statement) {
+            Some(reason) => reason.as_str(),
+            None => "PostgreSQL took the statement, and did not do it",
+        };
+        let object = format!("{kind} {identity}: {privilege} to {to}");
+        Finding::new(Severity::Warning, code, object, reason)
+    }
+}
+
+fn unknown(changed: &SystemGrants) -> Finding {
+    let SystemGrants { kind, identity, .. } = changed;
+    let object = match &changed.column {
+        Some(name) => format!("column {identity}.{}", quote_ident(name)),
+        None => format!("{kind} {identity}"),
+    };
+    let message =
+        "the target's PostgreSQL does not have it: what was granted or revoked on it is left out";
+    Finding::new(Severity::Warning, "system-object-missing", object, message)
 }
 
 /// What is granted and what is gone, with the owner here in the place of the source's.
@@ -141,30 +139,32 @@ fn as_owned(changed: &SystemGrants, owner: &str) -> (Vec<Grant>, Vec<Grant>) {
     (each(&changed.granted), each(&changed.revoked))
 }
 
-fn on(changed: &SystemGrants, grant: &Grant) -> String {
-    let column = changed.column.as_ref();
-    let columns = column.map_or_else(String::new, |name| format!(" ({})", quote_ident(name)));
-    let SystemGrants {
-        keyword, identity, ..
-    } = changed;
-    format!("{}{columns} ON {keyword} {identity}", grant.privilege)
+/// `SELECT (column)`
+fn privilege(changed: &SystemGrants, grant: &Grant) -> String {
+    match &changed.column {
+        Some(name) => format!("{} ({})", grant.privilege, quote_ident(name)),
+        None => grant.privilege.clone(),
+    }
 }
 
 /// Without CASCADE: what rests on it is the target's own.
 fn revoke(changed: &SystemGrants, grant: &Grant) -> String {
-    format!(
-        "REVOKE {} FROM {}",
-        on(changed, grant),
-        role(&grant.grantee)
-    )
+    let SystemGrants {
+        keyword, identity, ..
+    } = changed;
+    let (privilege, from) = (privilege(changed, grant), role(&grant.grantee));
+    format!("REVOKE {privilege} ON {keyword} {identity} FROM {from}")
 }
 
 fn give(changed: &SystemGrants, grant: &Grant) -> String {
+    let SystemGrants {
+        keyword, identity, ..
+    } = changed;
+    let (privilege, to) = (privilege(changed, grant), role(&grant.grantee));
     let option = if grant.grantable {
         " WITH GRANT OPTION"
     } else {
         ""
     };
-    let to = role(&grant.grantee);
-    format!("GRANT {} TO {to}{option}", on(changed, grant))
+    format!("GRANT {privilege} ON {keyword} {identity} TO {to}{option}")
 }
