@@ -14,9 +14,10 @@ use tonic::Status;
 
 use crate::compare::findings::{WERE_THERE, count_text, findings};
 use crate::compare::known::{
-    Fact, as_findings, facts, is_settled, leave_out, leave_out_facts, plain, take_own, told_before,
+    Fact, as_findings, facts, is_settled, leave_out, leave_out_facts, plain, told_before,
 };
 use crate::compare::level::{LARGE_OBJECT, Positions, level};
+use crate::compare::own::take_own;
 use crate::compare::{Change, Counts, Difference, compare, counts, names};
 use crate::ends::{Ends, retry, said};
 use crate::events::Reporter;

@@ -3,8 +3,9 @@
 use pgconvoy_proto::model::{Finding, Options, Severity};
 
 use super::findings::findings;
-use super::known::{leave_out, take_own};
+use super::known::leave_out;
 use super::level::{Positions, level};
+use super::own::take_own;
 use super::*;
 
 const V15: u32 = 150_000;

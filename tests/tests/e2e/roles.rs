@@ -26,6 +26,7 @@ INSERT INTO shop.item SELECT i, 'item ' || i FROM generate_series(1, 100) i;
 ALTER TABLE shop.item OWNER TO "Bo""ss";
 GRANT USAGE ON SCHEMA shop TO clerk;
 GRANT SELECT ON shop.item TO clerk;
+GRANT SET ON PARAMETER log_min_messages TO clerk WITH GRANT OPTION;
 "#;
 
 /// Every role that a test may make, whole.
@@ -34,7 +35,8 @@ SELECT a.rolname, a.rolsuper, a.rolinherit, a.rolcreaterole, a.rolcreatedb, a.ro
        a.rolconnlimit, a.rolvaliduntil, a.rolpassword, shobj_description(a.oid, 'pg_authid'),
        (SELECT string_agg(setconfig::text, ';') FROM pg_db_role_setting WHERE setrole = a.oid AND setdatabase = 0),
        (SELECT string_agg(pg_get_userbyid(roleid) || ' ' || admin_option, ';' ORDER BY roleid::regrole::text)
-        FROM pg_auth_members WHERE member = a.oid)
+        FROM pg_auth_members WHERE member = a.oid),
+       (SELECT string_agg(parname || g.privilege_type || g.is_grantable, ';') FROM pg_parameter_acl, aclexplode(paracl) g WHERE g.grantee = a.oid)
 FROM pg_authid a WHERE oid >= 16384 AND rolname <> 'bystander' ORDER BY 1";
 
 fn pair() -> Pair {
@@ -162,15 +164,26 @@ fn without_roles_a_missing_one_is_a_blocker() {
 #[test]
 fn a_role_that_is_there_is_left_as_it_is() {
     let pair = pair();
-    pair.at_target("CREATE ROLE clerk CONNECTION LIMIT 7 PASSWORD 'its own'; CREATE ROLE readers;")
-        .expect("roles of the same names");
+    pair.at_target(
+        "CREATE ROLE clerk CONNECTION LIMIT 7 PASSWORD 'its own'; CREATE ROLE readers;
+         CREATE ROLE watcher LOGIN; GRANT readers TO watcher; CREATE ROLE bystander; GRANT clerk TO bystander;",
+    )
+    .expect("roles of the same names, and members of them");
     let clerk = "SELECT to_jsonb(a)::text FROM pg_authid a WHERE rolname = 'clerk'";
     let before = target(&pair, clerk);
     pair.pgconvoy(&["preflight"])
         .expect("preflight runs")
         .expect(0)
-        .says("membership-missing");
+        .says("membership-missing")
+        .says("parameter-grant-missing");
     let migrate = pair.migrate(&["--json"]);
+    for (code, role) in [
+        ("role-was-there", "role watcher"),
+        ("memberships-were-there", "role bystander"),
+    ] {
+        let told = |line: &&str| line.contains(code) && line.contains(role);
+        assert_eq!(migrate.stdout.lines().filter(told).count(), 1, "{code}");
+    }
     let differs = migrate
         .stdout
         .lines()
@@ -192,6 +205,14 @@ fn a_role_that_is_there_is_left_as_it_is() {
         target(&pair, "SELECT string_agg(name, ' ') FROM pgconvoy.roles"),
         "Bo\"ss"
     );
+    // What they had is accepted; what they get from now on is not.
+    pair.pgconvoy(&["verify"]).expect("verify runs").expect(0);
+    pair.at_target("GRANT readers TO bystander")
+        .expect("another membership");
+    pair.pgconvoy(&["verify"])
+        .expect("verify runs")
+        .expect(3)
+        .says("role bystander");
 }
 
 #[test]
@@ -218,10 +239,9 @@ fn two_databases_of_one_server_share_their_roles() {
 
 const LOADER: &str = "loader-password";
 
-/// A target agent that may create roles and owns its database, and no more: as on a managed server.
-#[test]
-fn a_target_agent_without_superuser_creates_what_it_may() {
-    let pair = Pair::with(Options {
+/// Its target agent may create roles and owns its database, and no more: as on a managed server.
+pub fn managed() -> Pair {
+    Pair::with(Options {
         target_url: Some(|_, target| target.url_as("loader", Some(LOADER), DATABASE)),
         before_agents: Some(|pair| {
             let loader = format!(
@@ -231,7 +251,12 @@ fn a_target_agent_without_superuser_creates_what_it_may() {
         }),
         ..Options::default()
     })
-    .expect("a target agent that is no superuser");
+    .expect("a target agent that is no superuser")
+}
+
+#[test]
+fn a_target_agent_without_superuser_creates_what_it_may() {
+    let pair = managed();
     pair.at_source(
         "CREATE ROLE owner CREATEDB;
          CREATE ROLE guard BYPASSRLS LOGIN PASSWORD 'guard-password';

@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use pgconvoy_tests::majors;
 use pgconvoy_tests::{Pair, say_aloud};
 
+use crate::roles::managed;
+
 /// Of every kind of object that PostgreSQL has of its own, and of columns.
 const CHANGES: &str = "
     CREATE ROLE app_admin; CREATE ROLE app_user; CREATE ROLE app_deputy;
@@ -106,24 +108,10 @@ fn what_the_target_had_of_its_own_stays_and_is_told_once() {
         .says("function pg_read_file(text)");
 }
 
-const LOADER: &str = "loader-password";
-
 /// As on a managed server: what the agent may not grant is told, and costs nothing else.
 #[test]
 fn what_the_target_agent_may_not_grant_is_told() {
-    let pair = Pair::with(pgconvoy_tests::pair::Options {
-        target_url: Some(|_, target| {
-            target.url_as("loader", Some(LOADER), pgconvoy_tests::pair::DATABASE)
-        }),
-        before_agents: Some(|pair| {
-            let loader = format!(
-                "CREATE ROLE loader LOGIN CREATEROLE PASSWORD '{LOADER}'; ALTER DATABASE app OWNER TO loader"
-            );
-            pair.at_target(&loader).map(drop)
-        }),
-        ..Default::default()
-    })
-    .expect("a target agent that is no superuser");
+    let pair = managed();
     pair.at_source(
         "CREATE ROLE app_user; CREATE ROLE keeper; CREATE TABLE item (id int PRIMARY KEY); ALTER TABLE item OWNER TO keeper;
          ALTER SCHEMA public OWNER TO keeper;
