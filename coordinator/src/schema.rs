@@ -3,8 +3,8 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use pgconvoy_proto::facts::{SourceFacts, TargetFacts};
 use pgconvoy_proto::model::{
-    Catalog, Definition, Finding, OF_SCHEMA, OF_STEPS, SCHEMA_COMPARED, Selection, Severity, TOLD,
-    Table, Work, required,
+    Catalog, Definition, Finding, OF_SCHEMA, OF_STEPS, RoleChoice, SCHEMA_COMPARED, Selection,
+    Severity, TOLD, Table, Work, required,
 };
 use pgconvoy_proto::wire;
 use pgconvoy_proto::wire::describe_item::Item;
@@ -17,7 +17,7 @@ use crate::compare::known::{
     Fact, as_findings, facts, is_settled, leave_out, leave_out_facts, plain, told_before,
 };
 use crate::compare::level::{LARGE_OBJECT, Positions, level};
-use crate::compare::own::take_own;
+use crate::compare::own::{take_own, take_unwanted_roles};
 use crate::compare::{Change, Counts, Difference, compare, counts, names};
 use crate::ends::{Ends, retry, said};
 use crate::events::Reporter;
@@ -125,7 +125,7 @@ pub async fn compare_ends(
         let news = leave_out_facts(differences, &told);
         (findings(&news, &[]), as_findings(&kept))
     } else {
-        first_findings(differences, &ledger.findings)
+        first_findings(differences, ledger)
     };
     found.extend(unclear);
     let counts = counts(&source, &target);
@@ -172,14 +172,14 @@ fn still_told(
 }
 
 /// Of the first comparison, a migration's own: its findings, and what is accepted as the migration has told it.
-fn first_findings(
-    differences: Vec<Difference>,
-    ledger: &[Finding],
-) -> (Vec<Finding>, Vec<Finding>) {
+fn first_findings(differences: Vec<Difference>, ledger: &Ledger) -> (Vec<Finding>, Vec<Finding>) {
     let mut all = facts(&differences);
-    let mut news = leave_out(differences, ledger);
+    let mut news = leave_out(differences, &ledger.findings);
     let mut found = take_own(&mut news);
-    found.extend(findings(&news, ledger));
+    if ledger.options.roles == RoleChoice::None {
+        found.extend(take_unwanted_roles(&mut news));
+    }
+    found.extend(findings(&news, &ledger.findings));
     // Nothing that is told as a difference is accepted.
     let open: HashSet<&str> = found
         .iter()

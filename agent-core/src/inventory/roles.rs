@@ -36,7 +36,8 @@ pub async fn choose(
         RoleChoice::All => read(session).await?,
         RoleChoice::Used => {
             let server = read(session).await?;
-            let names = server.with_groups(needed.iter().map(|(role, _)| role.clone()));
+            let users = server.with_members(needed.iter().map(|(role, _)| role.clone()));
+            let names = server.with_groups(users);
             server.only(&names)
         }
     })

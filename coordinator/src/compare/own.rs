@@ -93,3 +93,16 @@ fn own_lines(changes: &mut Vec<Change>, properties: &[&str]) -> Vec<String> {
     changes.retain(|change| change.source != change.target);
     own
 }
+
+/// Takes the roles out that nobody wanted to be carried (`--roles none`) and that the target does not have.
+pub fn take_unwanted_roles(differences: &mut Vec<Difference>) -> Vec<Finding> {
+    let is_unwanted = |difference: &mut Difference| matches!(difference, Difference::Missing { object, .. } if object.kind == "role");
+    let unwanted = differences.extract_if(.., is_unwanted);
+    let warning = |difference: Difference| {
+        let object = difference.object();
+        let message = "the source's database uses this role, the target has none of this name: --roles none carries none";
+        Finding::new(Severity::Warning, "role-left-out", object.name(), message)
+            .values(shape(object), "")
+    };
+    unwanted.map(warning).collect()
+}

@@ -340,7 +340,7 @@ fn what_was_changed_of_postgresqls_own_grants_is_compared_as_a_change() {
 
     let function = r#"function "pg_catalog"."lo_export"("oid","text")"#;
     let lost = warning("grant-not-kept", &format!("{function}: EXECUTE to bob"));
-    assert_eq!(ends(same, &[], &[lost.clone()]), []);
+    assert_eq!(ends(same, &[], std::slice::from_ref(&lost)), []);
     let kept = warning(
         "system-grant-not-revoked",
         &format!("{function}: EXECUTE to PUBLIC"),
@@ -382,7 +382,7 @@ fn what_a_step_could_not_do_is_settled_when_it_is_there_and_equal() {
     assert!(is_settled(&refused, std::slice::from_ref(&trigger)));
     // What is no object by itself is settled when there is no difference at all.
     assert!(!is_settled(&of_a_column, &[other]));
-    assert!(is_settled(&of_a_column, &[trigger.clone()]));
+    assert!(is_settled(&of_a_column, std::slice::from_ref(&trigger)));
 }
 
 #[test]

@@ -70,8 +70,9 @@ fn database_settings(ask: &Ask) -> Query {
 }
 
 /// The roles that own an object of this database, are granted something on one, or are named by a policy (pg_shdepend knows),
-/// have a setting or a user mapping in it; and the members of all these. An extension's objects do not count: their owner is who
-/// created it; nor does pgconvoy's schema.
+/// have a setting or a user mapping in it; their members, as the migration carries them (see `Roles::with_members`), and what all these are
+/// members of. An extension's objects do not count: their owner is who created it; nor does pgconvoy's schema. `reaching`: whoever else may
+/// do what they may.
 const USED: &str = "
     WITH RECURSIVE direct AS (
         SELECT s.refobjid AS oid FROM pg_shdepend s JOIN pg_database d ON d.oid = s.dbid
@@ -85,7 +86,14 @@ const USED: &str = "
         UNION SELECT s.setrole FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase
         WHERE d.datname = current_database() AND s.setrole <> 0
         UNION SELECT m.umuser FROM pg_user_mappings m WHERE m.umuser <> 0),
-    used AS (SELECT oid FROM direct UNION SELECT m.member FROM pg_auth_members m JOIN used u ON u.oid = m.roleid)";
+    own AS (SELECT r.oid FROM pg_roles r WHERE r.rolname ~ '^pg_'),
+    users AS (SELECT oid FROM direct
+              UNION SELECT m.member FROM pg_auth_members m JOIN users u ON u.oid = m.roleid JOIN pg_roles r ON r.oid = m.member
+              WHERE NOT r.rolsuper AND u.oid NOT IN (SELECT oid FROM own)),
+    used AS (SELECT oid FROM users UNION SELECT m.roleid FROM pg_auth_members m JOIN used u ON u.oid = m.member),
+    reaching AS (SELECT oid FROM users
+                 UNION SELECT m.member FROM pg_auth_members m JOIN reaching u ON u.oid = m.roleid
+                 WHERE u.oid NOT IN (SELECT oid FROM own))";
 
 /// All but PostgreSQL's own, with whether this database uses them: a role that the source uses may be there at the target
 /// without being used. The superuser that initdb made is what the server's owner made of it.
@@ -94,6 +102,7 @@ fn roles() -> Query {
         "{USED}
          SELECT 0::oid, 0::oid, 'role', quote_ident(r.rolname), NULL, NULL, '', jsonb_build_object(
              'used', CASE WHEN r.oid IN (SELECT oid FROM used) THEN 'yes' END,
+             'reaching', CASE WHEN r.oid IN (SELECT oid FROM reaching) THEN 'yes' END,
              'built in', CASE WHEN r.oid < 16384 THEN 'yes' END,
              'agent', CASE WHEN r.rolname = current_user THEN 'yes' END,
              'attributes', concat_ws(', ', CASE WHEN r.rolcanlogin THEN 'login' ELSE 'nologin' END,

@@ -25,7 +25,8 @@ pub(super) fn roles(source: &mut Catalog, target: &mut Catalog) {
     let used = &having(source, "used") | &set_here;
     // What its own role is and owns comes of the migration: it is told as that.
     let agent = having(target, "agent");
-    let more = &(&(&having(target, "used") - &used) - &built_in) - &agent;
+    let theirs = &having(target, "used") | &having(target, "reaching");
+    let more = &(&(&theirs - &used) - &built_in) - &agent;
     give_back(source, target, &agent);
     let known: HashSet<String> = source
         .objects
@@ -39,7 +40,7 @@ pub(super) fn roles(source: &mut Catalog, target: &mut Catalog) {
             .objects
             .retain(|object| !is_role(object) || kept(&object.identity));
         for role in catalog.objects.iter_mut().filter(|object| is_role(object)) {
-            for mark in ["used", "built in", "agent"] {
+            for mark in ["used", "reaching", "built in", "agent"] {
                 role.properties.remove(mark);
             }
             if built_in.contains(&role.identity) {
