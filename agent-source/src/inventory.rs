@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pgconvoy_agent_core::database::Database;
 use pgconvoy_agent_core::inventory::access::Found;
-use pgconvoy_agent_core::inventory::{access, built, large_objects, roles};
+use pgconvoy_agent_core::inventory::{access, built, large_objects, roles, system};
 use pgconvoy_agent_core::session::Session;
 use pgconvoy_agent_core::snapshot::{Scope, Snapshot};
 use pgconvoy_agent_core::status;
@@ -183,7 +183,7 @@ async fn large_objects_left_out(
     ))
 }
 
-/// The roles that were asked for, and what the database has beside its objects.
+/// The roles that were asked for, and what the database has beside its objects; grants on PostgreSQL's own ones when nothing is left out.
 async fn beside(
     session: &Session,
     skipped: &[Entry],
@@ -194,10 +194,17 @@ async fn beside(
     let skipped = skipped.iter().copied().collect();
     let whole = selection.is_everything();
     let needed = roles::needed(session, found.iter(), &skipped, whole).await?;
-    Ok(vec![
+    let mut works = vec![
         Work::Roles(roles::choose(session, choice, &needed).await?),
         Work::Database(roles::properties(session, whole).await?),
-    ])
+    ];
+    if whole {
+        let changes = system::changed(session).await?;
+        if !changes.is_empty() {
+            works.push(Work::SystemGrants { changes });
+        }
+    }
+    Ok(works)
 }
 
 async fn access_steps(

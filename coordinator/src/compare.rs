@@ -10,6 +10,7 @@ pub mod findings;
 pub mod known;
 pub mod level;
 pub mod names;
+pub mod own;
 mod sql;
 #[cfg(test)]
 mod tests;

@@ -1,8 +1,7 @@
 //! What was migrated and how it compares: from the ledger alone, for people and for machines.
-use pgconvoy_proto::model::{SCHEMA_COMPARED, Severity};
+use pgconvoy_proto::model::{SCHEMA_COMPARED, Severity, TOLD};
 use serde_json::{Value, json};
 
-use crate::compare::known::TOLD;
 use crate::events::finding_text;
 use crate::ledger::{Ledger, TableEntry};
 use crate::schema;

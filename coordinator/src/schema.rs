@@ -1,10 +1,10 @@
 //! The schemas of both ends: described by the agents, compared, told.
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use pgconvoy_proto::facts::{SourceFacts, TargetFacts};
 use pgconvoy_proto::model::{
-    Catalog, Definition, Finding, OF_SCHEMA, SCHEMA_COMPARED, Selection, Severity, Table, Work,
-    required,
+    Catalog, Definition, Finding, OF_SCHEMA, OF_STEPS, RoleChoice, SCHEMA_COMPARED, Selection,
+    Severity, TOLD, Table, Work, required,
 };
 use pgconvoy_proto::wire;
 use pgconvoy_proto::wire::describe_item::Item;
@@ -14,9 +14,10 @@ use tonic::Status;
 
 use crate::compare::findings::{WERE_THERE, count_text, findings};
 use crate::compare::known::{
-    as_findings, facts, leave_out, leave_out_facts, plain, take_own_settings,
+    Fact, as_findings, facts, is_settled, leave_out, leave_out_facts, plain, told_before,
 };
 use crate::compare::level::{LARGE_OBJECT, Positions, level};
+use crate::compare::own::{take_own, take_unwanted_roles};
 use crate::compare::{Change, Counts, Difference, compare, counts, names};
 use crate::ends::{Ends, retry, said};
 use crate::events::Reporter;
@@ -42,6 +43,8 @@ pub struct Compared {
     told_before: Vec<Finding>,
     /// Objects whose earlier findings are out of date.
     anew: Vec<String>,
+    /// What a step could not do, and somebody has done by now.
+    settled: Vec<Finding>,
     /// Tables and columns of the source that the target does not have.
     lost: HashSet<String>,
     /// Columns that are of another type at the target.
@@ -62,9 +65,10 @@ impl Compared {
             .collect()
     }
 
-    /// An earlier comparison's finding, of something that this one has looked at.
+    /// An earlier finding, of something that this comparison has looked at.
     pub fn supersedes(&self, finding: &Finding) -> bool {
         OF_SCHEMA.contains(&finding.code.as_str()) && self.anew.contains(&finding.object)
+            || self.settled.contains(finding)
     }
 
     /// Into the ledger.
@@ -130,15 +134,21 @@ pub async fn compare_ends(
     let printed = reprinted(ends, &differences, queries, reporter).await?;
     let (differences, unclear) = with_printed(differences, &printed, one_major);
     let lost = lost(&differences, &source, &target);
+    let whole = ledger.options.selection.is_everything() && asked.is_everything();
+    let mut anew = anew(ledger, &source, &target, whole);
+    let mut settled = Vec::new();
     let (mut found, told_before) = if ledger.is_compared() {
-        let news = leave_out_facts(differences, &ledger.findings);
-        (findings(&news, &[]), Vec::new())
+        let told = told_before(&ledger.findings);
+        settled = self::settled(ledger, &differences, &source, whole);
+        anew.extend(settled.iter().map(|finding| finding.object.clone()));
+        let kept = still_told(&told, &differences, &anew);
+        let news = leave_out_facts(differences, &told);
+        (findings(&news, &[]), as_findings(&kept))
     } else {
-        first_findings(differences, &ledger.findings)
+        first_findings(differences, ledger)
     };
     found.extend(unclear);
     let counts = counts(&source, &target);
-    let whole = ledger.options.selection.is_everything() && asked.is_everything();
     let is_difference = |f: &&Finding| f.severity == Severity::Difference;
     let summary = summary(&counts, found.iter().filter(is_difference).count());
     reporter.note(summary.message.clone());
@@ -146,7 +156,8 @@ pub async fn compare_ends(
         findings: found,
         summary: Some(summary),
         told_before,
-        anew: anew(ledger, &source, &target, whole),
+        anew,
+        settled,
         lost,
         retyped,
     })
@@ -187,15 +198,44 @@ fn retyped(differences: &[Difference]) -> HashSet<String> {
     differences.iter().filter_map(of_another_type).collect()
 }
 
+fn settled(
+    ledger: &Ledger,
+    differences: &[Difference],
+    source: &Catalog,
+    whole: bool,
+) -> Vec<Finding> {
+    let of_steps = ledger.findings.iter().filter(|finding| {
+        finding.severity == Severity::Difference && OF_STEPS.contains(&finding.code.as_str())
+    });
+    of_steps
+        .filter(|finding| is_settled(finding, differences, source, whole))
+        .cloned()
+        .collect()
+}
+
+/// What was told of and accepted is forgotten when it is so no more: the next time it is news. Of the objects whose findings are forgotten
+/// anyway, what is still so.
+fn still_told(
+    told: &BTreeSet<Fact>,
+    differences: &[Difference],
+    anew: &[String],
+) -> BTreeSet<Fact> {
+    let now = facts(differences);
+    told.iter()
+        .filter(|fact| now.contains(fact) && anew.contains(&fact.0))
+        .cloned()
+        .collect()
+}
+
 /// Of the first comparison, a migration's own: its findings, and what is accepted as the migration has told it.
-fn first_findings(
-    differences: Vec<Difference>,
-    ledger: &[Finding],
-) -> (Vec<Finding>, Vec<Finding>) {
+fn first_findings(differences: Vec<Difference>, ledger: &Ledger) -> (Vec<Finding>, Vec<Finding>) {
     let mut all = facts(&differences);
-    let mut news = leave_out(differences, ledger);
-    let mut found = take_own_settings(&mut news);
-    found.extend(findings(&news, ledger));
+    let mut news = leave_out(differences, &ledger.findings);
+    let mut found = take_own(&mut news);
+    if ledger.options.roles == RoleChoice::None {
+        found.extend(take_unwanted_roles(&mut news));
+    }
+    found.extend(findings(&news, &ledger.findings));
     // Nothing that is told as a difference is accepted.
     let open: HashSet<&str> = found
         .iter()
@@ -400,7 +440,7 @@ fn anew(ledger: &Ledger, source: &Catalog, target: &Catalog, whole: bool) -> Vec
     let mut objects: Vec<String> = ledger
         .findings
         .iter()
-        .filter(|finding| OF_SCHEMA.contains(&finding.code.as_str()))
+        .filter(|f| OF_SCHEMA.contains(&f.code.as_str()) || f.code == TOLD)
         .map(|finding| finding.object.clone())
         .collect();
     if !whole {

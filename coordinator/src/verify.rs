@@ -295,13 +295,16 @@ async fn record(
     Ok(())
 }
 
-/// Every object that this comparison speaks of.
+/// Every table that this comparison speaks of; the schema's objects are recorded by themselves.
 fn compared(digests: &Digests, findings: &[Finding], ledger: &Ledger) -> Vec<String> {
     let read = digests
         .keys()
         .filter_map(|oid| ledger.table(*oid))
         .map(|e| e.table.to_string());
-    read.chain(findings.iter().map(|finding| finding.object.clone()))
+    let of_rows = findings
+        .iter()
+        .filter(|finding| OF_COMPARISON.contains(&finding.code.as_str()));
+    read.chain(of_rows.map(|finding| finding.object.clone()))
         .collect()
 }
 

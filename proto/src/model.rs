@@ -10,15 +10,19 @@ mod roles;
 mod schema;
 mod slim;
 mod sync;
+mod system;
 mod table;
 
 pub use pair::{Buckets, MAX_BUCKETS, Pair, Place, RowValues, TableDigest, Value, bucket_count};
 pub use roles::{
     Membership, ParameterGrant, Properties, Role, RoleChoice, Roles, Setting, is_built_in,
 };
-pub use schema::{Catalog, Definition, MASK, OF_SCHEMA, SCHEMA_COMPARED, SchemaObject};
+pub use schema::{
+    Catalog, Definition, MASK, OF_SCHEMA, OF_STEPS, SCHEMA_COMPARED, SchemaObject, TOLD,
+};
 pub use slim::SlimPair;
 pub use sync::{How, SyncCounts, SyncUnderWay};
+pub use system::SystemGrants;
 pub use table::{Format, Part, Relation, Table};
 
 /// An object identifier of the *source* database.
@@ -239,6 +243,10 @@ pub enum Work {
         late: bool,
         objects: Vec<Access>,
     },
+    /// Grants on PostgreSQL's own objects, where they are not as initdb made them.
+    SystemGrants {
+        changes: Vec<SystemGrants>,
+    },
     /// Columns of inheritance children that may be null although the parent's may not: pg_dump's archive does not say so.
     DropNotNull {
         columns: Vec<Column>,
@@ -289,6 +297,7 @@ impl Work {
             Self::Roles(_) => "roles",
             Self::PreData => "pre-data",
             Self::Access { .. } => "access",
+            Self::SystemGrants { .. } => "system-grants",
             Self::DropNotNull { .. } => "drop-not-null",
             Self::Index {
                 constraint: true, ..
@@ -312,6 +321,9 @@ impl Work {
             Self::PreData => "pre-data of the archive".into(),
             Self::Access { objects, .. } => {
                 format!("owners and grants of {} objects", objects.len())
+            }
+            Self::SystemGrants { changes } => {
+                format!("grants on {} of PostgreSQL's own objects", changes.len())
             }
             Self::DropNotNull { columns } => format!("{} inherited columns", columns.len()),
             Self::Index { schema, name, .. } => format!("{schema}.{name}"),

@@ -1,6 +1,8 @@
 //! End to end: what pgconvoy promises, on real PostgreSQL servers. One binary, one module per topic.
 #[path = "e2e/bad_input.rs"]
 mod bad_input;
+#[path = "e2e/by_hand.rs"]
+mod by_hand;
 #[path = "e2e/commands.rs"]
 mod commands;
 #[path = "e2e/database.rs"]
@@ -47,6 +49,8 @@ mod sync;
 mod sync_kill;
 #[path = "e2e/sync_random.rs"]
 mod sync_random;
+#[path = "e2e/system_grants.rs"]
+mod system_grants;
 #[path = "e2e/values.rs"]
 mod values;
 #[path = "e2e/verify.rs"]

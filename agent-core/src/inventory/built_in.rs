@@ -9,11 +9,13 @@ use tokio_postgres::{Error, Row};
 use super::newer::{EXAMPLES, of_the_user};
 use crate::session::Session;
 
-/// Parse nodes, by their tag (src/include/nodes/primnodes.h, parsenodes.h), and since when there is what they stand for.
+/// Parse nodes, by their tag, or how they begin (src/include/nodes/primnodes.h, parsenodes.h), and since when there is what they stand for.
 const SYNTAX: &[(&str, u32, &str)] = &[
     ("MERGEACTION", 15, "MERGE"),
     ("JSONISPREDICATE", 16, "IS JSON"),
     ("JSONCONSTRUCTOREXPR", 16, "SQL/JSON constructors"),
+    // The deparser of 16 writes NO INDENT into each. The sixth of XmlExprOp.
+    ("XMLEXPR :op 6", 16, "XMLSERIALIZE with NO INDENT"),
     (
         "JSONEXPR",
         17,
@@ -59,7 +61,7 @@ const USES: &str = "
         tree, ':(funcid|opfuncid|aggfnoid|winfnoid|relid|collOid) (\\d+)', 'g') m
     UNION ALL
     SELECT 'syntax', 0, m[1], relation, vital, used_by
-    FROM trees CROSS JOIN LATERAL regexp_matches(tree, '\\{([A-Z]+)', 'g') m WHERE m[1] = ANY ($2)
+    FROM trees CROSS JOIN LATERAL regexp_matches(tree, '\\{(XMLEXPR :op \\d+|[A-Z]+)', 'g') m WHERE m[1] = ANY ($2)
     UNION ALL
     SELECT u.kind, u.oid, NULL, attrelid, c.relkind NOT IN ('v', 'm'),
            'column ' || attrelid::regclass || '.' || quote_ident(attname)

@@ -8,6 +8,7 @@ pub mod large_objects;
 pub mod newer;
 pub mod roles;
 pub mod schema;
+pub mod system;
 pub mod tables;
 
 use tokio_postgres::types::ToSql;

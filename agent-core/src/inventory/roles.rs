@@ -8,10 +8,11 @@ use pgconvoy_proto::model::{
 use tokio_postgres::{Error, Row};
 
 use super::access::Found;
+use super::system;
 use crate::session::Session;
 
 /// GRANT ... ON PARAMETER.
-const PARAMETER_GRANTS_SINCE: u32 = 150_000;
+pub(super) const PARAMETER_GRANTS_SINCE: u32 = 150_000;
 /// From here on a membership's grantor must hold ADMIN OPTION, and what the catalog says of it can be relied on.
 const GRANTORS_SINCE: u32 = 160_000;
 
@@ -35,7 +36,8 @@ pub async fn choose(
         RoleChoice::All => read(session).await?,
         RoleChoice::Used => {
             let server = read(session).await?;
-            let names = server.with_groups(needed.iter().map(|(role, _)| role.clone()));
+            let users = server.with_members(needed.iter().map(|(role, _)| role.clone()));
+            let names = server.with_groups(users);
             server.only(&names)
         }
     })
@@ -133,7 +135,7 @@ pub fn knows_grantors(server_version: u32) -> bool {
 }
 
 /// Roles that the selected objects need, each with one object that needs it: owners, grantees, roles of policies, of
-/// default privileges, of user mappings, of large objects, and of the database itself. `found` is what is selected, `skipped` what is not; `whole`: nothing is
+/// default privileges, of user mappings, of large objects, of PostgreSQL's own objects, and of the database itself. `found` is what is selected, `skipped` what is not; `whole`: nothing is
 /// left out, and the database's settings go along.
 pub async fn needed<'a>(
     session: &Session,
@@ -160,6 +162,16 @@ pub async fn needed<'a>(
                 &grant.grantee,
                 format!("granted on {} {}", access.kind, access.identity),
             );
+        }
+    }
+    if whole {
+        for changed in system::changed(session).await? {
+            for grant in &changed.granted {
+                note(
+                    &grant.grantee,
+                    format!("granted on {} {}", changed.kind, changed.identity),
+                );
+            }
         }
     }
     // Default privileges go with their schema.

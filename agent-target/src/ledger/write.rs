@@ -1,8 +1,8 @@
 //! Writes the plan into the ledger, and the small changes after that.
 use pgconvoy_agent_core::session::Session;
 use pgconvoy_proto::model::{
-    Digest, Entry, Finding, OF_COMPARISON, OF_SCHEMA, OF_SYNC, Options, Step, SyncUnderWay, Table,
-    parse_json, required,
+    Digest, Entry, Finding, OF_COMPARISON, OF_SCHEMA, OF_STEPS, OF_SYNC, Options, Step,
+    SyncUnderWay, TOLD, Table, parse_json, required,
 };
 use pgconvoy_proto::wire;
 use pgconvoy_proto::wire::plan_item::Item;
@@ -219,7 +219,7 @@ pub async fn record(session: &Session, request: wire::RecordRequest) -> Result<(
             &[
                 &request.migration,
                 &request.compared,
-                &[OF_COMPARISON, OF_SCHEMA, OF_SYNC].concat(),
+                &[OF_COMPARISON, OF_SCHEMA, OF_STEPS, OF_SYNC, &[TOLD]].concat(),
             ],
         )
         .await

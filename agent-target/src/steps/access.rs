@@ -106,7 +106,8 @@ async fn here(session: &Session, among: Among<'_>) -> Result<Here, Error> {
         .collect())
 }
 
-async fn roles(session: &Session) -> Result<HashSet<String>, Error> {
+/// Every role of the server.
+pub(super) async fn roles(session: &Session) -> Result<HashSet<String>, Error> {
     let rows = session.query("SELECT rolname FROM pg_roles", &[]).await?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
@@ -259,13 +260,14 @@ impl Apply<'_> {
                 "GRANT {}{columns} {on} TO {}{}",
                 grant.privilege,
                 role(&grant.grantee),
-                if grant.grantable && !grant.grantee.is_empty() && grant.grantee != owner {
+                if grant.grantable && !grant.grantee.is_empty() {
                     " WITH GRANT OPTION"
                 } else {
                     ""
                 }
             );
-            if let Some(reason) = self.grant(&statement, grant, owner).await? {
+            let given = grant_as(self.session, &self.roles, &statement, grant, owner);
+            if let Some(reason) = given.await? {
                 let what = format!("{}{columns} to {}", grant.privilege, role(&grant.grantee));
                 let object = format!("{} {}: {what}", object.kind, object.identity);
                 self.findings.push(
@@ -275,36 +277,6 @@ impl Apply<'_> {
             }
         }
         Ok(())
-    }
-
-    /// Grants as the one who granted it. The reason, when it could not be.
-    async fn grant(
-        &self,
-        statement: &str,
-        grant: &Grant,
-        owner: &str,
-    ) -> Result<Option<String>, Error> {
-        let missing = |name: &str| !name.is_empty() && !self.roles.contains(name);
-        if missing(&grant.grantee) {
-            return Ok(Some(format!(
-                "role {} does not exist at the target",
-                role(&grant.grantee)
-            )));
-        }
-        if grant.grantor == owner {
-            return self.attempt(statement).await;
-        }
-        if missing(&grant.grantor) {
-            return Ok(Some(format!(
-                "its grantor {} does not exist at the target",
-                role(&grant.grantor)
-            )));
-        }
-        let grantor = quote_ident(&grant.grantor);
-        self.attempt(&format!(
-            "SET LOCAL ROLE {grantor}; {statement}; RESET ROLE"
-        ))
-        .await
     }
 
     async fn attempt(&self, statement: &str) -> Result<Option<String>, Error> {
@@ -326,7 +298,40 @@ impl Apply<'_> {
     }
 }
 
-fn role(name: &str) -> String {
+/// Grants as the one who granted it; `roles`: those that there are. The reason, when it could not be.
+pub(super) async fn grant_as(
+    session: &Session,
+    roles: &HashSet<String>,
+    statement: &str,
+    grant: &Grant,
+    owner: &str,
+) -> Result<Option<String>, Error> {
+    let missing = |name: &str| !name.is_empty() && !roles.contains(name);
+    if missing(&grant.grantee) {
+        return Ok(Some(format!(
+            "role {} does not exist at the target",
+            role(&grant.grantee)
+        )));
+    }
+    if grant.grantor == owner {
+        return attempt(session, statement).await;
+    }
+    if missing(&grant.grantor) {
+        return Ok(Some(format!(
+            "its grantor {} does not exist at the target",
+            role(&grant.grantor)
+        )));
+    }
+    let grantor = quote_ident(&grant.grantor);
+    attempt(
+        session,
+        &format!("SET LOCAL ROLE {grantor}; {statement}; RESET ROLE"),
+    )
+    .await
+}
+
+/// As GRANT names it.
+pub(super) fn role(name: &str) -> String {
     if name.is_empty() {
         "PUBLIC".into()
     } else {

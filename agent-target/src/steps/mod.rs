@@ -12,6 +12,7 @@ mod memberships;
 mod rest;
 mod roles;
 mod setting;
+mod system_grants;
 
 use pgconvoy_agent_core::session::Session;
 use pgconvoy_agent_core::status;
@@ -183,6 +184,9 @@ impl Runner {
                 Work::ForeignKey(key) => findings.extend(foreign_key::build(session, key).await?),
                 Work::DropNotNull { columns } => {
                     findings.extend(rest::drop_not_null(session, columns).await?);
+                }
+                Work::SystemGrants { changes } => {
+                    findings.extend(system_grants::apply(session, changes).await?);
                 }
                 Work::Refresh { views } => findings.extend(rest::refresh(session, views).await?),
                 Work::LargeObjects { access, notes } => {

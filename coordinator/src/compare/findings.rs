@@ -18,6 +18,7 @@ const CHOSEN: &[&str] = &[
     "locale",
     "owner",
     "connection limit",
+    "template",
 ];
 /// Values that are lists, a line for each: what both ends have is not shown.
 const LISTS: &[&str] = &[
@@ -28,6 +29,8 @@ const LISTS: &[&str] = &[
     "member of",
     "membership options",
     "operators",
+    "parameters",
+    "revoked grants",
     "tables",
 ];
 /// Characters of a value that are shown, from shortly before the first one that differs.

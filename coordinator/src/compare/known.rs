@@ -1,49 +1,14 @@
 //! What the ledger has a finding about already: the migration said so when it happened, and it is not said twice.
 use std::collections::BTreeSet;
 
-use pgconvoy_proto::model::{Finding, SchemaObject, Severity};
+use pgconvoy_proto::model::{Catalog, Finding, SchemaObject, Severity, TOLD};
 
 use super::findings::{masked, shape};
 use super::{Change, Difference};
 
 /// Names as findings have them: without the quotes that SQL needs, and without the schema of PostgreSQL's own types.
 pub fn plain(identity: &str) -> String {
-    identity.replace("pg_catalog.", "").replace('"', "")
-}
-
-/// Takes settings out that the target alone has, of its database and of roles: when a migration compares for the first time, they were
-/// there before it. One warning for each object.
-pub fn take_own_settings(differences: &mut Vec<Difference>) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    differences.retain_mut(|difference| {
-        let Difference::Differs {
-            source, changes, ..
-        } = difference
-        else {
-            return true;
-        };
-        if !["database", "role"].contains(&source.kind.as_str()) {
-            return true;
-        }
-        let is_own = |change: &mut Change| {
-            change.property.starts_with("setting ") && change.source.is_none()
-        };
-        let own: Vec<Change> = changes.extract_if(.., is_own).collect();
-        if !own.is_empty() {
-            let values: Vec<String> = own
-                .iter()
-                .map(|change| format!("{}: {}", change.property, at_target(change)))
-                .collect();
-            let message = "the target had settings of its own before: they stay";
-            let code = "settings-were-there";
-            findings.push(
-                Finding::new(Severity::Warning, code, source.name(), message)
-                    .values("", values.join("; ")),
-            );
-        }
-        !changes.is_empty()
-    });
-    findings
+    identity.replace('"', "").replace("pg_catalog.", "")
 }
 
 /// What is left of the differences when what the ledger's findings tell is taken away.
@@ -57,9 +22,6 @@ pub fn leave_out(differences: Vec<Difference>, findings: &[Finding]) -> Vec<Diff
     }
     left
 }
-
-/// What was told of at the end of the migration, and is no news as long as the target has it so.
-pub const TOLD: &str = "told-before";
 
 /// A property of an object that differs, and what the target has of it: object, property, value.
 pub type Fact = (String, String, String);
@@ -81,7 +43,7 @@ pub fn facts(differences: &[Difference]) -> BTreeSet<Fact> {
     each.collect()
 }
 
-fn at_target(change: &Change) -> String {
+pub(super) fn at_target(change: &Change) -> String {
     change.target.as_deref().map_or("none".into(), masked)
 }
 
@@ -93,12 +55,15 @@ pub fn as_findings(facts: &BTreeSet<Fact>) -> Vec<Finding> {
     facts.iter().map(finding).collect()
 }
 
-/// What is left of the differences when these facts are taken away.
-pub fn leave_out_facts(differences: Vec<Difference>, ledger: &[Finding]) -> Vec<Difference> {
+/// What the ledger has from [`as_findings`].
+pub fn told_before(ledger: &[Finding]) -> BTreeSet<Fact> {
     let told = ledger.iter().filter(|finding| finding.code == TOLD);
-    let told: BTreeSet<Fact> = told
-        .map(|f| (f.object.clone(), f.message.clone(), f.target_value.clone()))
-        .collect();
+    told.map(|f| (f.object.clone(), f.message.clone(), f.target_value.clone()))
+        .collect()
+}
+
+/// What is left of the differences when these facts are taken away.
+pub fn leave_out_facts(differences: Vec<Difference>, told: &BTreeSet<Fact>) -> Vec<Difference> {
     let mut left = differences;
     left.retain_mut(|difference| {
         if let Difference::Differs {
@@ -109,9 +74,36 @@ pub fn leave_out_facts(differences: Vec<Difference>, ledger: &[Finding]) -> Vec<
             changes.retain(|c| !told.contains(&(name.clone(), c.property.clone(), at_target(c))));
             return !changes.is_empty();
         }
-        facts(std::slice::from_ref(difference)).is_disjoint(&told)
+        facts(std::slice::from_ref(difference)).is_disjoint(told)
     });
     left
+}
+
+/// Whether somebody has made good by hand what a step could not do, as the finding says: everything was compared that it is about, and it is
+/// equal. `whole`: nothing was left out of the comparison.
+pub fn is_settled(
+    finding: &Finding,
+    differences: &[Difference],
+    source: &Catalog,
+    whole: bool,
+) -> bool {
+    match Told::of(finding) {
+        Some(Told::Entry { rest }) => {
+            if !source.objects.iter().any(|object| is_entry(&rest, object)) {
+                // No object by itself: the default of a column, the attachment of an index.
+                return whole && differences.is_empty();
+            }
+            !differences.iter().any(|d| is_entry(&rest, d.object()))
+        }
+        Some(told) => {
+            let concerns = |difference: &Difference| {
+                let mut left = difference.clone();
+                told.covers(&mut left) || left != *difference
+            };
+            whole && !differences.iter().any(concerns)
+        }
+        None => false,
+    }
 }
 
 /// What a finding says of the schema.
@@ -135,6 +127,16 @@ enum Told {
         privilege: String,
         grantee: String,
     },
+    /// A privilege of a grantee on one of PostgreSQL's own objects is still there.
+    NotRevoked {
+        object: String,
+        privilege: String,
+        grantee: String,
+    },
+    /// The target does not have this one of PostgreSQL's own objects.
+    NoSystemObject {
+        object: String,
+    },
     /// A grantee could not be deprived of what it has on an object.
     Kept {
         object: String,
@@ -150,6 +152,10 @@ enum Told {
     RoleApart {
         name: String,
     },
+    /// What a role may set.
+    Parameters {
+        role: String,
+    },
     /// A setting of a role, or of the database (no role), that the target did not take.
     Setting {
         role: Option<String>,
@@ -157,6 +163,12 @@ enum Told {
     },
     Unpopulated {
         view: String,
+    },
+    Sequence {
+        name: String,
+    },
+    NotNull {
+        column: String,
     },
     Database {
         property: &'static str,
@@ -178,6 +190,19 @@ impl Told {
             }
             "owner-not-kept" => Self::Owner { object },
             "grant-not-kept" => Self::lost(&object)?,
+            "system-grant-not-revoked" => match Self::lost(&object)? {
+                Self::Lost {
+                    object,
+                    privilege,
+                    grantee,
+                } => Self::NotRevoked {
+                    object,
+                    privilege,
+                    grantee,
+                },
+                _ => return None,
+            },
+            "system-object-missing" => Self::NoSystemObject { object },
             "grant-not-revoked" => Self::Kept {
                 object,
                 grantee: plain(&finding.target_value),
@@ -185,6 +210,11 @@ impl Told {
             "extension-version" => Self::ExtensionVersion { name: object },
             "role-missing" => Self::Role { name: object },
             "view-not-refreshed" => Self::Unpopulated { view: object },
+            "sequence-not-set" => Self::Sequence { name: object },
+            "not-null-stays" => Self::NotNull { column: object },
+            "parameter-grant-missing" | "parameter-grant-not-kept" => Self::Parameters {
+                role: object.rsplit_once(" to ")?.1.to_owned(),
+            },
             // Roles that were there are left as they are, attributes, settings and memberships.
             "role-differs" | "role-cannot-be-created" | "membership-missing" => Self::RoleApart {
                 name: object.split(" in ").next()?.to_owned(),
@@ -274,20 +304,32 @@ impl Told {
                 object,
                 privilege,
                 grantee,
-            } if name == *object => regrant(difference, |change| {
+            } if name == *object => regrant(difference, "grants", |change| {
                 change.source = deprive(change.source.take(), grantee, Some(privilege));
             }),
+            Self::NotRevoked {
+                object,
+                privilege,
+                grantee,
+            } if name == *object => regrant(difference, "revoked grants", |change| {
+                change.source = deprive(change.source.take(), grantee, Some(privilege));
+            }),
+            Self::NoSystemObject { object } => {
+                name == *object && narrowed(difference, &["grants", "revoked grants"])
+            }
             Self::Extra {
                 object,
                 privilege,
                 grantee,
-            } if name == *object => regrant(difference, |change| {
+            } if name == *object => regrant(difference, "grants", |change| {
                 change.target = deprive(change.target.take(), grantee, Some(privilege));
             }),
-            Self::Kept { object, grantee } if name == *object => regrant(difference, |change| {
-                change.source = deprive(change.source.take(), grantee, None);
-                change.target = deprive(change.target.take(), grantee, None);
-            }),
+            Self::Kept { object, grantee } if name == *object => {
+                regrant(difference, "grants", |change| {
+                    change.source = deprive(change.source.take(), grantee, None);
+                    change.target = deprive(change.target.take(), grantee, None);
+                })
+            }
             Self::ExtensionVersion { name } => {
                 kind == "extension" && identity == *name && narrowed(difference, &["version"])
             }
@@ -310,6 +352,15 @@ impl Told {
                 kind == "materialized view"
                     && identity == *view
                     && narrowed(difference, &["populated"])
+            }
+            Self::Sequence { name } => {
+                kind == "sequence" && identity == *name && narrowed(difference, &["position"])
+            }
+            Self::NotNull { column } => {
+                kind == "column" && identity == *column && narrowed(difference, &["not null"])
+            }
+            Self::Parameters { role } => {
+                kind == "role" && identity == *role && narrowed(difference, &["parameters"])
             }
             Self::Database { property } => kind == "database" && narrowed(difference, &[property]),
             Self::Entry { rest } => {
@@ -338,11 +389,11 @@ fn narrowed(difference: &mut Difference, properties: &[&str]) -> bool {
     changes.is_empty()
 }
 
-fn regrant(difference: &mut Difference, edit: impl Fn(&mut Change)) -> bool {
+fn regrant(difference: &mut Difference, property: &str, edit: impl Fn(&mut Change)) -> bool {
     let Difference::Differs { changes, .. } = difference else {
         return false;
     };
-    for change in changes.iter_mut().filter(|c| c.property == "grants") {
+    for change in changes.iter_mut().filter(|c| c.property == property) {
         edit(change);
     }
     changes.retain(|change| change.source != change.target);

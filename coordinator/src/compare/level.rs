@@ -1,15 +1,21 @@
 //! Makes two descriptions comparable: takes out what only one of the two servers can know, what this migration was not asked
 //! to carry, and what is nobody's doing.
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::HashMap;
 
 use pgconvoy_proto::model::{Catalog, Options, SchemaObject};
 
+use self::columns::columns;
+use self::roles::roles;
 use super::names;
+
+mod columns;
+mod roles;
 
 /// Facts that servers know, or know otherwise, from a major on: kind, property, major.
 const YOUNG: &[(&str, &str, u32)] = &[
     ("collation", "rules", 16),
     ("column", "identity of a partition", 17),
+    ("role", "parameters", 15),
     ("role", "membership options", 16),
     ("publication", "generated columns", 18),
 ];
@@ -55,6 +61,7 @@ pub fn level(
     }
     roles(source, target);
     members(source, target);
+    system(source, target);
     columns(source, target);
 }
 
@@ -79,16 +86,21 @@ fn forget_young(object: &mut SchemaObject, majors: [u32; 2]) {
     }
     if apart(MAINTAIN.1) {
         edit_grants(object, without_maintain);
+        edit_lines(object, "revoked grants", without_maintain);
     }
 }
 
 /// Goes through an object's grants, one a line; none: it has not got that one.
 fn edit_grants(object: &mut SchemaObject, edit: impl Fn(&str) -> Option<String>) {
-    if let Some(grants) = object.properties.get_mut("grants") {
-        let kept: Vec<String> = grants.lines().filter_map(edit).collect();
-        *grants = kept.join("\n");
-        if grants.is_empty() {
-            object.properties.remove("grants");
+    edit_lines(object, "grants", edit);
+}
+
+fn edit_lines(object: &mut SchemaObject, property: &str, edit: impl Fn(&str) -> Option<String>) {
+    if let Some(lines) = object.properties.get_mut(property) {
+        let kept: Vec<String> = lines.lines().filter_map(edit).collect();
+        *lines = kept.join("\n");
+        if lines.is_empty() {
+            object.properties.remove(property);
         }
     }
 }
@@ -124,41 +136,32 @@ fn take_position(object: &mut SchemaObject, positions: Option<&Positions>) {
     }
 }
 
-/// How a role's settings for one database alone are called.
-const IN_THIS_DATABASE: &str = "(in this database)";
-
-/// Roles are the server's: only those that the source's database uses are compared. Of a superuser that initdb made nothing but what is
-/// said of it in this database.
-fn roles(source: &mut Catalog, target: &mut Catalog) {
-    let is_role = |object: &SchemaObject| object.kind == "role";
-    let of = |catalog: &Catalog, property: &str| -> HashSet<String> {
-        let having = |object: &&SchemaObject| is_role(object) && object.get(property).is_some();
-        let names = catalog.objects.iter().filter(having);
-        names.map(|object| object.identity.clone()).collect()
-    };
-    let built_in: HashSet<String> = &of(source, "built in") | &of(target, "built in");
-    let is_here = |property: &String| property.ends_with(IN_THIS_DATABASE);
-    let set_here: HashSet<String> = [&*source, &*target]
-        .iter()
-        .flat_map(|catalog| &catalog.objects)
-        .filter(|object| built_in.contains(&object.identity))
-        .filter(|object| is_role(object) && object.properties.keys().any(is_here))
-        .map(|object| object.identity.clone())
-        .collect();
-    let used = &of(source, "used") | &set_here;
-    for catalog in [source, target] {
-        catalog
+/// What is told of PostgreSQL's own objects is what was changed of them: one that is told at one end only is unchanged at the other.
+fn system(source: &mut Catalog, target: &mut Catalog) {
+    let of = |catalog: &Catalog| -> Vec<SchemaObject> {
+        let changed = catalog
             .objects
-            .retain(|object| !is_role(object) || used.contains(&object.identity));
-        for role in catalog.objects.iter_mut().filter(|object| is_role(object)) {
-            role.properties.remove("used");
-            role.properties.remove("built in");
-            if built_in.contains(&role.identity) {
-                role.properties.retain(|property, _| is_here(property));
-            }
-        }
-    }
+            .iter()
+            .filter(|object| object.get(SYSTEM).is_some());
+        let unchanged = changed.map(|object| SchemaObject {
+            properties: [(SYSTEM.to_owned(), "yes".to_owned())].into(),
+            ..object.clone()
+        });
+        unchanged.collect()
+    };
+    let (at_source, at_target) = (of(source), of(target));
+    let without = |all: &[SchemaObject], here: &[SchemaObject]| -> Vec<SchemaObject> {
+        all.iter()
+            .filter(|object| !here.contains(object))
+            .cloned()
+            .collect()
+    };
+    source.objects.extend(without(&at_target, &at_source));
+    target.objects.extend(without(&at_source, &at_target));
 }
+
+/// Marks an object of PostgreSQL's own.
+pub const SYSTEM: &str = "system";
 
 /// Who owns a member of an extension.
 const MEMBER_OWNER: &str = "owner of a member";
@@ -184,38 +187,4 @@ fn members(source: &mut Catalog, target: &mut Catalog) {
             }
         }
     }
-}
-
-/// Of columns the order counts, not the number: one that is missing does not move those behind it.
-fn columns(source: &mut Catalog, target: &mut Catalog) {
-    let placed = |catalog: &Catalog| -> BTreeSet<String> {
-        let having = catalog.objects.iter().filter(|o| position(o).is_some());
-        having.map(|object| object.identity.clone()).collect()
-    };
-    let common: BTreeSet<String> = &placed(source) & &placed(target);
-    for catalog in [source, target] {
-        let mut by_table: HashMap<String, Vec<&mut SchemaObject>> = HashMap::new();
-        for column in catalog.objects.iter_mut().filter(|o| position(o).is_some()) {
-            if common.contains(&column.identity) {
-                let of_table = by_table.entry(column.parent.clone()).or_default();
-                of_table.push(column);
-            } else {
-                column.properties.remove("position");
-            }
-        }
-        for mut columns in by_table.into_values() {
-            columns.sort_by_key(|column| position(column));
-            for (at, column) in columns.into_iter().enumerate() {
-                let place = (at + 1).to_string();
-                column.properties.insert("position".into(), place);
-            }
-        }
-    }
-}
-
-fn position(object: &SchemaObject) -> Option<u32> {
-    if object.kind != "column" {
-        return None;
-    }
-    object.get("position")?.parse().ok()
 }

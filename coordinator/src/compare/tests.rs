@@ -5,6 +5,7 @@ use pgconvoy_proto::model::{Finding, Options, Severity};
 use super::findings::findings;
 use super::known::leave_out;
 use super::level::{Positions, level};
+use super::own::take_own;
 use super::*;
 
 const V15: u32 = 150_000;
@@ -110,10 +111,13 @@ fn a_missing_column_does_not_move_those_behind_it_but_another_order_shows() {
         found.into_iter().map(|f| f.object).collect::<Vec<_>>()
     };
     assert_eq!(ends(&["a", "b", "c"], &["a", "c"]), ["column public.t.b"]);
-    assert_eq!(
-        ends(&["a", "b"], &["b", "a"]),
-        ["column public.t.a", "column public.t.b"]
-    );
+    // One that moved is one, however many it has passed.
+    let back = ends(&["a", "b", "c", "d"], &["b", "c", "d", "a"]);
+    assert_eq!(back, ["column public.t.a"]);
+    let forth = ends(&["a", "b", "c", "d"], &["d", "a", "b", "c"]);
+    assert_eq!(forth, ["column public.t.d"]);
+    assert_eq!(ends(&["a", "b"], &["b", "a"]).len(), 1);
+    assert_eq!(ends(&["a", "b", "c", "d"], &["d", "c", "b", "a"]).len(), 3);
 }
 
 #[test]
@@ -263,7 +267,122 @@ fn roles_are_compared_when_the_source_uses_them() {
     ];
     let found = compared(catalog(V15, &source), catalog(V15, &target), &[]);
     let objects: Vec<&str> = found.iter().map(|f| f.object.as_str()).collect();
-    assert_eq!(objects, ["role app"]);
+    assert_eq!(objects, ["role app", "role other"]);
+}
+
+#[test]
+fn a_new_member_of_a_used_role_is_told() {
+    let role = |name, properties: &[(&str, &str)]| object(("role", name), "", properties);
+    let source = [
+        role("app", &[("used", "yes")]),
+        role("idle", &[("attributes", "login")]),
+        role("agent", &[("used", "yes"), ("member of", "staff")]),
+    ];
+    let agent = role(
+        "agent",
+        &[
+            ("agent", "yes"),
+            ("used", "yes"),
+            ("member of", "app\nstaff"),
+        ],
+    );
+    let idle = [
+        ("used", "yes"),
+        ("attributes", "nologin"),
+        ("member of", "app with admin option\nelsewhere"),
+    ];
+    let target = [
+        role("app", &[]),
+        role("idle", &idle),
+        agent,
+        role("intruder", &[("used", "yes"), ("member of", "app")]),
+    ];
+    let ends = || (catalog(V15, &source), catalog(V15, &target));
+    let found = compared(ends().0, ends().1, &[]);
+    let objects: Vec<&str> = found.iter().map(|f| f.object.as_str()).collect();
+    assert_eq!(objects, ["role idle", "role intruder"]);
+    assert_eq!(found[0].target_value, "member of: app with admin option");
+    // When a migration compares for the first time, they were there before it.
+    let (mut source, mut target) = ends();
+    level(&mut source, &mut target, &Options::default(), None);
+    let mut differences = compare(&source, &target);
+    let own = take_own(&mut differences);
+    assert_eq!(differences, []);
+    let codes: Vec<&str> = own.iter().map(|f| f.code.as_str()).collect();
+    assert_eq!(codes, ["memberships-were-there", "role-was-there"]);
+    assert!(own.iter().all(|f| f.severity == Severity::Warning));
+}
+
+/// What was changed of PostgreSQL's own objects at either end.
+fn changed(grants: &[(&str, &str)]) -> SchemaObject {
+    let properties = [&[("system", "yes")], grants].concat();
+    object(
+        ("function", "pg_catalog.lo_export(oid,text)"),
+        "",
+        &properties,
+    )
+}
+
+#[test]
+fn what_was_changed_of_postgresqls_own_grants_is_compared_as_a_change() {
+    let bob = changed(&[("grants", "bob=EXECUTE/(owner)")]);
+    let closed = changed(&[("revoked grants", "PUBLIC=EXECUTE/(owner)")]);
+    let ends = |source: &[SchemaObject], target: &[SchemaObject], told: &[Finding]| {
+        compared(catalog(V15, source), catalog(V17, target), told)
+    };
+    let same = std::slice::from_ref(&bob);
+    assert_eq!(ends(same, same, &[]), []);
+    let found = ends(same, &[], &[]);
+    assert_eq!(found[0].object, "function lo_export(oid,text)");
+    assert_eq!(found[0].source_value, "grants: bob=EXECUTE/(owner)");
+    assert_eq!(found[0].target_value, "grants: none");
+    assert_eq!(ends(&[], same, &[]).len(), 1);
+
+    let function = r#"function "pg_catalog"."lo_export"("oid","text")"#;
+    let lost = warning("grant-not-kept", &format!("{function}: EXECUTE to bob"));
+    assert_eq!(ends(same, &[], std::slice::from_ref(&lost)), []);
+    let kept = warning(
+        "system-grant-not-revoked",
+        &format!("{function}: EXECUTE to PUBLIC"),
+    );
+    let closed = std::slice::from_ref(&closed);
+    assert_eq!(ends(closed, &[], &[kept]), []);
+    assert_eq!(ends(closed, &[], &[lost]).len(), 1);
+    let unknown = warning("system-object-missing", function);
+    assert_eq!(ends(closed, &[], &[unknown]), []);
+}
+
+#[test]
+fn the_targets_own_grants_on_postgresqls_objects_are_a_warning_at_first() {
+    let mut source = catalog(V15, &[changed(&[("grants", "bob=EXECUTE/(owner)")])]);
+    let mut target = catalog(V15, &[changed(&[("grants", "alice=EXECUTE/(owner)")])]);
+    level(&mut source, &mut target, &Options::default(), None);
+    let mut differences = compare(&source, &target);
+    let own = take_own(&mut differences);
+    assert_eq!(own[0].code, "system-grants-were-there");
+    assert_eq!(own[0].target_value, "grants: alice=EXECUTE/(owner)");
+    let left = findings(&differences, &[]);
+    assert_eq!(left[0].source_value, "grants: bob=EXECUTE/(owner)");
+    assert_eq!(left[0].target_value, "grants: none");
+}
+
+#[test]
+fn what_a_step_could_not_do_is_settled_when_it_is_there_and_equal() {
+    let trigger = object(("trigger", "x on public.t"), "", &[("enabled", "origin")]);
+    let other = object(("trigger", "x on public.t"), "", &[("enabled", "disabled")]);
+    let refused = warning("not-restored", "TRIGGER public t x postgres");
+    let of_a_column = warning("not-restored", "DEFAULT public t c postgres");
+    let is_settled = |finding: &Finding, there: &[SchemaObject]| {
+        let source = catalog(V15, std::slice::from_ref(&trigger));
+        let differences = compare(&source, &catalog(V15, there));
+        super::known::is_settled(finding, &differences, &source, true)
+    };
+    assert!(!is_settled(&refused, &[]));
+    assert!(!is_settled(&refused, std::slice::from_ref(&other)));
+    assert!(is_settled(&refused, std::slice::from_ref(&trigger)));
+    // What is no object by itself is settled when there is no difference at all.
+    assert!(!is_settled(&of_a_column, &[other]));
+    assert!(is_settled(&of_a_column, std::slice::from_ref(&trigger)));
 }
 
 #[test]
@@ -318,6 +437,12 @@ fn what_a_database_was_created_with_is_a_warning() {
         (found[0].severity, found[0].object.as_str()),
         (Severity::Warning, "database")
     );
+    let made =
+        |properties: &[(&str, &str)]| catalog(V15, &[object(("database", ""), "", properties)]);
+    let template = [("connection limit", "3"), ("template", "yes")];
+    let found = compared(made(&template), made(&[]), &[]);
+    assert_eq!(found[0].severity, Severity::Warning);
+    assert_eq!(found[0].source_value, "connection limit: 3; template: yes");
     let told = [warning("collation", "app")];
     assert_eq!(
         compared(

@@ -66,7 +66,9 @@ impl Phase {
     pub fn of(work: &Work) -> Self {
         match work {
             Work::Roles(_) | Work::PreData => Self::Schema,
-            Work::Access { late: false, .. } | Work::DropNotNull { .. } => Self::Access,
+            Work::Access { late: false, .. }
+            | Work::SystemGrants { .. }
+            | Work::DropNotNull { .. } => Self::Access,
             Work::Index {
                 on: IndexOn::Table, ..
             } => Self::Copy,

@@ -17,7 +17,7 @@ const BUILT_IN: &str = "pg_";
 pub enum RoleChoice {
     /// All but PostgreSQL's own.
     All,
-    /// Those that the selected objects need, and those that they are members of.
+    /// Those that the selected objects need and their members, and those that all these are members of.
     #[default]
     Used,
     None,
@@ -215,19 +215,39 @@ impl Roles {
         found
     }
 
-    /// The roles of these names, and their memberships. Grants on parameters are not theirs: they are for `all`.
+    /// The names, and every role that is a member of one of them, however far: who uses what they may. Not the members of
+    /// PostgreSQL's own roles, who are the server's; nor superusers, who need to be members of nothing.
+    pub fn with_members(&self, names: impl IntoIterator<Item = String>) -> BTreeSet<String> {
+        let mut found = BTreeSet::new();
+        let mut open: Vec<String> = names.into_iter().collect();
+        while let Some(name) = open.pop() {
+            let below = self
+                .memberships
+                .iter()
+                .filter(|m| m.role == name && !is_built_in(&name));
+            let ordinary = |member: &str| self.get(member).is_some_and(|role| !role.superuser);
+            let members = below.map(|m| m.member.clone());
+            let new = members.filter(|member| ordinary(member) && !found.contains(member));
+            open.extend(new.collect::<Vec<_>>());
+            found.insert(name);
+        }
+        found
+    }
+
+    /// The roles of these names, their memberships, and what parameters they may set.
     pub fn only(self, names: &BTreeSet<String>) -> Self {
         let Self {
             mut roles,
             mut memberships,
-            ..
+            mut parameters,
         } = self;
         roles.retain(|role| names.contains(&role.name));
         memberships.retain(|m| names.contains(&m.member));
+        parameters.retain(|p| names.contains(&p.grant.grantee));
         Self {
             roles,
             memberships,
-            parameters: Vec::new(),
+            parameters,
         }
     }
 
@@ -324,6 +344,30 @@ mod tests {
         let used = server.only(&groups);
         assert_eq!(used.names(), ["app", "readers"]);
         assert_eq!(used.memberships.len(), 3);
+    }
+
+    #[test]
+    fn members_are_followed_downwards_but_for_superusers_and_those_of_postgresqls_own() {
+        let mut server = server();
+        server.roles.push(Role {
+            superuser: true,
+            ..role("root")
+        });
+        server.memberships.extend([
+            member("alice", "app"),
+            member("root", "app"),
+            member("staff", "pg_read_all_data"),
+        ]);
+        let names = |of: &str| server.with_members([of.to_owned()]);
+        assert_eq!(
+            names("app"),
+            BTreeSet::from(["alice", "app"].map(str::to_owned))
+        );
+        let below = ["alice", "app", "readers"].map(str::to_owned);
+        assert_eq!(names("readers"), BTreeSet::from(below));
+        assert_eq!(names("pg_read_all_data").len(), 1);
+        server.memberships.push(member("readers", "alice"));
+        assert_eq!(server.with_members(["readers".to_owned()]).len(), 3);
     }
 
     #[test]

@@ -17,6 +17,18 @@ pub const OF_SCHEMA: &[&str] = &[
     "definition-not-compared",
 ];
 
+/// Of a difference that is told by the migration and accepted, and is no news as long as the target has it so. The message is the property.
+pub const TOLD: &str = "told-before";
+
+/// Codes of findings of a step that could not do what it was to do: a comparison that finds it done settles them.
+pub const OF_STEPS: &[&str] = &[
+    "not-restored",
+    "foreign-key-not-built",
+    "view-not-refreshed",
+    "sequence-not-set",
+    "not-null-stays",
+];
+
 /// An object of a database and what makes it that one. Two ends have the same object when `kind` and `identity` agree.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SchemaObject {

@@ -162,3 +162,36 @@ fn what_is_refused_alone_is_named_before_and_after_and_costs_nothing_else() {
         "1"
     );
 }
+
+/// PostgreSQL 16 prints NO INDENT with each XMLSERIALIZE, which 15 does not take.
+#[test]
+fn xmlserialize_is_named_before_and_made_by_hand_it_is_believed() {
+    let view =
+        "CREATE VIEW serial AS SELECT id, XMLSERIALIZE(CONTENT body AS text) AS body FROM item";
+    let sql = format!(
+        "CREATE TABLE item (id int PRIMARY KEY, body xml); INSERT INTO item SELECT i, '<a/>' FROM generate_series(1, 100) i;
+         {view}; CREATE VIEW usual AS SELECT id, XMLPARSE(CONTENT '<b/>') AS body, '{{XMLEXPR :op 6'::text AS alike FROM item;"
+    );
+    let Some(pair) = pair(16, 15, &sql) else {
+        return;
+    };
+    let preflight = pair
+        .pgconvoy(&["preflight"])
+        .expect("preflight runs")
+        .expect(0);
+    let text = preflight.text();
+    let mut told = text.lines().filter(|line| line.contains("target-too-old"));
+    let line = told.next().expect("XMLSERIALIZE is told");
+    assert!(
+        line.contains("WARNING") && line.contains("view public.serial"),
+        "{line}"
+    );
+    assert!(!text.contains("public.usual"), "{text}");
+    pair.pgconvoy(&["migrate"])
+        .expect("migrate runs")
+        .expect(3)
+        .says("VIEW public serial");
+    pair.pgconvoy(&["verify"]).expect("verify runs").expect(3);
+    pair.at_target(view).expect("by hand");
+    pair.pgconvoy(&["verify"]).expect("verify runs").expect(0);
+}

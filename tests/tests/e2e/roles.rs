@@ -14,6 +14,9 @@ CREATE ROLE clerk LOGIN NOINHERIT CREATEDB CONNECTION LIMIT 5 VALID UNTIL '2131-
   PASSWORD 'the clerk''s password';
 CREATE ROLE "Bo""ss" LOGIN BYPASSRLS CREATEROLE REPLICATION;
 CREATE ROLE bystander LOGIN;
+CREATE ROLE temp LOGIN PASSWORD 'the temp''s password'; CREATE ROLE staff; GRANT clerk, staff TO temp;
+CREATE ROLE colleague; GRANT staff TO colleague;
+CREATE ROLE root3 SUPERUSER; GRANT clerk TO root3;
 GRANT readers TO clerk WITH ADMIN OPTION;
 GRANT pg_monitor TO readers;
 COMMENT ON ROLE clerk IS 'it''s the clerk';
@@ -26,6 +29,7 @@ INSERT INTO shop.item SELECT i, 'item ' || i FROM generate_series(1, 100) i;
 ALTER TABLE shop.item OWNER TO "Bo""ss";
 GRANT USAGE ON SCHEMA shop TO clerk;
 GRANT SELECT ON shop.item TO clerk;
+GRANT SET ON PARAMETER log_min_messages TO clerk WITH GRANT OPTION;
 "#;
 
 /// Every role that a test may make, whole.
@@ -34,8 +38,9 @@ SELECT a.rolname, a.rolsuper, a.rolinherit, a.rolcreaterole, a.rolcreatedb, a.ro
        a.rolconnlimit, a.rolvaliduntil, a.rolpassword, shobj_description(a.oid, 'pg_authid'),
        (SELECT string_agg(setconfig::text, ';') FROM pg_db_role_setting WHERE setrole = a.oid AND setdatabase = 0),
        (SELECT string_agg(pg_get_userbyid(roleid) || ' ' || admin_option, ';' ORDER BY roleid::regrole::text)
-        FROM pg_auth_members WHERE member = a.oid)
-FROM pg_authid a WHERE oid >= 16384 AND rolname <> 'bystander' ORDER BY 1";
+        FROM pg_auth_members WHERE member = a.oid),
+       (SELECT string_agg(parname || g.privilege_type || g.is_grantable, ';') FROM pg_parameter_acl, aclexplode(paracl) g WHERE g.grantee = a.oid)
+FROM pg_authid a WHERE oid >= 16384 AND rolname NOT IN ('bystander', 'colleague', 'root3') ORDER BY 1";
 
 fn pair() -> Pair {
     let pair = Pair::new().expect("two servers and two agents");
@@ -59,14 +64,16 @@ fn the_roles_that_are_used_cross_whole() {
         .expect("plan runs")
         .expect(0)
         .says("roles-created")
-        .says("clerk, readers");
+        .says("clerk, readers, staff, temp");
     assert!(!is_there(&pair, "clerk"), "a plan has created a role");
 
     pair.migrate(&[]).says("roles-created");
     let described = pair.at_source(DESCRIBED).expect("the source answers");
     assert_eq!(target(&pair, DESCRIBED), described);
-    assert_eq!(described.lines().count(), 3, "{described}");
-    assert!(!is_there(&pair, "bystander"), "nothing uses this role");
+    assert_eq!(described.lines().count(), 5, "{described}");
+    for role in ["bystander", "colleague", "root3"] {
+        assert!(!is_there(&pair, role), "nothing needs {role}");
+    }
     pair.assert_equal_ends();
 
     // The password is the one that the source knows, and the settings are those of a session.
@@ -151,7 +158,9 @@ fn without_roles_a_missing_one_is_a_blocker() {
         .says("role-missing")
         .says("clerk");
     pair.migrate(&["--roles", "none", "--force"])
-        .says("grant-not-kept");
+        .says("grant-not-kept")
+        .says("role-left-out");
+    pair.pgconvoy(&["verify"]).expect("verify runs").expect(0);
     assert!(!is_there(&pair, "clerk") && !is_there(&pair, "readers"));
     pair.pgconvoy(&["migrate", "--roles", "some"])
         .expect("migrate runs")
@@ -162,15 +171,26 @@ fn without_roles_a_missing_one_is_a_blocker() {
 #[test]
 fn a_role_that_is_there_is_left_as_it_is() {
     let pair = pair();
-    pair.at_target("CREATE ROLE clerk CONNECTION LIMIT 7 PASSWORD 'its own'; CREATE ROLE readers;")
-        .expect("roles of the same names");
+    pair.at_target(
+        "CREATE ROLE clerk CONNECTION LIMIT 7 PASSWORD 'its own'; CREATE ROLE readers;
+         CREATE ROLE watcher LOGIN; GRANT clerk TO watcher; CREATE ROLE bystander; GRANT clerk TO bystander;",
+    )
+    .expect("roles of the same names, and members of them");
     let clerk = "SELECT to_jsonb(a)::text FROM pg_authid a WHERE rolname = 'clerk'";
     let before = target(&pair, clerk);
     pair.pgconvoy(&["preflight"])
         .expect("preflight runs")
         .expect(0)
-        .says("membership-missing");
+        .says("membership-missing")
+        .says("parameter-grant-missing");
     let migrate = pair.migrate(&["--json"]);
+    for (code, role) in [
+        ("role-was-there", "role watcher"),
+        ("memberships-were-there", "role bystander"),
+    ] {
+        let told = |line: &str| line.contains(code) && line.contains(role);
+        assert!(migrate.stdout.lines().any(told), "{code}");
+    }
     let differs = migrate
         .stdout
         .lines()
@@ -189,9 +209,20 @@ fn a_role_that_is_there_is_left_as_it_is() {
     assert_eq!(target(&pair, members), "0");
     assert!(is_there(&pair, "Bo\"ss"), "what is missing is created");
     assert_eq!(
-        target(&pair, "SELECT string_agg(name, ' ') FROM pgconvoy.roles"),
-        "Bo\"ss"
+        target(
+            &pair,
+            "SELECT string_agg(name, ' ' ORDER BY name) FROM pgconvoy.roles"
+        ),
+        "Bo\"ss staff temp"
     );
+    // What they had is accepted; what they get from now on is not.
+    pair.pgconvoy(&["verify"]).expect("verify runs").expect(0);
+    pair.at_target("GRANT staff TO bystander")
+        .expect("another membership");
+    pair.pgconvoy(&["verify"])
+        .expect("verify runs")
+        .expect(3)
+        .says("role bystander");
 }
 
 #[test]
@@ -218,10 +249,9 @@ fn two_databases_of_one_server_share_their_roles() {
 
 const LOADER: &str = "loader-password";
 
-/// A target agent that may create roles and owns its database, and no more: as on a managed server.
-#[test]
-fn a_target_agent_without_superuser_creates_what_it_may() {
-    let pair = Pair::with(Options {
+/// Its target agent may create roles and owns its database, and no more: as on a managed server.
+pub fn managed() -> Pair {
+    Pair::with(Options {
         target_url: Some(|_, target| target.url_as("loader", Some(LOADER), DATABASE)),
         before_agents: Some(|pair| {
             let loader = format!(
@@ -231,7 +261,12 @@ fn a_target_agent_without_superuser_creates_what_it_may() {
         }),
         ..Options::default()
     })
-    .expect("a target agent that is no superuser");
+    .expect("a target agent that is no superuser")
+}
+
+#[test]
+fn a_target_agent_without_superuser_creates_what_it_may() {
+    let pair = managed();
     pair.at_source(
         "CREATE ROLE owner CREATEDB;
          CREATE ROLE guard BYPASSRLS LOGIN PASSWORD 'guard-password';

@@ -188,3 +188,25 @@ fn a_foreign_partition_whose_server_is_away_stops_neither_migration_nor_verify()
         .expect(0);
     same(&pair, "SELECT count(*) FROM event_1");
 }
+
+/// Supabase: what a role was granted WITH GRANT OPTION before it became the owner. It says nothing more, but pg_dump tells it.
+#[test]
+fn grant_options_of_an_owner_are_kept() {
+    let pair = pair();
+    pair.at_source(
+        "CREATE ROLE keeper;
+         CREATE TABLE item (id int PRIMARY KEY); CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1';
+         GRANT SELECT ON item TO keeper WITH GRANT OPTION; GRANT SELECT (id) ON item TO keeper WITH GRANT OPTION;
+         GRANT EXECUTE ON FUNCTION f TO keeper WITH GRANT OPTION;
+         GRANT EXECUTE ON FUNCTION pg_catalog.pg_ls_waldir() TO postgres WITH GRANT OPTION;
+         ALTER TABLE item OWNER TO keeper; ALTER FUNCTION f OWNER TO keeper;",
+    )
+    .expect("an owner who was granted it before");
+    pair.migrate(&[]);
+    same(&pair, "SELECT relacl FROM pg_class WHERE relname = 'item'");
+    same(
+        &pair,
+        "SELECT proacl FROM pg_proc WHERE proname IN ('f', 'pg_ls_waldir') ORDER BY proname",
+    );
+    pair.assert_equal_ends();
+}

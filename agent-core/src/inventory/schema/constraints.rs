@@ -8,7 +8,8 @@ pub(super) fn queries() -> Vec<Query> {
 /// A partition's share of its root's constraint has a name that PostgreSQL may have invented: it is known by the root's (unless the
 /// partition has another constraint of that name). The rows that a foreign key has for each partition of the table it references, and
 /// NOT NULL constraints (PostgreSQL 18; they are told with their column), are left out. A foreign key holds as its triggers fire, at both
-/// tables: told where one is not enabled as usual.
+/// tables: told where one is not enabled as usual. Where a check comes from does not matter in partitions: PostgreSQL holds it there for
+/// inherited alone, however it was made.
 const OF_TABLES: &str = "
     WITH RECURSIVE lineage AS (
         SELECT k.oid, k.oid AS root FROM pg_constraint k WHERE k.conparentid = 0 AND k.conrelid <> 0
@@ -28,12 +29,16 @@ const OF_TABLES: &str = "
                                        ORDER BY format('%s %s', g.tgenabled, g.tgfoid::regproc))
                      FROM pg_trigger g WHERE g.tgconstraint = k.oid AND g.tgenabled <> 'O' AND k.contype = 'f'),
         'index options', (SELECT string_agg(o, ', ' ORDER BY o) FROM pg_class x, unnest(x.reloptions) o WHERE x.oid = i.indexrelid),
+        'declared', CASE WHEN k.contype = 'c' AND k.coninhcount > 0 AND NOT c.relispartition
+                         THEN format('%sinherited from %s', CASE WHEN k.conislocal THEN 'here, and ' ELSE '' END, k.coninhcount) END,
+        'depends on extension', (SELECT b.extensions FROM bound b WHERE b.classid = 'pg_class'::regclass AND b.objid = i.indexrelid),
         'clustered', CASE WHEN i.indisclustered THEN 'yes' END,
         'replica identity', CASE WHEN i.indisreplident THEN 'yes' END)
     FROM lineage l
     JOIN pg_constraint k ON k.oid = l.oid
     JOIN pg_constraint root ON root.oid = l.root
     JOIN relation t ON t.oid = k.conrelid
+    JOIN pg_class c ON c.oid = k.conrelid
     JOIN relation rt ON rt.oid = root.conrelid
     LEFT JOIN pg_constraint p ON p.oid = k.conparentid
     LEFT JOIN pg_index i ON i.indexrelid = k.conindid AND k.contype IN ('p', 'u', 'x')

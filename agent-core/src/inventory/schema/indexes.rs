@@ -22,7 +22,8 @@ const INDEXES: &str = "
         'clustered', CASE WHEN i.indisclustered THEN 'yes' END,
         'replica identity', CASE WHEN i.indisreplident THEN 'yes' END,
         'statistics targets', (SELECT string_agg(a.attnum || ': ' || a.attstattarget, ', ' ORDER BY a.attnum)
-                               FROM pg_attribute a WHERE a.attrelid = x.oid AND a.attstattarget >= 0))
+                               FROM pg_attribute a WHERE a.attrelid = x.oid AND a.attstattarget >= 0),
+        'depends on extension', (SELECT b.extensions FROM bound b WHERE b.classid = 'pg_class'::regclass AND b.objid = x.oid))
     FROM lineage l
     JOIN pg_index i ON i.indexrelid = l.oid
     JOIN pg_class x ON x.oid = l.oid

@@ -69,6 +69,11 @@ impl Ask {
 /// The effective grants of an ACL, a line for each grantee and grantor: `alice=INSERT,SELECT*/bob`. The owner is called `(owner)`: who
 /// that is, is a property of its own, and what an owner may do is not another grant where the owner is another.
 fn grants(acl: &str, owner: &str) -> String {
+    grant_lines(&format!("aclexplode({acl})"), owner, "a.grantee, a.grantor")
+}
+
+/// The same of rows as aclexplode() tells them, a line for each `by`.
+fn grant_lines(rows: &str, owner: &str, by: &str) -> String {
     let role = |column: &str| {
         format!(
             "CASE {column} WHEN 0 THEN 'PUBLIC' WHEN {owner} THEN '(owner)' ELSE quote_ident(pg_get_userbyid({column})) END"
@@ -78,13 +83,13 @@ fn grants(acl: &str, owner: &str) -> String {
         "(SELECT string_agg(g.line, E'\\n' ORDER BY g.line) FROM (
              SELECT format('%s=%s/%s', {}, string_agg(a.privilege_type
                  || CASE WHEN a.is_grantable AND a.grantee <> {owner} THEN '*' ELSE '' END, ',' ORDER BY a.privilege_type), {}) AS line
-             FROM aclexplode({acl}) a GROUP BY a.grantee, a.grantor) g)",
+             FROM {rows} a GROUP BY {by}) g)",
         role("a.grantee"),
         role("a.grantor")
     )
 }
 
-/// What the queries share: the schemas that count, members of extensions, and relations by name.
+/// What the queries share: the schemas that count, members of extensions, what DEPENDS ON EXTENSION, and relations by name.
 fn shared() -> String {
     format!(
         "own_schema AS MATERIALIZED (
@@ -93,6 +98,10 @@ fn shared() -> String {
              SELECT classid, objid, 'extension ' || quote_ident(e.extname) AS extension
              FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid
              WHERE d.deptype = 'e' AND d.refclassid = 'pg_extension'::regclass),
+         bound AS MATERIALIZED (
+             SELECT classid, objid, string_agg(quote_ident(e.extname), ', ' ORDER BY e.extname) AS extensions
+             FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid
+             WHERE d.deptype = 'x' AND d.refclassid = 'pg_extension'::regclass GROUP BY classid, objid),
          relation AS MATERIALIZED (
              SELECT CASE c.relkind WHEN 'c' THEN 'pg_type'::regclass::oid ELSE c.tableoid END AS class,
                     CASE c.relkind WHEN 'c' THEN c.reltype ELSE c.oid END AS member_oid,

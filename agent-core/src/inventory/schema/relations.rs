@@ -33,7 +33,8 @@ const RELATIONS: &str = "
         'row security', CASE WHEN c.relrowsecurity THEN 'enabled' END,
         'forced row security', CASE WHEN c.relforcerowsecurity THEN 'enabled' END,
         'populated', CASE WHEN c.relkind = 'm' THEN c.relispopulated END,
-        'definition', CASE WHEN c.relkind IN ('v', 'm') THEN pg_get_viewdef(c.oid) END)
+        'definition', CASE WHEN c.relkind IN ('v', 'm') THEN pg_get_viewdef(c.oid) END,
+        'depends on extension', (SELECT b.extensions FROM bound b WHERE b.classid = 'pg_class'::regclass AND b.objid = c.oid))
     FROM relation r JOIN pg_class c ON c.oid = r.oid
     WHERE r.relkind IN ('r', 'p', 'v', 'm', 'f')";
 

@@ -1,5 +1,6 @@
 //! The database itself, and the roles that matter to it: attributes, memberships, settings. Never a password.
 use super::{Ask, Query, grants};
+use crate::inventory::roles::PARAMETER_GRANTS_SINCE;
 
 pub(super) fn queries(ask: &Ask) -> Vec<Query> {
     vec![
@@ -16,7 +17,20 @@ pub(super) fn queries(ask: &Ask) -> Vec<Query> {
         ),
         role_settings(ask),
     ]
+    .into_iter()
+    .chain((ask.version >= PARAMETER_GRANTS_SINCE).then(|| PARAMETERS.to_owned()))
+    .collect()
 }
+
+/// What a role may SET or ALTER SYSTEM, whoever granted it.
+const PARAMETERS: &str = "
+    SELECT 0::oid, 0::oid, 'role', quote_ident(pg_get_userbyid(g.grantee)), NULL, NULL, '',
+           jsonb_build_object('parameters', string_agg(g.said, E'\\n' ORDER BY g.said))
+    FROM (SELECT DISTINCT a.grantee, format('%s on %s%s', a.privilege_type, p.parname,
+                                            CASE WHEN a.is_grantable THEN ' with grant option' ELSE '' END) AS said
+          FROM pg_parameter_acl p CROSS JOIN LATERAL aclexplode(p.paracl) a
+          WHERE a.grantee NOT IN (0, 10) AND pg_get_userbyid(a.grantee) !~ '^pg_') g
+    GROUP BY g.grantee";
 
 /// Without its name, which may differ at the two ends. `encoding` and what follows are what CREATE DATABASE was told.
 fn database() -> Query {
@@ -29,6 +43,7 @@ fn database() -> Query {
              'locale', coalesce(to_jsonb(d) ->> 'datlocale', to_jsonb(d) ->> 'daticulocale'),
              'owner', quote_ident(pg_get_userbyid(d.datdba)),
              'connection limit', nullif(d.datconnlimit, -1),
+             'template', CASE WHEN d.datistemplate THEN 'yes' END,
              'comment', shobj_description(d.oid, 'pg_database'),
              'grants', {})
          FROM pg_database d WHERE d.datname = current_database()",
@@ -55,8 +70,9 @@ fn database_settings(ask: &Ask) -> Query {
 }
 
 /// The roles that own an object of this database, are granted something on one, or are named by a policy (pg_shdepend knows),
-/// have a setting or a user mapping in it; and the members of all these. An extension's objects do not count: their owner is who
-/// created it; nor does pgconvoy's schema.
+/// have a setting or a user mapping in it; their members, as the migration carries them (see `Roles::with_members`), and what all these are
+/// members of. An extension's objects do not count: their owner is who created it; nor does pgconvoy's schema. `reaching`: whoever else may
+/// do what they may.
 const USED: &str = "
     WITH RECURSIVE direct AS (
         SELECT s.refobjid AS oid FROM pg_shdepend s JOIN pg_database d ON d.oid = s.dbid
@@ -70,7 +86,14 @@ const USED: &str = "
         UNION SELECT s.setrole FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase
         WHERE d.datname = current_database() AND s.setrole <> 0
         UNION SELECT m.umuser FROM pg_user_mappings m WHERE m.umuser <> 0),
-    used AS (SELECT oid FROM direct UNION SELECT m.member FROM pg_auth_members m JOIN used u ON u.oid = m.roleid)";
+    own AS (SELECT r.oid FROM pg_roles r WHERE r.rolname ~ '^pg_'),
+    users AS (SELECT oid FROM direct
+              UNION SELECT m.member FROM pg_auth_members m JOIN users u ON u.oid = m.roleid JOIN pg_roles r ON r.oid = m.member
+              WHERE NOT r.rolsuper AND u.oid NOT IN (SELECT oid FROM own)),
+    used AS (SELECT oid FROM users UNION SELECT m.roleid FROM pg_auth_members m JOIN used u ON u.oid = m.member),
+    reaching AS (SELECT oid FROM users
+                 UNION SELECT m.member FROM pg_auth_members m JOIN reaching u ON u.oid = m.roleid
+                 WHERE u.oid NOT IN (SELECT oid FROM own))";
 
 /// All but PostgreSQL's own, with whether this database uses them: a role that the source uses may be there at the target
 /// without being used. The superuser that initdb made is what the server's owner made of it.
@@ -79,7 +102,9 @@ fn roles() -> Query {
         "{USED}
          SELECT 0::oid, 0::oid, 'role', quote_ident(r.rolname), NULL, NULL, '', jsonb_build_object(
              'used', CASE WHEN r.oid IN (SELECT oid FROM used) THEN 'yes' END,
+             'reaching', CASE WHEN r.oid IN (SELECT oid FROM reaching) THEN 'yes' END,
              'built in', CASE WHEN r.oid < 16384 THEN 'yes' END,
+             'agent', CASE WHEN r.rolname = current_user THEN 'yes' END,
              'attributes', concat_ws(', ', CASE WHEN r.rolcanlogin THEN 'login' ELSE 'nologin' END,
                  CASE WHEN r.rolinherit THEN 'inherit' ELSE 'noinherit' END, CASE WHEN r.rolsuper THEN 'superuser' END,
                  CASE WHEN r.rolcreaterole THEN 'createrole' END, CASE WHEN r.rolcreatedb THEN 'createdb' END,

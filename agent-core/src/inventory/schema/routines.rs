@@ -26,7 +26,8 @@ const ROUTINES: &str = "
         'config', (SELECT string_agg(c, E'\\n' ORDER BY c) FROM unnest(p.proconfig) c),
         'library', p.probin,
         'body', CASE WHEN p.prosqlbody IS NULL THEN p.prosrc END,
-        'SQL body', pg_get_function_sqlbody(p.oid))
+        'SQL body', pg_get_function_sqlbody(p.oid),
+        'depends on extension', (SELECT b.extensions FROM bound b WHERE b.classid = 'pg_proc'::regclass AND b.objid = p.oid))
     FROM pg_proc p
     JOIN own_schema n ON n.oid = p.pronamespace
     JOIN pg_language l ON l.oid = p.prolang

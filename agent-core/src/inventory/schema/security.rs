@@ -1,7 +1,8 @@
 //! Who may do what: owners and effective grants of everything that has them (the built-in default spelled out where the catalog
-//! holds none), grants on columns, default privileges, policies. Members of extensions are told by their grants alone.
-use super::{Query, grants};
+//! holds none), grants on columns, default privileges, policies, what was changed of the grants on PostgreSQL's own objects. Members of extensions are told by their grants alone.
+use super::{Query, grant_lines, grants};
 use crate::inventory::access;
+use crate::inventory::system::{self, Changes};
 
 pub(super) fn queries() -> Vec<Query> {
     vec![
@@ -9,6 +10,7 @@ pub(super) fn queries() -> Vec<Query> {
         owners_and_grants(),
         column_grants(),
         default_privileges(),
+        system_grants(),
     ]
 }
 
@@ -61,5 +63,30 @@ fn default_privileges() -> Query {
          LEFT JOIN pg_namespace n ON n.oid = d.defaclnamespace
          CROSS JOIN LATERAL pg_identify_object(d.tableoid, d.oid, 0) i",
         grants("d.defaclacl", "d.defaclrole")
+    )
+}
+
+/// Only what is not as initdb made it is told, as its difference to that, a line for each privilege: `system` marks it. Majors have other
+/// objects and grant otherwise.
+fn system_grants() -> Query {
+    let Changes {
+        objects,
+        granted,
+        revoked,
+    } = system::changes();
+    format!(
+        "SELECT 0::oid, 0::oid, i.type, i.identity, NULL, NULL, '', jsonb_build_object(
+             'system', 'yes', 'grants', {}, 'revoked grants', {})
+         FROM {objects} CROSS JOIN LATERAL pg_identify_object(o.class, o.oid, o.sub) i",
+        grant_lines(
+            &granted,
+            "o.owner",
+            "a.grantee, a.grantor, a.privilege_type"
+        ),
+        grant_lines(
+            &revoked,
+            "o.owner",
+            "a.grantee, a.grantor, a.privilege_type"
+        )
     )
 }

@@ -18,7 +18,8 @@ const TRIGGERS: &str = "
            r.kind || ' ' || r.identity, jsonb_build_object(
         'definition', replace(pg_get_triggerdef(t.oid), format('TRIGGER %I ', t.tgname), 'TRIGGER '),
         'enabled', CASE t.tgenabled WHEN 'O' THEN 'origin' WHEN 'D' THEN 'disabled' WHEN 'R' THEN 'replica' WHEN 'A' THEN 'always' END,
-        'inherited from', CASE WHEN t.tgparentid <> 0 THEN format('%I on %s', l.name, root.identity) END)
+        'inherited from', CASE WHEN t.tgparentid <> 0 THEN format('%I on %s', l.name, root.identity) END,
+        'depends on extension', (SELECT b.extensions FROM bound b WHERE b.classid = 'pg_trigger'::regclass AND b.objid = t.oid))
     FROM lineage l
     JOIN pg_trigger t ON t.oid = l.oid
     JOIN relation r ON r.oid = t.tgrelid

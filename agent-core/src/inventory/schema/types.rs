@@ -48,7 +48,8 @@ const TYPES: &str = "
         'send', nullif(t.typsend::regproc::text, '-'),
         'modifier input', nullif(t.typmodin::regproc::text, '-'),
         'modifier output', nullif(t.typmodout::regproc::text, '-'),
-        'analyze', nullif(t.typanalyze::regproc::text, '-')) END
+        'analyze', nullif(t.typanalyze::regproc::text, '-'),
+        'subscript', nullif(t.typsubscript::regproc::text, '-')) END
     FROM pg_type t
     JOIN own_schema n ON n.oid = t.typnamespace
     LEFT JOIN pg_class c ON c.oid = t.typrelid

@@ -10,7 +10,7 @@ ALTER TABLE every.doc ENABLE ALWAYS TRIGGER touch_always;
 --# trigger touch_doc on every.doc
 DROP TRIGGER touch_doc ON every.doc; CREATE TRIGGER touch_doc AFTER UPDATE ON every.doc FOR EACH ROW EXECUTE FUNCTION every.touch();
 --undo
-DROP TRIGGER touch_doc ON every.doc; CREATE TRIGGER touch_doc BEFORE UPDATE ON every.doc FOR EACH ROW EXECUTE FUNCTION every.touch();
+DROP TRIGGER touch_doc ON every.doc; CREATE TRIGGER touch_doc BEFORE UPDATE ON every.doc FOR EACH ROW EXECUTE FUNCTION every.touch(); ALTER TRIGGER touch_doc ON every.doc DEPENDS ON EXTENSION hstore;
 --# trigger touch_part on every.part_low
 ALTER TABLE every.part_low DISABLE TRIGGER touch_part;
 --undo
@@ -151,3 +151,87 @@ COMMENT ON FUNCTION every.twice IS 'doubles';
 COMMENT ON POLICY readers ON every.doc IS 'a remark';
 --undo
 COMMENT ON POLICY readers ON every.doc IS NULL;
+--# function pg_read_file(text)
+REVOKE EXECUTE ON FUNCTION pg_catalog.pg_read_file(text) FROM app_reader;
+--undo
+GRANT EXECUTE ON FUNCTION pg_catalog.pg_read_file(text) TO app_reader;
+--# function pg_read_file(text)
+GRANT EXECUTE ON FUNCTION pg_catalog.pg_read_file(text) TO app_reader WITH GRANT OPTION;
+--undo
+REVOKE GRANT OPTION FOR EXECUTE ON FUNCTION pg_catalog.pg_read_file(text) FROM app_reader;
+--# function pg_sleep(double precision)
+GRANT EXECUTE ON FUNCTION pg_catalog.pg_sleep(double precision) TO PUBLIC;
+--undo
+REVOKE EXECUTE ON FUNCTION pg_catalog.pg_sleep(double precision) FROM PUBLIC;
+--# function pg_terminate_backend(integer,bigint)
+REVOKE EXECUTE ON FUNCTION pg_catalog.pg_terminate_backend(int, bigint) FROM PUBLIC;
+--undo
+GRANT EXECUTE ON FUNCTION pg_catalog.pg_terminate_backend(int, bigint) TO PUBLIC;
+--# function lo_import(text)
+GRANT EXECUTE ON FUNCTION pg_catalog.lo_import(text) TO PUBLIC;
+--undo
+REVOKE EXECUTE ON FUNCTION pg_catalog.lo_import(text) FROM PUBLIC;
+--# table pg_proc
+GRANT SELECT ON pg_catalog.pg_proc TO PUBLIC;
+--undo
+REVOKE SELECT ON pg_catalog.pg_proc FROM PUBLIC; GRANT SELECT (proname) ON pg_catalog.pg_proc TO app_reader;
+--# table pg_authid
+GRANT SELECT ON pg_catalog.pg_authid TO app_reader;
+--undo
+REVOKE SELECT ON pg_catalog.pg_authid FROM app_reader;
+--# column pg_proc.proname
+REVOKE SELECT (proname) ON pg_catalog.pg_proc FROM app_reader;
+--undo
+GRANT SELECT (proname) ON pg_catalog.pg_proc TO app_reader;
+--# column pg_authid.rolpassword
+GRANT SELECT (rolpassword) ON pg_catalog.pg_authid TO app_reader;
+--undo
+REVOKE SELECT (rolpassword) ON pg_catalog.pg_authid FROM app_reader;
+--# column pg_subscription.subname
+REVOKE SELECT (subname) ON pg_catalog.pg_subscription FROM PUBLIC;
+--undo
+GRANT SELECT (subname) ON pg_catalog.pg_subscription TO PUBLIC;
+--# type money
+GRANT USAGE ON TYPE pg_catalog.money TO PUBLIC;
+--undo
+REVOKE USAGE ON TYPE pg_catalog.money FROM PUBLIC;
+--# language sql
+REVOKE USAGE ON LANGUAGE sql FROM PUBLIC;
+--undo
+GRANT USAGE ON LANGUAGE sql TO PUBLIC;
+--# schema pg_catalog
+GRANT CREATE ON SCHEMA pg_catalog TO app_reader;
+--undo
+REVOKE CREATE ON SCHEMA pg_catalog FROM app_reader;
+--# view information_schema.tables
+REVOKE SELECT ON information_schema.tables FROM PUBLIC;
+--undo
+GRANT SELECT ON information_schema.tables TO PUBLIC;
+--# table information_schema.sql_parts
+REVOKE SELECT ON information_schema.sql_parts FROM app_reader;
+--undo
+GRANT SELECT ON information_schema.sql_parts TO app_reader;
+--# role intruder
+CREATE ROLE intruder LOGIN; GRANT app_owner TO intruder;
+--undo
+DROP ROLE intruder;
+--# role second
+CREATE ROLE second; GRANT app_member TO second;
+--undo
+DROP ROLE second;
+--# role app_idle
+GRANT app_owner TO app_idle;
+--undo
+REVOKE app_owner FROM app_idle;
+--# role app_reader
+REVOKE SET ON PARAMETER log_min_messages FROM app_reader;
+--undo
+GRANT SET ON PARAMETER log_min_messages TO app_reader;
+--# role app_reader
+GRANT ALTER SYSTEM ON PARAMETER work_mem TO app_reader;
+--undo
+REVOKE ALTER SYSTEM ON PARAMETER work_mem FROM app_reader;
+--# trigger touch_doc on every.doc
+ALTER TRIGGER touch_doc ON every.doc NO DEPENDS ON EXTENSION hstore;
+--undo
+ALTER TRIGGER touch_doc ON every.doc DEPENDS ON EXTENSION hstore;

@@ -15,6 +15,7 @@ CREATE TYPE every.span AS RANGE (subtype = float8, subtype_diff = float8mi);
 CREATE TYPE every.raw;
 CREATE FUNCTION every.raw_in(cstring) RETURNS every.raw LANGUAGE internal IMMUTABLE STRICT AS 'textin';
 CREATE FUNCTION every.raw_out(every.raw) RETURNS cstring LANGUAGE internal IMMUTABLE STRICT AS 'textout';
+CREATE FUNCTION every.raw_subscript(internal) RETURNS internal LANGUAGE internal IMMUTABLE STRICT AS 'raw_array_subscript_handler';
 CREATE TYPE every.raw (INPUT = every.raw_in, OUTPUT = every.raw_out, LIKE = text, CATEGORY = 'U', DELIMITER = ';');
 CREATE COLLATION every.plain (provider = libc, locale = 'C');
 CREATE CONVERSION every.from_latin FOR 'LATIN1' TO 'UTF8' FROM iso8859_1_to_utf8;
@@ -50,6 +51,10 @@ CREATE UNLOGGED TABLE every.scratch (n int);
 CREATE TABLE every.typed OF every.pair;
 CREATE TABLE every.other_heap (n int) USING heap2;
 CREATE TABLE every.parent (id int); CREATE TABLE every.heir (extra int) INHERITS (every.parent);
+CREATE TABLE every.stem (id int CONSTRAINT above CHECK (id > 0));
+CREATE TABLE every.branch (extra int, CONSTRAINT above CHECK (id > 0)) INHERITS (every.stem);
+CREATE TABLE every.twig () INHERITS (every.branch);
+CREATE TABLE every.row (a int, b int, c int, d int);
 CREATE TABLE every.part (k int NOT NULL, v text, PRIMARY KEY (k)) PARTITION BY RANGE (k);
 CREATE TABLE every.part_low PARTITION OF every.part FOR VALUES FROM (0) TO (10);
 CREATE TABLE every.part_high PARTITION OF every.part FOR VALUES FROM (10) TO (20);
@@ -122,3 +127,15 @@ CREATE SERVER far TYPE 'db' VERSION '9' FOREIGN DATA WRAPPER wrapper OPTIONS (ho
 CREATE FOREIGN TABLE every.remote (id int OPTIONS (column_name 'ID'), t text) SERVER far OPTIONS (table_name 'remote');
 CREATE USER MAPPING FOR app_reader SERVER far OPTIONS (username 'me', password 'mapping secret');
 GRANT USAGE ON FOREIGN SERVER far TO app_reader;
+
+-- PostgreSQL's own objects, and what goes with an extension ----------------------------------------------------------
+GRANT EXECUTE ON FUNCTION pg_catalog.pg_read_file(text) TO app_reader;
+REVOKE EXECUTE ON FUNCTION pg_catalog.pg_sleep(double precision) FROM PUBLIC;
+REVOKE SELECT ON pg_catalog.pg_proc FROM PUBLIC;
+GRANT SELECT (proname) ON pg_catalog.pg_proc TO app_reader;
+REVOKE USAGE ON TYPE pg_catalog.money FROM PUBLIC;
+GRANT SELECT ON information_schema.sql_parts TO app_reader;
+ALTER FUNCTION every.same(text, text) DEPENDS ON EXTENSION hstore;
+ALTER TRIGGER touch_doc ON every.doc DEPENDS ON EXTENSION hstore;
+ALTER INDEX every.doc_amount DEPENDS ON EXTENSION hstore;
+ALTER MATERIALIZED VIEW every.totals DEPENDS ON EXTENSION hstore;

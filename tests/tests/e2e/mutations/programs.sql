@@ -147,3 +147,15 @@ ALTER TEXT SEARCH DICTIONARY every.plain (accept = true);
 ALTER TEXT SEARCH CONFIGURATION every.search DROP MAPPING FOR email;
 --undo
 ALTER TEXT SEARCH CONFIGURATION every.search ADD MAPPING FOR email WITH simple;
+--# function every.same(text,text)
+ALTER FUNCTION every.same(text, text) NO DEPENDS ON EXTENSION hstore;
+--undo
+ALTER FUNCTION every.same(text, text) DEPENDS ON EXTENSION hstore;
+--# materialized view every.totals
+ALTER MATERIALIZED VIEW every.totals NO DEPENDS ON EXTENSION hstore;
+--undo
+ALTER MATERIALIZED VIEW every.totals DEPENDS ON EXTENSION hstore;
+--# type every.raw
+ALTER TYPE every.raw SET (SUBSCRIPT = every.raw_subscript);
+--undo
+ALTER TYPE every.raw SET (SUBSCRIPT = NONE);

@@ -118,7 +118,7 @@ ALTER TABLE every.doc CLUSTER ON doc_pkey;
 --# index every.doc_amount
 DROP INDEX every.doc_amount; CREATE INDEX doc_amount ON every.doc (amount) WHERE amount > 11; COMMENT ON INDEX every.doc_amount IS 'an index';
 --undo
-DROP INDEX every.doc_amount; CREATE INDEX doc_amount ON every.doc (amount) WHERE amount > 10; COMMENT ON INDEX every.doc_amount IS 'an index';
+DROP INDEX every.doc_amount; CREATE INDEX doc_amount ON every.doc (amount) WHERE amount > 10; COMMENT ON INDEX every.doc_amount IS 'an index'; ALTER INDEX every.doc_amount DEPENDS ON EXTENSION hstore;
 --# index every.doc_lower
 UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'every.doc_lower'::regclass;
 --undo
@@ -143,3 +143,31 @@ ALTER STATISTICS every.doc_stats SET STATISTICS -1;
 ALTER TABLE every.line DISABLE TRIGGER ALL;
 --undo
 ALTER TABLE every.line ENABLE TRIGGER ALL;
+--# index every.doc_amount
+ALTER INDEX every.doc_amount NO DEPENDS ON EXTENSION hstore;
+--undo
+ALTER INDEX every.doc_amount DEPENDS ON EXTENSION hstore;
+--# constraint doc_pkey on every.doc
+ALTER INDEX every.doc_pkey DEPENDS ON EXTENSION hstore;
+--undo
+ALTER INDEX every.doc_pkey NO DEPENDS ON EXTENSION hstore;
+--# constraint above on every.branch
+UPDATE pg_constraint SET conislocal = false WHERE conrelid = 'every.branch'::regclass AND conname = 'above';
+--undo
+UPDATE pg_constraint SET conislocal = true WHERE conrelid = 'every.branch'::regclass AND conname = 'above';
+--# constraint above on every.twig
+ALTER TABLE every.twig ADD CONSTRAINT above CHECK (id > 0);
+--undo
+UPDATE pg_constraint SET conislocal = false WHERE conrelid = 'every.twig'::regclass AND conname = 'above';
+--# constraint above on every.twig
+UPDATE pg_constraint SET coninhcount = 2 WHERE conrelid = 'every.twig'::regclass AND conname = 'above';
+--undo
+UPDATE pg_constraint SET coninhcount = 1 WHERE conrelid = 'every.twig'::regclass AND conname = 'above';
+--# column every.twig.extra
+UPDATE pg_attribute SET attislocal = true WHERE attrelid = 'every.twig'::regclass AND attname = 'extra';
+--undo
+UPDATE pg_attribute SET attislocal = false WHERE attrelid = 'every.twig'::regclass AND attname = 'extra';
+--# column every.row.a
+ALTER TABLE every.row DROP a; ALTER TABLE every.row ADD a int;
+--undo
+DROP TABLE every.row; CREATE TABLE every.row (a int, b int, c int, d int); REVOKE ALL ON every.row FROM app_reader;
