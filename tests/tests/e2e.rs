@@ -47,6 +47,8 @@ mod seen;
 mod sync;
 #[path = "e2e/sync_kill.rs"]
 mod sync_kill;
+#[path = "e2e/sync_large.rs"]
+mod sync_large;
 #[path = "e2e/sync_random.rs"]
 mod sync_random;
 #[path = "e2e/system_grants.rs"]

@@ -2,29 +2,30 @@
 //!
 //! Nothing is changed before everything was looked at: drifted tables and rows that somebody else has written at the target are found
 //! first. From the first change on the migration is unfinished, until what was changed is proven: `resume`, or another sync, goes on.
+mod follow;
 mod forecast;
 mod outcome;
+mod proof;
 mod scope;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use pgconvoy_proto::model::{
-    Finding, Oid, RoleChoice, SYNC_ORPHANS, Selection, Severity, SyncUnderWay, Table, Work, to_json,
+    Finding, RoleChoice, SYNC_ORPHANS, Selection, Severity, SyncUnderWay, Table, to_json,
 };
 use pgconvoy_proto::selection::Filter;
 use pgconvoy_proto::wire;
-use pgconvoy_proto::wire::target_digest_request::Keep;
 use serde_json::{Value, json};
 
 use crate::cli::{Compression, Effort, Global, SyncArgs};
 use crate::converge::{Converger, Scanned, Synced};
 use crate::drive::Driven;
-use crate::ends::{self, Ends, said};
+use crate::ends::{self, Ends};
 use crate::events::{Event, Reporter};
 use crate::inventory::{self, Inventory, Lease};
 use crate::ledger::Ledger;
-use crate::phases::verify::{Digester, Held, compare, compare_generated, each};
+use crate::phases::verify::{Digester, Held, each};
 use crate::phases::{Run, Settings, snapshot};
 use crate::run_dir::RunDir;
 use crate::schema::{self, Sequences};
@@ -147,13 +148,13 @@ async fn run_sync(run: &mut Run, asked: &Asked) -> Ended {
     mark_begun(run, asked, &scope).await?;
     phase(run, "sync: what differs is brought over");
     let mut outcomes = apply(&converger, scanned).await?;
-    record_equal(run, &inventory, &outcomes).await?;
-    follow(run, asked, &inventory, &outcomes).await?;
+    follow::record_equal(run, &inventory, &outcomes).await?;
+    follow::follow(run, asked, &inventory, &outcomes).await?;
     phase(run, "sync: proof");
-    let mut findings = prove(&converger, &mut outcomes).await?;
-    let orphaned = earlier_orphans(&run.ledger);
-    findings.extend(check_keys(run, &outcomes, orphaned).await?);
-    let position = position(run, &inventory).await?;
+    let mut findings = proof::prove(&converger, &mut outcomes).await?;
+    let orphaned = proof::earlier_orphans(&run.ledger);
+    findings.extend(proof::check_keys(run, &outcomes, orphaned).await?);
+    let position = proof::position(run, &inventory).await?;
     inventory::close(&mut run.ends, &run.ledger.id).await?;
     let schema = compare_schema(run, asked, Sequences::AtSnapshot).await?;
     findings.extend(scope.findings);
@@ -320,152 +321,6 @@ async fn mark_begun(run: &mut Run, asked: &Asked, scope: &Scope) -> anyhow::Resu
     Ok(())
 }
 
-/// Tables without a difference are of the new snapshot too.
-async fn record_equal(
-    run: &mut Run,
-    inventory: &Inventory,
-    outcomes: &[TableOutcome],
-) -> anyhow::Result<()> {
-    let equal = outcomes.iter().map(|outcome| &outcome.scanned);
-    let tables = equal
-        .filter(|scanned| scanned.is_equal())
-        .map(|scanned| wire::RecordTable {
-            table: scanned.table.oid,
-            snapshot: inventory.snapshot.clone(),
-            source_digest: Some(scanned.source.into()),
-            planned: Some(scanned.table.clone().into()),
-            equal: true,
-            converge: false,
-        })
-        .collect();
-    run.record(wire::RecordRequest {
-        tables,
-        ..Default::default()
-    })
-    .await
-}
-
-/// What follows from the rows: large objects' owners, materialized views, sequences, statistics.
-async fn follow(
-    run: &mut Run,
-    asked: &Asked,
-    inventory: &Inventory,
-    outcomes: &[TableOutcome],
-) -> anyhow::Result<()> {
-    phase(run, "sync: views, sequences, statistics");
-    let mut steps = snapshot::renewed_steps(run, inventory);
-    let whole = asked.selection.is_everything();
-    let changed = outcomes.iter().any(|outcome| !outcome.scanned.is_equal());
-    let chosen = Filter::new(&asked.selection)?;
-    for step in &mut steps {
-        if let Work::Sequences { values } = &mut step.work {
-            for value in values {
-                let owned = |(schema, table): &(String, String)| chosen.admits(schema, table);
-                value.stays = !whole && !value.owner.as_ref().is_some_and(owned);
-            }
-        }
-    }
-    steps.retain(|step| match step.work {
-        Work::LargeObjects { .. } => whole,
-        Work::Refresh { .. } => changed,
-        _ => true,
-    });
-    let rewritten = outcomes.iter().filter(|outcome| outcome.is_largely_new());
-    let rewritten: Vec<(&str, &str)> = rewritten
-        .map(|outcome| &outcome.scanned.table)
-        .map(|table| (table.schema.as_str(), table.name.as_str()))
-        .collect();
-    let stale = run.ledger.steps.iter().filter(|entry| {
-        matches!(&entry.step.work, Work::Statistics { schema, name, .. }
-            if rewritten.contains(&(schema.as_str(), name.as_str())))
-    });
-    steps.extend(stale.map(|entry| entry.step.clone()));
-    run.record(wire::RecordRequest {
-        steps: steps.into_iter().map(Into::into).collect(),
-        snapshot: inventory.snapshot.clone(),
-        ..Default::default()
-    })
-    .await?;
-    run.refresh_ledger().await?;
-    run.after_sync().await
-}
-
-/// Reads back what was changed. A table that still differs, which the short hashes of pairs may have hidden, is copied again whole.
-async fn prove(
-    converger: &Converger,
-    outcomes: &mut [TableOutcome],
-) -> anyhow::Result<Vec<Finding>> {
-    let changed = outcomes.iter().filter(|o| !o.scanned.is_equal());
-    let tables: Vec<Table> = changed.map(|o| o.scanned.table.clone()).collect();
-    let digester = &converger.digester;
-    let read = gather(tables, digester.jobs, |table| {
-        let digester = digester.clone();
-        async move {
-            let digest = digester.target(&table, 0, Keep::Read).await?;
-            Ok((table.oid, digest))
-        }
-    })
-    .await?;
-    let mut findings = Vec::new();
-    for (oid, mut digest) in read {
-        let Some(outcome) = outcomes.iter_mut().find(|o| o.scanned.table.oid == oid) else {
-            continue;
-        };
-        let scanned = &outcome.scanned;
-        let table = &scanned.table;
-        if digest.digest != scanned.source {
-            let again = converger.sync(&scanned.to_be_copied()).await?;
-            outcome.synced.counts.how = again.counts.how;
-            outcome.synced.wire_bytes += again.wire_bytes;
-            digest = digester.target(table, 0, Keep::Read).await?;
-        }
-        let source = &scanned.source_generated;
-        findings.extend(compare(
-            &digester.reporter,
-            table,
-            scanned.source,
-            digest.digest,
-        ));
-        findings.extend(compare_generated(table, source, &digest));
-    }
-    Ok(findings)
-}
-
-/// Where some tables were synced and others not, rows may refer to nothing. What an earlier sync found is looked at again.
-async fn check_keys(
-    run: &mut Run,
-    outcomes: &[TableOutcome],
-    again: Vec<String>,
-) -> anyhow::Result<Vec<Finding>> {
-    let tables: Vec<Oid> = outcomes.iter().map(|o| o.scanned.table.oid).collect();
-    let request = wire::CheckKeysRequest {
-        migration: run.ledger.id.clone(),
-        tables,
-        again,
-    };
-    let answer = run.ends.target.check_keys(request).await;
-    let findings = answer.map_err(said("target"))?.into_inner().findings;
-    Ok(findings
-        .into_iter()
-        .map(Finding::try_from)
-        .collect::<Result<_, _>>()?)
-}
-
-fn earlier_orphans(ledger: &Ledger) -> Vec<String> {
-    let found = ledger.findings.iter();
-    let orphans = found.filter(|finding| finding.code == SYNC_ORPHANS);
-    orphans.map(|finding| finding.object.clone()).collect()
-}
-
-async fn position(run: &mut Run, inventory: &Inventory) -> anyhow::Result<wire::PositionResponse> {
-    let request = wire::PositionRequest {
-        migration: run.ledger.id.clone(),
-        snapshot: inventory.snapshot.clone(),
-    };
-    let answer = run.ends.source.position(request).await;
-    Ok(answer.map_err(said("source"))?.into_inner())
-}
-
 /// Writes down what came of it, and tells.
 async fn conclude(
     run: &mut Run,
@@ -477,7 +332,7 @@ async fn conclude(
     findings.extend(schema.findings.iter().cloned());
     findings.extend(outcome.findings(&run.ledger));
     run.refresh_ledger().await?;
-    let orphaned = earlier_orphans(&run.ledger);
+    let orphaned = proof::earlier_orphans(&run.ledger);
     let mut lasting = verify::lasting(&run.ledger, schema);
     lasting.retain(|finding| finding.code != SYNC_ORPHANS);
     for finding in findings.iter().chain(&lasting) {

@@ -1,0 +1,92 @@
+//! The proof: what was changed is read back, orphans are looked for, and the source is asked whether it has moved.
+use pgconvoy_proto::model::{Finding, Oid, SYNC_ORPHANS, Table};
+use pgconvoy_proto::wire;
+use pgconvoy_proto::wire::target_digest_request::Keep;
+
+use super::gather;
+use super::outcome::TableOutcome;
+use crate::converge::Converger;
+use crate::ends::said;
+use crate::inventory::Inventory;
+use crate::ledger::Ledger;
+use crate::phases::Run;
+use crate::phases::verify::{compare, compare_generated};
+
+/// Reads back what was changed. A table that still differs, which the short hashes of pairs may have hidden, is copied again whole.
+pub async fn prove(
+    converger: &Converger,
+    outcomes: &mut [TableOutcome],
+) -> anyhow::Result<Vec<Finding>> {
+    let changed = outcomes.iter().filter(|o| !o.scanned.is_equal());
+    let tables: Vec<Table> = changed.map(|o| o.scanned.table.clone()).collect();
+    let digester = &converger.digester;
+    let read = gather(tables, digester.jobs, |table| {
+        let digester = digester.clone();
+        async move {
+            let digest = digester.target(&table, 0, Keep::Read).await?;
+            Ok((table.oid, digest))
+        }
+    })
+    .await?;
+    let mut findings = Vec::new();
+    for (oid, mut digest) in read {
+        let Some(outcome) = outcomes.iter_mut().find(|o| o.scanned.table.oid == oid) else {
+            continue;
+        };
+        let scanned = &outcome.scanned;
+        let table = &scanned.table;
+        if digest.digest != scanned.source {
+            let again = converger.sync(&scanned.to_be_copied()).await?;
+            outcome.synced.counts.how = again.counts.how;
+            outcome.synced.wire_bytes += again.wire_bytes;
+            digest = digester.target(table, 0, Keep::Read).await?;
+        }
+        let source = &scanned.source_generated;
+        findings.extend(compare(
+            &digester.reporter,
+            table,
+            scanned.source,
+            digest.digest,
+        ));
+        findings.extend(compare_generated(table, source, &digest));
+    }
+    Ok(findings)
+}
+
+/// Where some tables were synced and others not, rows may refer to nothing. What an earlier sync found is looked at again.
+pub async fn check_keys(
+    run: &mut Run,
+    outcomes: &[TableOutcome],
+    again: Vec<String>,
+) -> anyhow::Result<Vec<Finding>> {
+    let tables: Vec<Oid> = outcomes.iter().map(|o| o.scanned.table.oid).collect();
+    let request = wire::CheckKeysRequest {
+        migration: run.ledger.id.clone(),
+        tables,
+        again,
+    };
+    let answer = run.ends.target.check_keys(request).await;
+    let findings = answer.map_err(said("target"))?.into_inner().findings;
+    Ok(findings
+        .into_iter()
+        .map(Finding::try_from)
+        .collect::<Result<_, _>>()?)
+}
+
+pub fn earlier_orphans(ledger: &Ledger) -> Vec<String> {
+    let found = ledger.findings.iter();
+    let orphans = found.filter(|finding| finding.code == SYNC_ORPHANS);
+    orphans.map(|finding| finding.object.clone()).collect()
+}
+
+pub async fn position(
+    run: &mut Run,
+    inventory: &Inventory,
+) -> anyhow::Result<wire::PositionResponse> {
+    let request = wire::PositionRequest {
+        migration: run.ledger.id.clone(),
+        snapshot: inventory.snapshot.clone(),
+    };
+    let answer = run.ends.source.position(request).await;
+    Ok(answer.map_err(said("source"))?.into_inner())
+}
