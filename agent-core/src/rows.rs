@@ -6,6 +6,7 @@ use pgconvoy_proto::model::{Digest, Format};
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 pub mod fields;
+pub mod join;
 mod split;
 
 use split::{Splitter, Step};

@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use futures_util::{Stream, StreamExt, TryStreamExt};
-use pgconvoy_proto::model::{Digest, Part, Relation, Table, TableDigest};
+use pgconvoy_proto::model::{Digest, Part, Place, Relation, Table, TableDigest};
 
 use crate::large_objects;
 use crate::progress::Counters;
@@ -77,6 +77,34 @@ fn select(table: &Table, columns: &[String], system: &[&str], part: Option<&Part
     )
 }
 
+/// `COPY (SELECT ...) TO STDOUT` of single rows, which lie in one table (`Place::table` is not looked at); of large objects, of all
+/// their pages.
+pub fn copy_out_places(table: &Table, places: &[Place]) -> String {
+    let columns: Vec<String> = table.columns.iter().map(|name| quote_ident(name)).collect();
+    let rows = match table.relation {
+        Relation::Table => {
+            let mut rows = format!("{} WHERE ctid = ANY ({})", from(table), ctids(places));
+            // Partitions have equal ctids.
+            if let Some(place) = places.first().filter(|_| table.through_root) {
+                rows += &format!(" AND tableoid = {}", place.table);
+            }
+            rows
+        }
+        Relation::LargeObjects { .. } => large_objects::of_places(places),
+    };
+    format!(
+        "COPY (SELECT {} FROM {rows}) TO STDOUT (FORMAT {})",
+        columns.join(", "),
+        table.format
+    )
+}
+
+/// The ctids as an array. PostgreSQL sorts them before it reads (TID scan).
+pub fn ctids(places: &[Place]) -> String {
+    let ctids: Vec<String> = places.iter().map(|place| format!("\"{place}\"")).collect();
+    format!("'{{{}}}'::tid[]", ctids.join(","))
+}
+
 fn conditions(table: &Table, part: Option<&Part>) -> Vec<String> {
     // A TID range scan, PostgreSQL 14 and later.
     let range = part.and_then(|part| part.condition("ctid", |block| format!("'({block},0)'")));
@@ -85,13 +113,22 @@ fn conditions(table: &Table, part: Option<&Part>) -> Vec<String> {
 }
 
 /// The table as FROM names it.
-pub(crate) fn from(table: &Table) -> String {
+pub fn from(table: &Table) -> String {
     let only = if table.through_root { "" } else { "ONLY " };
     format!("{only}{}", qualified(&table.schema, &table.name))
 }
 
 /// `COPY ... FROM STDIN`. Without a column there is no list: COPY takes all that are not generated, which is none.
 pub fn copy_in(table: &Table) -> String {
+    copy_in_with(table, "")
+}
+
+/// The same with FREEZE.
+pub fn copy_in_frozen(table: &Table) -> String {
+    copy_in_with(table, ", FREEZE")
+}
+
+fn copy_in_with(table: &Table, option: &str) -> String {
     let columns: Vec<String> = table.columns.iter().map(|name| quote_ident(name)).collect();
     let list = if columns.is_empty() {
         String::new()
@@ -99,7 +136,10 @@ pub fn copy_in(table: &Table) -> String {
         format!(" ({})", columns.join(", "))
     };
     let name = qualified(&table.schema, &table.name);
-    format!("COPY {name}{list} FROM STDIN (FORMAT {})", table.format)
+    format!(
+        "COPY {name}{list} FROM STDIN (FORMAT {}{option})",
+        table.format
+    )
 }
 
 /// Whether one session scans the table: several are worth their connections only for more.

@@ -17,6 +17,7 @@ use pgconvoy_proto::wire::inventory_item::Item;
 use tokio::sync::mpsc;
 use tonic::Status;
 
+use crate::position;
 use crate::snapshots::Snapshots;
 
 /// Owners and grants of so many objects make one step: one transaction at the target.
@@ -54,21 +55,24 @@ pub async fn open(
     let scope = Scope::Selected(filter()?);
     let snapshot = Arc::new(Snapshot::open(&database, &application, &scope).await?);
     let failed = |error| status::postgres("reading the catalogs", &error);
-    let inventory = {
+    let (inventory, position) = {
         let session = snapshot.holder().await?;
+        let position = position::of_snapshot(&session, &snapshot.tables)
+            .await
+            .map_err(failed)?;
         let mut inventory = read(&session, &filter()?, snapshot.tables.clone())
             .await
             .map_err(failed)?;
         let beside = beside(&session, &inventory.skipped, &selection, roles);
         inventory.works.extend(beside.await.map_err(failed)?);
-        inventory
+        (inventory, position)
     };
     let header = wire::SnapshotHeader {
         snapshot: snapshot.id.clone(),
         database: database.describe(),
         server_version: snapshot.holder().await?.server_version(),
     };
-    snapshots.keep(&migration, snapshot, lease);
+    snapshots.keep(&migration, snapshot, position, lease);
 
     let items_of = std::iter::once(Item::Header(header))
         .chain(

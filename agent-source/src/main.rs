@@ -14,13 +14,16 @@ use pgconvoy_proto::wire::source_server::SourceServer;
 use tonic::service::RoutesBuilder;
 
 mod archive;
+mod chunks;
 mod copy;
 mod facts;
 mod inventory;
 mod lanes;
+mod position;
 mod secrets;
 mod service;
 mod snapshots;
+mod sync;
 
 /// The agent beside the source database: reads it under one snapshot and pushes it to the target agent.
 ///

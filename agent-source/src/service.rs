@@ -6,7 +6,7 @@ use std::time::Duration;
 use pgconvoy_agent_core::database::Database;
 use pgconvoy_agent_core::describe;
 use pgconvoy_agent_core::progress::{Counters, TaskStream};
-use pgconvoy_agent_core::{narrow, scan};
+use pgconvoy_agent_core::{narrow, scan, status};
 use pgconvoy_proto::identity::{Identity, Role};
 use pgconvoy_proto::model::{
     Buckets, Place, RoleChoice, Selection, Table, bucket_count, required, to_json,
@@ -14,13 +14,14 @@ use pgconvoy_proto::model::{
 use pgconvoy_proto::serve::admit;
 use pgconvoy_proto::wire;
 use pgconvoy_proto::wire::source_server::Source;
-use pgconvoy_proto::wire::{copy_part_event, digest_progress};
+use pgconvoy_proto::wire::{copy_part_event, digest_progress, sync_table_event};
 use tonic::{Request, Response, Status};
 
 use crate::copy::{PartJob, copy_part};
 use crate::lanes::{self, Lanes};
 use crate::snapshots::Snapshots;
-use crate::{archive, facts, inventory, secrets};
+use crate::sync::{SyncJob, sync_table};
+use crate::{archive, facts, inventory, position, secrets};
 
 pub struct Service {
     database: Database,
@@ -43,6 +44,11 @@ impl Service {
             pg_bin,
         }
     }
+}
+
+/// TMPDIR decides where.
+fn temporary_files() -> PathBuf {
+    std::env::temp_dir()
 }
 
 /// Every RPC of the source admits the coordinator only.
@@ -181,6 +187,63 @@ impl Source for Service {
         )))
     }
 
+    type SyncTableStream = TaskStream<wire::SyncTableEvent>;
+
+    async fn sync_table(
+        &self,
+        request: Request<wire::SourceSyncRequest>,
+    ) -> Result<Response<Self::SyncTableStream>, Status> {
+        use sync_table_event::Event;
+        let request = command(request)?;
+        let snapshot = self.snapshots.get(&request.migration, &request.snapshot)?;
+        let job = SyncJob {
+            migration: request.migration,
+            target: request.target,
+            table: required(request.table, "table")?.try_into()?,
+            source: required(request.source, "source")?.into(),
+            buckets: request.buckets.map(TryInto::try_into).transpose()?,
+            target_rows: request.target_rows,
+            jobs: request.jobs as usize,
+            dry_run: request.dry_run,
+            compression: request.compression,
+            folder: temporary_files(),
+        };
+        let counters = Arc::new(Counters::default());
+        let sync = sync_table(snapshot, self.lanes.clone(), job, counters.clone());
+        let event = |event| wire::SyncTableEvent { event: Some(event) };
+        let seen = counters.clone();
+        Ok(Response::new(TaskStream::with_progress(
+            counters,
+            |progress| wire::SyncTableEvent {
+                event: Some(Event::Progress(progress.into())),
+            },
+            async move {
+                let (counts, already) = sync.await?;
+                Ok(event(Event::Done(wire::TableSynced {
+                    counts: Some(counts.into()),
+                    wire_bytes: seen.read().wire_bytes,
+                    already,
+                })))
+            },
+        )))
+    }
+
+    async fn position(
+        &self,
+        request: Request<wire::PositionRequest>,
+    ) -> Result<Response<wire::PositionResponse>, Status> {
+        let request = command(request)?;
+        let then = self
+            .snapshots
+            .position(&request.migration, &request.snapshot)?;
+        let application = format!("pgconvoy {}", request.migration);
+        let session = self.database.connect(&application).await?;
+        let since = position::since(&session, &then).await;
+        Ok(Response::new(since.map_err(|error| {
+            status::postgres("looking at what was written since the snapshot", &error)
+        })?))
+    }
+
     type DigestTableStream = TaskStream<wire::DigestProgress>;
 
     async fn digest_table(
@@ -220,8 +283,7 @@ impl Source for Service {
         let table = Table::try_from(required(request.table, "table")?)?;
         let buckets = Buckets::try_from(required(request.buckets, "buckets")?)?;
         let jobs = request.jobs as usize;
-        // TMPDIR decides where.
-        let folder = std::env::temp_dir();
+        let folder = temporary_files();
         Ok(Response::new(TaskStream::new(move |events| async move {
             narrow::send_pairs(&snapshot, &table, &buckets, jobs, &folder, events).await
         })))

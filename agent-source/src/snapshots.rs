@@ -7,6 +7,8 @@ use pgconvoy_agent_core::snapshot::Snapshot;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
+use crate::position::Position;
+
 #[derive(Clone)]
 pub struct Snapshots {
     lease: Duration,
@@ -15,6 +17,7 @@ pub struct Snapshots {
 
 struct Held {
     snapshot: Arc<Snapshot>,
+    position: Arc<Position>,
     lease: Duration,
     renewed: Instant,
 }
@@ -28,10 +31,17 @@ impl Snapshots {
     }
 
     /// Keeps the snapshot for the migration; an earlier one is dropped. Without a lease of its own it has the agent's.
-    pub fn keep(&self, migration: &str, snapshot: Arc<Snapshot>, lease: Option<Duration>) {
+    pub fn keep(
+        &self,
+        migration: &str,
+        snapshot: Arc<Snapshot>,
+        position: Position,
+        lease: Option<Duration>,
+    ) {
         let lease = lease.unwrap_or(self.lease);
         let held = Held {
             snapshot,
+            position: Arc::new(position),
             lease,
             renewed: Instant::now(),
         };
@@ -65,6 +75,15 @@ impl Snapshots {
             .get(migration)
             .map(|held| held.snapshot.id.clone());
         self.get(migration, &id.unwrap_or_default())
+    }
+
+    /// Where the migration's snapshot stands; errors as in [`Self::get`].
+    pub fn position(&self, migration: &str, id: &str) -> Result<Arc<Position>, Status> {
+        let snapshot = self.get(migration, id)?;
+        let held = self.lock();
+        let found = held.get(migration).filter(|h| h.snapshot.id == snapshot.id);
+        let gone = || Status::failed_precondition("the snapshot was closed");
+        found.map(|held| held.position.clone()).ok_or_else(gone)
     }
 
     pub fn close(&self, migration: &str) {

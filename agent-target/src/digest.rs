@@ -10,13 +10,14 @@ use pgconvoy_agent_core::scan;
 use pgconvoy_agent_core::snapshot::{Scope, Snapshot};
 use pgconvoy_proto::model::{Buckets, Place, Table, TableDigest, bucket_count, required};
 use pgconvoy_proto::wire;
+use pgconvoy_proto::wire::target_digest_request::Keep;
 use tokio::sync::mpsc;
 use tonic::Status;
 
 use crate::ledger;
 use crate::sessions::{Purpose, Sessions, application_name};
 
-/// Digests a table and records that in the ledger.
+/// Digests a table, and records that in the ledger where that is asked for.
 pub async fn table(
     sessions: &Sessions,
     request: wire::TargetDigestRequest,
@@ -25,9 +26,15 @@ pub async fn table(
     let migration = &request.migration;
     let buckets = bucket_count(request.buckets)?;
     let session = sessions.take(migration, Purpose::Plain).await?;
-    let table = ledger::table(&session, migration, request.table)
-        .await?
-        .table;
+    let keep = request.keep();
+    let table = match request.planned {
+        Some(table) => table.try_into()?,
+        None => {
+            ledger::table(&session, migration, request.table)
+                .await?
+                .table
+        }
+    };
     let digest = if scan::is_small(&table) {
         scan::digest_small(&session, &table, buckets, counters).await?
     } else {
@@ -35,7 +42,10 @@ pub async fn table(
         let jobs = request.jobs as usize;
         scan::digest(&snapshot, &table, buckets, jobs, counters).await?
     };
-    ledger::write::target_digest(&session, migration, table.oid, digest.digest).await?;
+    if keep != Keep::Unspecified {
+        let left = keep == Keep::Left;
+        ledger::write::target_digest(&session, migration, table.oid, digest.digest, left).await?;
+    }
     sessions.give_back(migration, Purpose::Plain, session);
     Ok(digest)
 }
@@ -76,7 +86,11 @@ async fn planned(sessions: &Sessions, migration: &str, oid: u32) -> Result<Table
     Ok(table)
 }
 
-async fn snapshot(sessions: &Sessions, migration: &str, table: &Table) -> Result<Snapshot, Status> {
+pub async fn snapshot(
+    sessions: &Sessions,
+    migration: &str,
+    table: &Table,
+) -> Result<Snapshot, Status> {
     let scope = Scope::Named(vec![table.clone()]);
     Ok(Snapshot::open(&sessions.database, &application_name(migration), &scope).await?)
 }

@@ -89,7 +89,8 @@ async fn forget(session: &Session, migration: &str, oid: u32) -> Result<(), toki
     session
         .execute(
             "UPDATE pgconvoy.tables SET snapshot = NULL, source_rows = NULL, source_bytes = NULL, source_digest = NULL,
-                 target_rows = NULL, target_bytes = NULL, target_digest = NULL, verified_at = NULL
+                 target_rows = NULL, target_bytes = NULL, target_digest = NULL, verified_at = NULL,
+                 left_rows = NULL, left_bytes = NULL, left_digest = NULL, converge = false
              WHERE migration = $1 AND oid = $2",
             &[&migration, &oid],
         )
@@ -97,6 +98,12 @@ async fn forget(session: &Session, migration: &str, oid: u32) -> Result<(), toki
     session
         .execute(
             "DELETE FROM pgconvoy.parts WHERE migration = $1 AND table_oid = $2",
+            &[&migration, &oid],
+        )
+        .await?;
+    session
+        .execute(
+            "DELETE FROM pgconvoy.syncs WHERE migration = $1 AND table_oid = $2",
             &[&migration, &oid],
         )
         .await?;

@@ -15,7 +15,7 @@ pub struct Landing {
 
 /// What is left to be done once the rows are there.
 enum After {
-    /// Puts search_path and triggers back as they were.
+    /// Puts search_path and triggers back as they were; deferred constraints are looked at first: ALTER TABLE refuses to be before them.
     Restore(String),
     MakeLargeObjects,
 }
@@ -26,15 +26,32 @@ impl Landing {
             Relation::Table => Ok(Self {
                 copy_in: scan::copy_in(table),
                 after: After::Restore({
-                    let restore = silence_triggers(session, table).await?;
+                    let restore = silence(session, TRIGGERS, table).await?;
                     find_neighbours(session, table).await?;
-                    format!("SET LOCAL search_path = ''; {restore}")
+                    format!("SET LOCAL search_path = ''; SET CONSTRAINTS ALL IMMEDIATE; {restore}")
                 }),
             }),
             Relation::LargeObjects { .. } => Ok(Self {
                 copy_in: large_objects::stage(session, table).await?,
                 after: After::MakeLargeObjects,
             }),
+        }
+    }
+
+    /// For rows that are deleted before others are loaded.
+    pub async fn prepare_with_deletes(session: &Session, table: &Table) -> Result<Self, Error> {
+        let mut landing = Self::prepare(session, table).await?;
+        if let After::Restore(restore) = &mut landing.after {
+            restore.push_str(&silence(session, RULES_ON_DELETE, table).await?);
+        }
+        Ok(landing)
+    }
+
+    /// The table was truncated in this transaction: its rows need no VACUUM then. Not where COPY routes rows to partitions
+    /// (PostgreSQL manual, COPY, FREEZE).
+    pub fn freeze(&mut self, table: &Table) {
+        if !table.through_root {
+            self.copy_in = scan::copy_in_frozen(table);
         }
     }
 
@@ -56,29 +73,36 @@ async fn find_neighbours(session: &Session, table: &Table) -> Result<(), Error> 
         .await
 }
 
-/// Triggers ENABLE ALWAYS and ENABLE REPLICA fire even under session_replication_role = replica: disabled in this
-/// transaction. Where the role may not set that, any enabled trigger would fire. The statements that put them back.
-async fn silence_triggers(session: &Session, table: &Table) -> Result<String, Error> {
+/// Triggers ENABLE ALWAYS and ENABLE REPLICA fire even under session_replication_role = replica; where the role may not set that, any
+/// enabled trigger would. Of a partitioned table those of its partitions count.
+const TRIGGERS: &str = "SELECT n.nspname::text, c.relname::text, 'TRIGGER', t.tgname::text, t.tgenabled::text
+    FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE NOT t.tgisinternal AND t.tgrelid IN (
+            SELECT $1::text::regclass UNION SELECT relid FROM pg_partition_tree($1::text::regclass))
+      AND (t.tgenabled IN ('A', 'R') OR t.tgenabled = 'O' AND current_setting('session_replication_role') <> 'replica')";
+
+/// Rules are as triggers are. COPY knows none.
+const RULES_ON_DELETE: &str = "SELECT n.nspname::text, c.relname::text, 'RULE', r.rulename::text, r.ev_enabled::text
+    FROM pg_rewrite r JOIN pg_class c ON c.oid = r.ev_class JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE r.ev_class = $1::text::regclass AND r.ev_type = '4'
+      AND (r.ev_enabled IN ('A', 'R') OR r.ev_enabled = 'O' AND current_setting('session_replication_role') <> 'replica')";
+
+/// Disables what the query finds, in this transaction. The statements that put it back.
+async fn silence(session: &Session, query: &str, table: &Table) -> Result<String, Error> {
     let name = qualified(&table.schema, &table.name);
-    let rows = session
-        .query(
-            "SELECT t.tgname::text, t.tgenabled::text FROM pg_trigger t
-             WHERE t.tgrelid = $1::text::regclass AND NOT t.tgisinternal
-               AND (t.tgenabled IN ('A', 'R') OR t.tgenabled = 'O'
-                    AND current_setting('session_replication_role') <> 'replica')",
-            &[&name],
-        )
-        .await?;
+    let rows = session.query(query, &[&name]).await?;
     let (mut disable, mut restore) = (String::new(), String::new());
     for row in rows {
-        let trigger = quote_ident(row.get(0));
-        let how = match row.get::<_, &str>(1) {
+        let on = qualified(row.get(0), row.get(1));
+        let (what, name) = (row.get::<_, &str>(2), quote_ident(row.get(3)));
+        let how = match row.get::<_, &str>(4) {
             "A" => "ENABLE ALWAYS",
             "R" => "ENABLE REPLICA",
             _ => "ENABLE",
         };
-        disable += &format!("ALTER TABLE {name} DISABLE TRIGGER {trigger};");
-        restore += &format!("ALTER TABLE {name} {how} TRIGGER {trigger};");
+        // Each partition's by itself: its state need not be the parent's.
+        disable += &format!("ALTER TABLE ONLY {on} DISABLE {what} {name};");
+        restore += &format!("ALTER TABLE ONLY {on} {how} {what} {name};");
     }
     session.batch_execute(&disable).await?;
     Ok(restore)

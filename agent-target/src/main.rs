@@ -22,6 +22,7 @@ use crate::steps::Runner;
 mod archive;
 mod artefacts;
 mod clean;
+mod copy_in;
 mod digest;
 mod drive;
 mod empty;
@@ -35,6 +36,7 @@ mod restore;
 mod service;
 mod sessions;
 mod steps;
+mod sync;
 
 /// A step of the plan may name every function and policy of a schema.
 const MAX_PLAN_MESSAGE_BYTES: usize = 64 << 20;

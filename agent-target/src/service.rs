@@ -16,7 +16,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::sessions::Purpose;
 use crate::steps::Runner;
-use crate::{artefacts, clean, digest, drive, empty, facts, ledger, load, reprint};
+use crate::{artefacts, clean, digest, drive, empty, facts, ledger, load, reprint, sync};
 
 pub struct Service {
     pub runner: Runner,
@@ -146,6 +146,37 @@ impl Target for Service {
         Ok(Response::new(
             load::load_part(&self.runner.sessions, frames).await?,
         ))
+    }
+
+    async fn plan_sync(
+        &self,
+        request: Request<wire::PlanSyncRequest>,
+    ) -> Result<Response<wire::PlanSyncResponse>, Status> {
+        let findings = sync::plan(&self.runner.sessions, command(request)?).await?;
+        let findings = findings.into_iter().map(Into::into).collect();
+        Ok(Response::new(wire::PlanSyncResponse { findings }))
+    }
+
+    type SyncTableStream = TaskStream<wire::SyncAnswer>;
+
+    async fn sync_table(
+        &self,
+        request: Request<Streaming<wire::SyncFrame>>,
+    ) -> Result<Response<Self::SyncTableStream>, Status> {
+        let frames = pushed(request)?;
+        let (sessions, folder) = (self.runner.sessions.clone(), self.data_dir.clone());
+        Ok(Response::new(TaskStream::new(|answers| {
+            sync::sync_table(sessions, folder, frames, answers)
+        })))
+    }
+
+    async fn check_keys(
+        &self,
+        request: Request<wire::CheckKeysRequest>,
+    ) -> Result<Response<wire::CheckKeysResponse>, Status> {
+        let findings = sync::check_keys(&self.runner.sessions, command(request)?).await?;
+        let findings = findings.into_iter().map(Into::into).collect();
+        Ok(Response::new(wire::CheckKeysResponse { findings }))
     }
 
     async fn run_steps(

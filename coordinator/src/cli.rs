@@ -67,6 +67,13 @@ pub enum Command {
     Resume(ResumeArgs),
     /// Where a migration stands, from the ledger
     Status(Ends),
+    /// Brings the target up to date with the source: both ends compare by digests, and only rows that differ cross the network
+    #[command(
+        after_help = "Examples:\n  pgconvoy sync --source https://src:7401 --target https://dst:7402 \
+                            --identity coordinator.pem\n  pgconvoy sync ... --table public.orders\n  pgconvoy sync ... --dry-run\n\n\
+                            Interrupted: pgconvoy resume, or sync again."
+    )]
+    Sync(SyncArgs),
     /// Compares both databases again, by digests that each agent computes from its own
     #[command(
         after_help = "Example:\n  pgconvoy verify --source https://src:7401 --target https://dst:7402 \
@@ -247,6 +254,9 @@ pub struct MigrateArgs {
     /// Go on in spite of blockers that can be overridden
     #[arg(long, env = "PGCONVOY_FORCE")]
     pub force: bool,
+    /// The application goes on writing to the source: measure and tell, at the end, what the sync after it was stopped will take
+    #[arg(long, env = "PGCONVOY_THEN_SYNC", conflicts_with_all = ["skip_data", "no_verify"])]
+    pub then_sync: bool,
     /// Tables are cut into parts of about this size, MiB
     #[arg(long, env = "PGCONVOY_PART_SIZE", value_name = "MIB", default_value_t = 128,
           value_parser = clap::value_parser!(u64).range(1..=65536))]
@@ -259,6 +269,39 @@ pub struct ResumeArgs {
     pub ends: Ends,
     #[command(flatten)]
     pub effort: Effort,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct SyncArgs {
+    #[command(flatten)]
+    pub ends: Ends,
+    #[command(flatten)]
+    pub filters: Filters,
+    /// Only these tables, schema.table or the table's name alone; repeatable
+    #[arg(long, env = "PGCONVOY_TABLE", value_name = "GLOB")]
+    pub table: Vec<String>,
+    #[command(flatten)]
+    pub effort: Effort,
+    /// Count what would change, per table, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Overwrite rows that somebody else has written at the target; leave out tables whose columns have drifted apart
+    #[arg(long, env = "PGCONVOY_FORCE")]
+    pub force: bool,
+}
+
+impl SyncArgs {
+    pub fn selection(&self) -> Selection {
+        let mut selection = self.filters.selection();
+        let qualified = |table: &String| match table.contains('.') {
+            true => table.clone(),
+            false => format!("*.{table}"),
+        };
+        selection
+            .include_table
+            .extend(self.table.iter().map(qualified));
+        selection
+    }
 }
 
 #[derive(Debug, Clone, Args)]

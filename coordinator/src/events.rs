@@ -5,7 +5,7 @@ use std::io::{IsTerminal, Write};
 use std::sync::{Mutex, PoisonError};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use pgconvoy_proto::model::{Finding, Severity};
+use pgconvoy_proto::model::{Finding, How, Severity, SyncCounts};
 use serde::Serialize;
 
 use crate::live::Moment;
@@ -38,6 +38,12 @@ pub enum Event {
         rows: u64,
         digest: String,
         equal: bool,
+    },
+    Synced {
+        table: String,
+        #[serde(flatten)]
+        counts: SyncCounts,
+        wire_bytes: u64,
     },
     Retry {
         what: String,
@@ -176,7 +182,13 @@ impl Reporter {
             }
             Event::Finding(finding) => self.line(&finding_text(finding)),
             Event::Note { text } => self.line(&format!("  {text}")),
-            Event::Table { .. } | Event::Step { .. } | Event::Verified { .. } => {}
+            Event::Synced { table, counts, .. } if counts.how != How::Equal => {
+                self.line(&format!("  {table}: {}", synced_text(counts)));
+            }
+            Event::Table { .. }
+            | Event::Step { .. }
+            | Event::Verified { .. }
+            | Event::Synced { .. } => {}
         }
     }
 
@@ -202,7 +214,13 @@ impl Reporter {
                     .take(3)
                     .map(String::as_str)
                     .collect();
-                self.line(&format!("  {}; {}", moment.text(), running.join(", ")));
+                let running = running.join(", ");
+                // What copies nothing has no progress but what it is at.
+                if moment.bytes_total > 0 {
+                    self.line(&format!("  {}; {running}", moment.text()));
+                } else if !running.is_empty() {
+                    self.line(&format!("  {running}"));
+                }
             }
         }
     }
@@ -226,6 +244,19 @@ fn live() -> Voice {
         bar,
         source,
         target,
+    }
+}
+
+/// What a sync did for a table.
+pub fn synced_text(counts: &SyncCounts) -> String {
+    let rows = format!(
+        "{} rows to insert, {} to change, {} to delete",
+        counts.inserted, counts.changed, counts.deleted
+    );
+    match counts.how {
+        How::Equal => "equal".into(),
+        How::Rows => rows,
+        How::Copy => format!("{rows}: so many that the whole table is copied again"),
     }
 }
 

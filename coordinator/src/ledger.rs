@@ -3,12 +3,13 @@ use std::collections::HashMap;
 
 use anyhow::anyhow;
 use pgconvoy_proto::model::{
-    Digest, Finding, Oid, Options, Part, SCHEMA_COMPARED, Severity, Step, Table, parse_json,
-    required,
+    Digest, Finding, Oid, Options, Part, SCHEMA_COMPARED, Severity, Step, SyncUnderWay, Table,
+    parse_json, required,
 };
 use pgconvoy_proto::wire;
 use pgconvoy_proto::wire::ledger_item::Item;
 use pgconvoy_proto::wire::target_client::TargetClient;
+use serde::Serialize;
 use tokio_stream::StreamExt;
 use tonic::transport::Channel;
 
@@ -28,9 +29,23 @@ pub struct Ledger {
     pub created_at: String,
     pub finished_at: String,
     pub archive_received: bool,
+    /// A sync that has begun to change the target, and has not ended.
+    pub sync: Option<SyncUnderWay>,
+    /// What crossed the network, by snapshot.
+    pub crossed: Vec<Crossed>,
     pub tables: Vec<TableEntry>,
     pub steps: Vec<StepEntry>,
     pub findings: Vec<Finding>,
+}
+
+/// Bytes that crossed the network under one snapshot, after compression.
+#[derive(Clone, Debug, Serialize)]
+pub struct Crossed {
+    pub snapshot: String,
+    /// Of parts that were loaded.
+    pub parts: u64,
+    /// Of tables that were synced: pairs and rows.
+    pub syncs: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -41,8 +56,12 @@ pub struct TableEntry {
     /// As the source agent read it, where that was not the sum of the parts.
     pub read_at_source: Option<Digest>,
     pub target: Option<Digest>,
-    /// Parts that are loaded under `snapshot`, by number.
+    /// Parts that are loaded under `snapshot`, by number; of a table that is to converge, under any.
     pub parts: HashMap<u32, Digest>,
+    /// As the migration left the table.
+    left: Option<Digest>,
+    /// Holds rows of several snapshots: to be synced before its keys are built.
+    pub converge: bool,
     /// The table is unlogged and the server crashed since it was loaded.
     pub void: bool,
     /// From the first part's begin to the last part's commit, summed.
@@ -60,16 +79,23 @@ impl TableEntry {
             .collect()
     }
 
+    /// What must still be true of the target's table if nobody but us has written to it; none: that cannot be told.
+    pub fn left(&self) -> Option<Digest> {
+        let loaded = || (!self.parts.is_empty() && !self.converge).then(|| self.loaded());
+        self.left.or_else(loaded).filter(|_| !self.void)
+    }
+
+    fn loaded(&self) -> Digest {
+        let add = |mut sum: Digest, part: &Digest| {
+            sum += *part;
+            sum
+        };
+        self.parts.values().fold(Digest::default(), add)
+    }
+
     /// The source's digest: as its agent read it, or of the parts that it sent.
     pub fn source(&self) -> Digest {
-        self.read_at_source.unwrap_or_else(|| {
-            self.parts
-                .values()
-                .fold(Digest::default(), |mut sum, part| {
-                    sum += *part;
-                    sum
-                })
-        })
+        self.read_at_source.unwrap_or_else(|| self.loaded())
     }
 }
 
@@ -147,6 +173,11 @@ impl Ledger {
             created_at: header.created_at,
             finished_at: header.finished_at,
             archive_received: header.archive_received,
+            sync: match header.sync.as_str() {
+                "" => None,
+                sync => Some(parse_json(sync)?),
+            },
+            crossed: header.crossed.into_iter().map(Into::into).collect(),
             tables: Vec::new(),
             steps: Vec::new(),
             findings: Vec::new(),
@@ -165,7 +196,7 @@ impl Ledger {
         table.void |= part.void;
         table.seconds += part.seconds;
         // Adopted under a new snapshot, a table keeps the parts of its old one.
-        if part.snapshot == table.snapshot
+        if (part.snapshot == table.snapshot || table.converge)
             && let Some(digest) = part.digest
         {
             table.parts.insert(part.number, digest.into());
@@ -180,6 +211,11 @@ impl Ledger {
     pub fn missing_parts(&self) -> usize {
         let each = |entry: &TableEntry| entry.missing(self.options.part_bytes).len();
         self.tables.iter().map(each).sum()
+    }
+
+    pub fn to_converge(&self) -> usize {
+        let open = |entry: &&TableEntry| entry.converge;
+        self.tables.iter().filter(open).count()
     }
 
     pub fn differences(&self) -> usize {
@@ -197,12 +233,24 @@ impl Ledger {
     }
 }
 
+impl From<wire::SnapshotBytes> for Crossed {
+    fn from(bytes: wire::SnapshotBytes) -> Self {
+        Self {
+            snapshot: bytes.snapshot,
+            parts: bytes.parts,
+            syncs: bytes.syncs,
+        }
+    }
+}
+
 fn table_entry(entry: wire::LedgerTable) -> anyhow::Result<TableEntry> {
     Ok(TableEntry {
         table: required(entry.table, "table")?.try_into()?,
         snapshot: entry.snapshot,
         read_at_source: entry.source_digest.map(Into::into),
         target: entry.target_digest.map(Into::into),
+        left: entry.left_digest.map(Into::into),
+        converge: entry.converge,
         parts: HashMap::new(),
         void: false,
         seconds: 0.0,

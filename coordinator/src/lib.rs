@@ -3,7 +3,9 @@
 //! It has no database credentials and links no PostgreSQL client; it keeps no state but the run folder's artefacts.
 pub mod cli;
 mod compare;
+mod converge;
 pub mod demo;
+mod drive;
 mod ends;
 mod events;
 mod inventory;
@@ -18,6 +20,7 @@ mod report;
 mod run_dir;
 mod schedule;
 mod schema;
+mod sync;
 mod text;
 mod verdict;
 mod verify;
@@ -112,6 +115,7 @@ async fn command(cli: Cli, reporter: &Arc<Reporter>) -> Ended {
         }
         Command::Migrate(args) => Box::pin(migrate::migrate(args, global, reporter)).await,
         Command::Resume(args) => Box::pin(migrate::resume(args, global, reporter)).await,
+        Command::Sync(args) => Box::pin(sync::sync(args, global, reporter)).await,
         Command::Verify(args) => verify::verify(args, global, reporter).await,
         Command::Status(ends) => {
             let ledger = read_ledger(&ends, migration).await?;

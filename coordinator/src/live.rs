@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use pgconvoy_proto::model::{Digest, Progress};
 use serde::Serialize;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -95,6 +96,14 @@ impl Live {
         }
     }
 
+    /// For one call.
+    pub fn count(self: &Arc<Self>) -> Counted {
+        Counted {
+            live: self.clone(),
+            so_far: Progress::default(),
+        }
+    }
+
     fn running(&self, end: End) -> &Mutex<BTreeMap<u64, String>> {
         match end {
             End::Source => &self.source,
@@ -129,6 +138,49 @@ impl Live {
             source: list(End::Source),
             target: list(End::Target),
         }
+    }
+}
+
+/// Adds the progress of one call to what is shown, and takes it back when the call fails.
+pub struct Counted {
+    live: Arc<Live>,
+    so_far: Progress,
+}
+
+impl Counted {
+    pub fn set(&mut self, now: Progress) {
+        let add = |counter: &AtomicU64, now: u64, before: u64| {
+            counter.fetch_add(now.wrapping_sub(before), Relaxed);
+        };
+        add(&self.live.rows, now.rows, self.so_far.rows);
+        add(&self.live.bytes, now.bytes, self.so_far.bytes);
+        add(
+            &self.live.wire_bytes,
+            now.wire_bytes,
+            self.so_far.wire_bytes,
+        );
+        self.so_far = now;
+    }
+
+    /// It went well.
+    pub fn keep(mut self) {
+        self.so_far = Progress::default();
+    }
+
+    /// It went well, and these are the rows.
+    pub fn finish(mut self, rows: Digest) {
+        self.set(Progress {
+            rows: rows.rows,
+            bytes: rows.bytes,
+            wire_bytes: self.so_far.wire_bytes,
+        });
+        self.keep();
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.set(Progress::default());
     }
 }
 

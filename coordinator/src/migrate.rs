@@ -1,27 +1,25 @@
 //! `plan`, `migrate` and `resume`: from preflight to the verdict.
 use std::sync::Arc;
 
-use anyhow::{anyhow, bail};
+use anyhow::bail;
 use pgconvoy_proto::model::{Options, Table};
 use pgconvoy_proto::wire;
 use pgconvoy_proto::wire::plan_item::Item;
 use serde_json::{Value, json};
-use tokio_stream::StreamExt;
-use tonic::Streaming;
 
 use crate::cli::{Compression, Effort, Global, MigrateArgs, ResumeArgs};
+use crate::drive::Driven;
 use crate::ends::{self, Ends, Usage, said};
 use crate::events::{Event, Reporter};
 use crate::inventory::{self, Inventory, Lease};
 use crate::ledger::Ledger;
-use crate::live::{self, Live};
 use crate::phases::{Run, Settings, snapshot};
 use crate::plan::Plan;
 use crate::preflight::{self, Facts, Intent};
 use crate::run_dir::RunDir;
 use crate::text::{bytes, columns, duration};
 use crate::verdict::Verdict;
-use crate::{Ended, report};
+use crate::{Ended, report, sync};
 
 /// The whole migration.
 pub async fn migrate(args: MigrateArgs, global: &Global, reporter: &Arc<Reporter>) -> Ended {
@@ -53,7 +51,7 @@ pub async fn migrate(args: MigrateArgs, global: &Global, reporter: &Arc<Reporter
         inventory::close(&mut ends, &id).await?;
         let mut plan = Plan::new(inventory, options);
         plan.findings.extend(findings);
-        let shown = show_plan(&plan, &facts, settings, reporter);
+        let shown = show_plan(&plan, &facts, settings, args.then_sync, reporter);
         let verdict = if blocked {
             Verdict::Blocked
         } else {
@@ -71,7 +69,28 @@ pub async fn migrate(args: MigrateArgs, global: &Global, reporter: &Arc<Reporter
         inventory::close(&mut ends, &id).await?;
         return Err(error);
     }
-    drive(ends, &id, settings, dir, reporter, None).await
+    let driven = Driven {
+        ends,
+        id: &id,
+        settings,
+        dir,
+        reporter,
+    };
+    let then_sync = args.then_sync;
+    drive(driven, async |run| {
+        let (verdict, mut result) = carry_out(run, false).await?;
+        if then_sync {
+            // The migration is done, whether or not that can be told.
+            match sync::forecast(run).await {
+                Ok(forecast) => result["then_sync"] = forecast,
+                Err(error) => run
+                    .reporter
+                    .note(format!("what a sync takes was not measured: {error:#}")),
+            }
+        }
+        Ok((verdict, result))
+    })
+    .await
 }
 
 /// Carries an unfinished migration to its end.
@@ -82,12 +101,22 @@ pub async fn resume(args: ResumeArgs, global: &Global, reporter: &Arc<Reporter>)
         reporter.note(format!("migration {} is finished: {verdict}", ledger.id));
         return Ok((verdict, report::json(&ledger)));
     }
+    if let Some(under_way) = ledger.sync.clone() {
+        return sync::carry_on(ends, &ledger, under_way, &args.effort, global, reporter).await;
+    }
     let options = &ledger.options;
     let facts = preflight::gather(&mut ends, &options.selection, options.roles).await?;
     let settings = settings(&args.effort, &facts);
     let dir = RunDir::create(&global.run_dir, &ledger.id)?;
     reporter.log_to(dir.events()?);
-    drive(ends, &ledger.id, settings, dir, reporter, Some("resumed")).await
+    let driven = Driven {
+        ends,
+        id: &ledger.id,
+        settings,
+        dir,
+        reporter,
+    };
+    drive(driven, async |run| carry_out(run, true).await).await
 }
 
 /// With the words around it, it must fit into an application_name (63 bytes).
@@ -225,87 +254,26 @@ async fn create(ends: &mut Ends, id: &str, plan: Plan) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Runs the phases, under the migration's snapshot or, when that is gone, a new one.
+async fn carry_out(run: &mut Run, resumed: bool) -> Ended {
+    if resumed {
+        snapshot::ensure(run).await?;
+    }
+    let _lease = snapshot::keep_alive(
+        run.ends.source.clone(),
+        run.ledger.id.clone(),
+        run.ledger.snapshot.clone(),
+    );
+    let verdict = run.phases().await?;
+    finish(run, verdict).await
+}
+
 /// Takes the migration over and runs it to its end.
-async fn drive(
-    mut ends: Ends,
-    id: &str,
-    settings: Settings,
-    dir: RunDir,
-    reporter: &Arc<Reporter>,
-    resumed: Option<&str>,
-) -> Ended {
-    let driving = take_over(&mut ends, id).await?;
-    // Only now: what an earlier driver left behind cannot change it any more.
-    let ledger = Ledger::read(&mut ends.target, Some(id)).await?;
-    reporter.emit(&Event::Migration {
-        id: id.into(),
-        source: ledger.source.clone(),
-        target: ledger.target.clone(),
-    });
-    let live = Arc::new(Live::default());
-    let mut run = Run {
-        ends,
-        ledger,
-        settings,
-        reporter: reporter.clone(),
-        live: live.clone(),
-        dir,
-    };
-    let _display = live::show(live, reporter.clone());
-    let work = async {
-        if resumed.is_some() {
-            snapshot::ensure(&mut run).await?;
-        }
-        let _lease = snapshot::keep_alive(
-            run.ends.source.clone(),
-            run.ledger.id.clone(),
-            run.ledger.snapshot.clone(),
-        );
-        let verdict = run.phases().await?;
-        finish(&mut run, verdict).await
-    };
-    let ended = tokio::select! {
-        ended = work => ended,
-        lost = lost(driving) => Err(lost),
-    };
+async fn drive(driven: Driven<'_>, work: impl AsyncFnOnce(&mut Run) -> Ended) -> Ended {
+    let ended = driven.drive(work).await;
     ended.map_err(|error| {
         error.context("the migration stopped; what is done is kept: pgconvoy resume goes on")
     })
-}
-
-fn driver() -> String {
-    let host = rustix::system::uname();
-    format!(
-        "{} pid {}",
-        host.nodename().to_string_lossy(),
-        std::process::id()
-    )
-}
-
-async fn take_over(ends: &mut Ends, id: &str) -> anyhow::Result<Streaming<wire::DriveGranted>> {
-    let request = wire::DriveRequest {
-        migration: id.into(),
-        driver: driver(),
-    };
-    let mut driving = ends
-        .target
-        .drive(request)
-        .await
-        .map_err(said("target"))?
-        .into_inner();
-    match driving.next().await {
-        Some(Ok(_)) => Ok(driving),
-        Some(Err(status)) => Err(said("target")(status)),
-        None => Err(anyhow!("the target agent ended the call")),
-    }
-}
-
-/// Ends when the migration is not ours any more: the target database or its agent was lost.
-async fn lost(mut driving: Streaming<wire::DriveGranted>) -> anyhow::Error {
-    match driving.next().await {
-        Some(Err(status)) => said("target")(status),
-        Some(Ok(_)) | None => anyhow!("the target agent gave the migration up"),
-    }
 }
 
 async fn finish(run: &mut Run, verdict: Verdict) -> Ended {
@@ -336,10 +304,18 @@ async fn finish(run: &mut Run, verdict: Verdict) -> Ended {
 
 /// Bytes per second that one stream brings into a target, as measured on small servers; an estimate is an estimate.
 const STREAM_RATE: f64 = 40e6;
+/// Bytes per second that one session reads of a table to digest it.
+const SCAN_RATE: f64 = 100e6;
 /// Rows compress about this much on the way.
 const COMPRESSION_RATIO: f64 = 3.0;
 
-fn show_plan(plan: &Plan, facts: &Facts, settings: Settings, reporter: &Reporter) -> Value {
+fn show_plan(
+    plan: &Plan,
+    facts: &Facts,
+    settings: Settings,
+    then_sync: bool,
+    reporter: &Reporter,
+) -> Value {
     let parts = |table: &Table| table.parts(plan.options.part_bytes).len();
     let mut rows = vec![
         ["table", "size", "parts", "format", "key"]
@@ -385,6 +361,13 @@ fn show_plan(plan: &Plan, facts: &Facts, settings: Settings, reporter: &Reporter
         },
         duration(seconds),
     ));
+    if then_sync {
+        reporter.line(&format!(
+            "  then: stop what writes to the source, and pgconvoy sync: about {} for both ends to be compared, and the rows that \
+             changed meanwhile (migrate --then-sync measures it)",
+            duration(plan.size_bytes() as f64 / SCAN_RATE)
+        ));
+    }
     reporter.note("a plan: nothing was changed");
     let tables: Vec<_> = plan
         .tables

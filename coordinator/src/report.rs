@@ -79,6 +79,7 @@ pub fn text(ledger: &Ledger) -> String {
         bytes(data)
     );
     text += &steps_text(ledger);
+    text += &crossed_text(ledger);
     text += &schema::text(ledger);
     let mut findings = ledger.findings.clone();
     let ours = [SCHEMA_COMPARED, TOLD];
@@ -115,6 +116,22 @@ fn state(entry: &TableEntry) -> &'static str {
         Some(target) if target == entry.source() => "equal",
         Some(_) => "DIFFERS",
     }
+}
+
+fn crossed_text(ledger: &Ledger) -> String {
+    let mut text = String::new();
+    for crossed in &ledger.crossed {
+        let (parts, syncs) = (bytes(crossed.parts), bytes(crossed.syncs));
+        let snapshot = &crossed.snapshot;
+        text += &match (crossed.parts, crossed.syncs) {
+            (_, 0) => format!("  snapshot {snapshot}: {parts} over the network\n"),
+            (0, _) => format!("  snapshot {snapshot}: {syncs} over the network, to sync\n"),
+            _ => format!(
+                "  snapshot {snapshot}: {parts} over the network, and {syncs} to sync what was loaded before\n"
+            ),
+        };
+    }
+    text
 }
 
 fn steps_text(ledger: &Ledger) -> String {
@@ -187,6 +204,7 @@ pub fn json(ledger: &Ledger) -> Value {
         "source": ledger.source,
         "target": ledger.target,
         "snapshot": ledger.snapshot,
+        "crossed": ledger.crossed,
         "created_at": ledger.created_at,
         "finished_at": ledger.finished_at,
         "options": ledger.options,

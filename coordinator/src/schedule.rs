@@ -1,6 +1,6 @@
 //! The work queue of the copy phase: parts to copy, indexes to build, tables to digest, each given out as soon as it may be.
 //!
-//! Per table: parts, then its constraints (they need the table for themselves), then its other indexes and the digest,
+//! Per table: parts, then, where its rows are of several snapshots, convergence, then its constraints (they need the table for themselves), then its other indexes and the digest,
 //! side by side. A digest never runs beside ADD CONSTRAINT: readers would queue behind its lock.
 //!
 //! A part that a check constraint refuses is put off: the constraint may read tables that are not loaded yet. When all other parts
@@ -18,6 +18,8 @@ pub struct TableWork {
     pub parts: Vec<Part>,
     pub constraints: Vec<Build>,
     pub indexes: Vec<Build>,
+    /// Rows of several snapshots become those of one before anything is built on them.
+    pub converge: bool,
     pub digest: bool,
 }
 
@@ -42,6 +44,7 @@ struct State {
     put_off: Vec<PutOff>,
     /// Parts done since those that are put off were given out.
     done_since: usize,
+    to_converge: VecDeque<Table>,
     builds: VecDeque<Build>,
     digests: VecDeque<Table>,
     tables: HashMap<Oid, Pending>,
@@ -50,11 +53,19 @@ struct State {
 struct Pending {
     table: Table,
     parts_left: usize,
+    converge: Converge,
     constraints: Vec<Build>,
     /// Given out and not done.
     constraints_left: usize,
     indexes: Vec<Build>,
     digest: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Converge {
+    Needed,
+    GivenOut,
+    Done,
 }
 
 /// A part that was refused, and what PostgreSQL said.
@@ -84,6 +95,11 @@ impl Schedule {
                 .extend(table.parts.iter().map(|part| (table.table.clone(), *part)));
             let pending = Pending {
                 parts_left: table.parts.len(),
+                converge: if table.converge {
+                    Converge::Needed
+                } else {
+                    Converge::Done
+                },
                 constraints: table.constraints,
                 constraints_left: 0,
                 indexes: table.indexes,
@@ -137,6 +153,21 @@ impl Schedule {
         drop(state);
         self.changed.notify_waiters();
         last
+    }
+
+    /// The next table whose rows are to become those of one snapshot, waiting for one; none when no more can come.
+    pub async fn next_to_converge(&self) -> Option<Table> {
+        self.wait(|state| state.to_converge.pop_front()).await
+    }
+
+    pub fn converged(&self, table: Oid) {
+        let mut state = self.lock();
+        if let Some(pending) = state.tables.get_mut(&table) {
+            pending.converge = Converge::Done;
+        }
+        state.advance(table);
+        drop(state);
+        self.changed.notify_waiters();
     }
 
     /// The next indexes to build together, waiting for one; none when no more can come.
@@ -233,6 +264,12 @@ impl State {
             return;
         };
         if pending.parts_left > 0 || pending.constraints_left > 0 {
+            return;
+        }
+        if pending.converge != Converge::Done {
+            if std::mem::replace(&mut pending.converge, Converge::GivenOut) == Converge::Needed {
+                self.to_converge.push_back(pending.table.clone());
+            }
             return;
         }
         let constraints = std::mem::take(&mut pending.constraints);

@@ -29,6 +29,8 @@ pub enum Sequences {
     /// Where they stood at the snapshot, as the ledger's steps hold it: a source that is alive has moved on.
     AtSnapshot,
     Now,
+    /// Not at all, nor large objects: a sync is about to bring both over.
+    Coming,
 }
 
 /// What came of a comparison.
@@ -45,15 +47,22 @@ pub struct Compared {
     settled: Vec<Finding>,
     /// Tables and columns of the source that the target does not have.
     lost: HashSet<String>,
+    /// Columns that are of another type at the target.
+    retyped: HashSet<String>,
 }
 
 impl Compared {
     /// The table can be read at the target, with the columns that it was copied with.
     pub fn is_readable(&self, table: &Table) -> bool {
-        let name = plain(&table.to_string());
-        let column = |column: &String| format!("{name}.{}", plain(column));
-        let mut columns = table.columns.iter().chain(&table.generated);
-        !self.lost.contains(&name) && !columns.any(|c| self.lost.contains(&column(c)))
+        let lost = |column: &String| self.lost.contains(column);
+        !self.lost.contains(&plain(&table.to_string())) && !columns(table).any(|c| lost(&c))
+    }
+
+    /// Columns of the table that are of another type at the target.
+    pub fn retyped(&self, table: &Table) -> Vec<String> {
+        columns(table)
+            .filter(|column| self.retyped.contains(column))
+            .collect()
     }
 
     /// An earlier finding, of something that this comparison has looked at.
@@ -75,6 +84,13 @@ impl Compared {
         ends.target.record(request).await.map_err(said("target"))?;
         Ok(())
     }
+}
+
+/// As the comparison calls them.
+fn columns(table: &Table) -> impl Iterator<Item = String> {
+    let name = plain(&table.to_string());
+    let columns = table.columns.iter().chain(&table.generated);
+    columns.map(move |column| format!("{name}.{}", plain(column)))
 }
 
 /// Has both agents describe their databases and compares. `asked`: a part of what was migrated.
@@ -111,6 +127,10 @@ pub async fn compare_ends(
             differs || difference.object().kind != LARGE_OBJECT
         });
     }
+    if sequences == Sequences::Coming {
+        differences = without_coming(differences);
+    }
+    let retyped = retyped(&differences);
     let printed = reprinted(ends, &differences, queries, reporter).await?;
     let (differences, unclear) = with_printed(differences, &printed, one_major);
     let lost = lost(&differences, &source, &target);
@@ -139,6 +159,7 @@ pub async fn compare_ends(
         anew,
         settled,
         lost,
+        retyped,
     })
 }
 
@@ -169,6 +190,41 @@ fn still_told(
         .filter(|fact| now.contains(fact) && anew.contains(&fact.0))
         .cloned()
         .collect()
+}
+
+/// Leaves out what a sync brings over.
+fn without_coming(differences: Vec<Difference>) -> Vec<Difference> {
+    let mut left = Vec::new();
+    for mut difference in differences {
+        if difference.object().kind == LARGE_OBJECT {
+            continue;
+        }
+        if let Difference::Differs {
+            source, changes, ..
+        } = &mut difference
+            && source.kind == "sequence"
+        {
+            changes.retain(|change| change.property != "position");
+            if changes.is_empty() {
+                continue;
+            }
+        }
+        left.push(difference);
+    }
+    left
+}
+
+fn retyped(differences: &[Difference]) -> HashSet<String> {
+    let of_another_type = |difference: &Difference| match difference {
+        Difference::Differs {
+            source, changes, ..
+        } if source.kind == "column" => {
+            let changed = changes.iter().any(|change| change.property == "type");
+            changed.then(|| plain(&source.identity))
+        }
+        _ => None,
+    };
+    differences.iter().filter_map(of_another_type).collect()
 }
 
 /// Of the first comparison, a migration's own: its findings, and what is accepted as the migration has told it.

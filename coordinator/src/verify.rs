@@ -8,6 +8,7 @@ use pgconvoy_proto::model::{
 };
 use pgconvoy_proto::selection::Filter;
 use pgconvoy_proto::wire;
+use pgconvoy_proto::wire::target_digest_request::Keep;
 
 use crate::cli::{Global, VerifyArgs};
 use crate::ends::{self, Ends, said};
@@ -103,7 +104,7 @@ pub async fn verify(args: VerifyArgs, global: &Global, reporter: &Arc<Reporter>)
 
 /// Differences that the migration left, and that no comparison makes anew: equal rows do not prove a target that lacks a policy or
 /// a foreign key.
-fn lasting(ledger: &Ledger, schema: &schema::Compared) -> Vec<Finding> {
+pub fn lasting(ledger: &Ledger, schema: &schema::Compared) -> Vec<Finding> {
     let left = ledger.findings.iter().filter(|finding| {
         finding.severity == Severity::Difference
             && !OF_COMPARISON.contains(&finding.code.as_str())
@@ -112,7 +113,7 @@ fn lasting(ledger: &Ledger, schema: &schema::Compared) -> Vec<Finding> {
     left.cloned().collect()
 }
 
-fn verdict(findings: &[Finding], lasting: &[Finding]) -> Verdict {
+pub fn verdict(findings: &[Finding], lasting: &[Finding]) -> Verdict {
     let mut all = findings.iter().chain(lasting);
     if all.all(|finding| finding.severity != Severity::Difference) {
         Verdict::Proven
@@ -229,7 +230,7 @@ impl Comparison {
         };
         let (source, target) = tokio::try_join!(
             self.digester.source(&self.held, &table, buckets),
-            self.digester.target(&table, buckets)
+            self.digester.target(&table, buckets, Keep::Read)
         )?;
         let finding = compare(
             &self.digester.reporter,

@@ -2,7 +2,7 @@
 #![no_main]
 use libfuzzer_sys::fuzz_target;
 use pgconvoy_proto::frame::{MAX_RAW_BYTES, Opener, Sealer};
-use pgconvoy_proto::model::{Buckets, Pair};
+use pgconvoy_proto::model::{Buckets, Pair, SlimPair};
 use pgconvoy_proto::wire;
 
 fuzz_target!(|input: (u8, Vec<u8>, u32, Vec<u8>, bool, u16, u8)| {
@@ -31,6 +31,9 @@ fuzz_target!(|input: (u8, Vec<u8>, u32, Vec<u8>, bool, u16, u8)| {
         let mut packed = Vec::new();
         pairs.for_each(|pair| pair.pack(&mut packed));
         assert_eq!(packed, payload);
+    }
+    if let Ok(pairs) = SlimPair::unpack_all(&payload) {
+        assert_eq!(SlimPair::pack_all(&pairs), payload);
     }
     if let Ok(buckets) = Buckets::new(raw_length, digest) {
         assert!(buckets.len() <= buckets.count);

@@ -62,8 +62,8 @@ fn fields(format: Format, key: u8, columns: u8, data: &[u8], pieces: &[&[u8]], w
     if let Ok(found) = &among {
         assert_eq!(Ok(found.digest), whole);
         assert_eq!(Ok(found), read(pieces).as_ref());
-        let sum = found.buckets.iter().fold(0u128, |sum, bucket| sum.wrapping_add(*bucket));
-        assert_eq!(sum, found.digest.sum);
+        let sum = found.buckets.iter().fold(0u64, |sum, bucket| sum.wrapping_add(*bucket));
+        assert_eq!(sum, found.digest.sum as u64);
     }
     let placed = Layout { placed: true, generated: 1, ..layout };
     // An error is as good as a pair here: neither may panic.

@@ -8,6 +8,8 @@ mod convert;
 mod pair;
 mod roles;
 mod schema;
+mod slim;
+mod sync;
 mod system;
 mod table;
 
@@ -18,6 +20,8 @@ pub use roles::{
 pub use schema::{
     Catalog, Definition, MASK, OF_SCHEMA, OF_STEPS, SCHEMA_COMPARED, SchemaObject, TOLD,
 };
+pub use slim::SlimPair;
+pub use sync::{How, SyncCounts, SyncUnderWay};
 pub use system::SystemGrants;
 pub use table::{Format, Part, Relation, Table};
 
@@ -172,6 +176,12 @@ pub struct SequenceValue {
     pub name: String,
     pub last_value: i64,
     pub is_called: bool,
+    /// Schema and name of the table whose column owns it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<(String, String)>,
+    /// The next run of the step leaves it where it is.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stays: bool,
 }
 
 impl SequenceValue {
@@ -390,6 +400,10 @@ pub const OF_COMPARISON: &[&str] = &[
     "table-missing",
     "table-extra",
 ];
+
+/// Findings that a sync makes anew each time: the earlier ones about what is looked at again are forgotten.
+pub const OF_SYNC: &[&str] = &[SYNC_ORPHANS];
+pub const SYNC_ORPHANS: &str = "sync-orphans";
 
 impl Finding {
     pub fn new(

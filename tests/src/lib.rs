@@ -11,6 +11,8 @@ pub mod majors;
 pub mod oracle;
 pub mod pair;
 pub mod program;
+pub mod random;
+pub mod workload;
 
 use std::io::Write as _;
 use std::time::{Duration, Instant};

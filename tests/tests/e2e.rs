@@ -43,6 +43,12 @@ mod roles;
 mod secrets;
 #[path = "e2e/seen.rs"]
 mod seen;
+#[path = "e2e/sync.rs"]
+mod sync;
+#[path = "e2e/sync_kill.rs"]
+mod sync_kill;
+#[path = "e2e/sync_random.rs"]
+mod sync_random;
 #[path = "e2e/system_grants.rs"]
 mod system_grants;
 #[path = "e2e/values.rs"]

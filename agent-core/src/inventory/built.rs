@@ -241,20 +241,29 @@ pub async fn sequences(
     excluded: &HashSet<Oid>,
 ) -> Result<Vec<SequenceValue>, Error> {
     let query = format!(
-        "SELECT c.oid, n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        "SELECT c.oid, n.nspname, c.relname, tn.nspname, t.relname
+         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+         LEFT JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.objsubid = 0
+             AND d.refclassid = 'pg_class'::regclass AND d.refobjsubid > 0 AND d.deptype IN ('a', 'i')
+         LEFT JOIN pg_class t ON t.oid = d.refobjid
+         LEFT JOIN pg_namespace tn ON tn.oid = t.relnamespace
          WHERE c.relkind = 'S' AND c.relpersistence <> 't' AND NOT {} ORDER BY 2, 3",
         foreign_schema("n"),
     );
-    let named: Vec<(String, String)> = session
+    type Names = (String, String);
+    let named: Vec<(Names, Option<Names>)> = session
         .query(&query, &[])
         .await?
         .iter()
         .filter(|row| !excluded.contains(&row.get(0)))
-        .map(|row| (row.get(1), row.get(2)))
+        .map(|row| {
+            let owner: (Option<String>, Option<String>) = (row.get(3), row.get(4));
+            ((row.get(1), row.get(2)), owner.0.zip(owner.1))
+        })
         .collect();
     let mut values = Vec::with_capacity(named.len());
     for names in named.chunks(200) {
-        let one = |(at, (schema, name)): (usize, &(String, String))| {
+        let one = |(at, ((schema, name), _)): (usize, &(Names, _))| {
             format!(
                 "SELECT {at}, last_value, is_called FROM {}",
                 qualified(schema, name)
@@ -262,12 +271,14 @@ pub async fn sequences(
         };
         let query: Vec<String> = names.iter().enumerate().map(one).collect();
         for row in session.query(&query.join(" UNION ALL "), &[]).await? {
-            let (schema, name) = names[row.get::<_, i32>(0) as usize].clone();
+            let ((schema, name), owner) = names[row.get::<_, i32>(0) as usize].clone();
             values.push(SequenceValue {
                 schema,
                 name,
                 last_value: row.get(1),
                 is_called: row.get(2),
+                owner,
+                stays: false,
             });
         }
     }

@@ -23,7 +23,7 @@ use crate::rows::fields::{Row, Rows};
 use crate::scan::{self, Error};
 use crate::session::Session;
 use crate::snapshot::{Reader, Snapshot};
-use spill::{Sorted, Spill};
+pub use spill::{Alike, Sorted, Spill};
 
 /// Pairs in one message.
 const PAIRS_PER_MESSAGE: usize = 4096;
@@ -44,7 +44,7 @@ pub async fn send_pairs(
     let mut tick = tokio::time::interval(crate::progress::REPORT_EVERY);
     let sorted = loop {
         tokio::select! {
-            sorted = &mut reading => break sorted?,
+            spill = &mut reading => break spill?.sorted(Alike::Counted),
             _ = tick.tick() => {
                 if events.send(Ok(progress(counters.read()))).await.is_err() {
                     return Ok(());
@@ -93,14 +93,15 @@ fn send(
     Ok(())
 }
 
-async fn read(
+/// Reads the table's rows of the given buckets, as pairs that are sorted in a file in `folder`.
+pub async fn read(
     snapshot: &Snapshot,
     table: &Table,
     buckets: &Buckets,
     jobs: usize,
     folder: &Path,
     counters: &Counters,
-) -> Result<Sorted, Error> {
+) -> Result<Spill, Error> {
     let spill = Mutex::new(Spill::new(folder).map_err(full(table))?);
     let common = &spill;
     let of_part = |reader: Reader, part: Part| async move {
@@ -110,12 +111,11 @@ async fn read(
     scan::each_part(snapshot, table, jobs, &of_part)
         .try_collect::<()>()
         .await?;
-    let spill = spill.into_inner().unwrap_or_else(PoisonError::into_inner);
-    Ok(spill.sorted())
+    Ok(spill.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
 /// Most likely the folder of temporary files is full.
-fn full(table: &Table) -> impl Fn(std::io::Error) -> Error {
+pub fn full(table: &Table) -> impl Fn(std::io::Error) -> Error {
     |error| Error::Spill {
         table: table.to_string(),
         error,

@@ -56,15 +56,14 @@ fn statement(table: &Table, places: &[Place]) -> String {
                 .map(|name| quote_ident(name)),
         )
         .collect();
-    let ctids: Vec<String> = places.iter().map(|place| format!("\"{place}\"")).collect();
     format!(
-        "COPY (SELECT {} FROM {} WHERE ctid = ANY ('{{{}}}'::tid[])) TO STDOUT",
+        "COPY (SELECT {} FROM {} WHERE ctid = ANY ({})) TO STDOUT",
         columns.join(", "),
         match table.relation {
             Relation::Table => scan::from(table),
             Relation::LargeObjects { .. } => large_objects::of_places(places),
         },
-        ctids.join(",")
+        scan::ctids(places)
     )
 }
 

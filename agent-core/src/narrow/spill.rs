@@ -1,6 +1,6 @@
 //! Pairs on disk, sorted: written by partition (the first bits of the key), read back partition by partition, each sorted in memory.
 //!
-//! Memory: [`PARTITIONS`] buffers of [`BLOCK`] bytes while writing (8 MiB), one partition's different pairs while reading: 65,000
+//! Memory: [`PARTITIONS`] buffers of [`BLOCK`] bytes while writing (8 MiB), one partition's pairs while reading: 65,000
 //! of 16 million. The file has no name: it goes with the process, whatever ends it.
 use std::fs::File;
 use std::io;
@@ -14,6 +14,15 @@ const PARTITIONS: usize = 256;
 const BLOCK: usize = 712 * Pair::PACKED;
 /// Equal pairs are counted together whenever so many more have come.
 const FOLD_EVERY: usize = 1 << 16;
+
+/// What becomes of rows that are alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Alike {
+    /// They are one pair, with a count and the place of one of them: memory does not depend on how many they are.
+    Counted,
+    /// Each is a pair: see [`Spill::widest`].
+    Apart,
+}
 
 #[derive(Default)]
 struct Partition {
@@ -50,18 +59,26 @@ impl Spill {
         Ok(())
     }
 
-    pub fn sorted(self) -> Sorted {
+    /// Pairs of the largest partition: what is in memory at once where rows that are alike are kept apart.
+    pub fn widest(&self) -> u64 {
+        let pairs = |p: &Partition| (p.blocks.len() * BLOCK + p.rest.len()) / Pair::PACKED;
+        self.partitions.iter().map(pairs).max().unwrap_or(0) as u64
+    }
+
+    pub fn sorted(self, alike: Alike) -> Sorted {
         Sorted {
             file: self.file,
             partitions: self.partitions.into_iter(),
+            alike,
         }
     }
 }
 
-/// Gives the partitions one after the other, each sorted, equal pairs counted together.
+/// Gives the partitions one after the other, each sorted.
 pub struct Sorted {
     file: File,
     partitions: std::vec::IntoIter<Partition>,
+    alike: Alike,
 }
 
 impl Iterator for Sorted {
@@ -69,17 +86,17 @@ impl Iterator for Sorted {
 
     fn next(&mut self) -> Option<Self::Item> {
         let partition = self.partitions.next()?;
-        Some(load(&self.file, &partition))
+        Some(load(&self.file, &partition, self.alike))
     }
 }
 
-fn load(file: &File, partition: &Partition) -> io::Result<Vec<Pair>> {
+fn load(file: &File, partition: &Partition, alike: Alike) -> io::Result<Vec<Pair>> {
     let mut pairs = Vec::new();
     let mut folded = 0;
     let mut block = vec![0; BLOCK];
     let mut add = |bytes: &[u8], pairs: &mut Vec<Pair>| -> io::Result<()> {
         pairs.extend(Pair::unpack_all(bytes).map_err(io::Error::other)?);
-        if pairs.len() >= 2 * folded + FOLD_EVERY {
+        if alike == Alike::Counted && pairs.len() >= 2 * folded + FOLD_EVERY {
             fold(pairs);
             folded = pairs.len();
         }
@@ -90,7 +107,10 @@ fn load(file: &File, partition: &Partition) -> io::Result<Vec<Pair>> {
         add(&block, &mut pairs)?;
     }
     add(&partition.rest, &mut pairs)?;
-    fold(&mut pairs);
+    match alike {
+        Alike::Counted => fold(&mut pairs),
+        Alike::Apart => pairs.sort_unstable(),
+    }
     Ok(pairs)
 }
 
@@ -140,7 +160,10 @@ mod tests {
                     .unwrap();
             }
         }
-        let all: Vec<Pair> = spill.sorted().flat_map(Result::unwrap).collect();
+        let all: Vec<Pair> = spill
+            .sorted(Alike::Counted)
+            .flat_map(Result::unwrap)
+            .collect();
         assert_eq!(all.len(), rows as usize);
         assert!(all.is_sorted());
         assert!(
@@ -155,8 +178,27 @@ mod tests {
         for n in 0..400_000 {
             spill.push(&pair(7, 7, n)).unwrap();
         }
-        let all: Vec<Pair> = spill.sorted().flat_map(Result::unwrap).collect();
+        let all: Vec<Pair> = spill
+            .sorted(Alike::Counted)
+            .flat_map(Result::unwrap)
+            .collect();
         assert_eq!(all.len(), 1);
         assert_eq!(all[0].count, 400_000);
+    }
+
+    #[test]
+    fn rows_that_are_kept_apart_keep_their_places() {
+        let mut spill = Spill::new(&std::env::temp_dir()).unwrap();
+        for n in (0..2000).rev() {
+            spill.push(&pair(7, 7, n)).unwrap();
+        }
+        spill.push(&pair(u128::MAX, 7, 0)).unwrap();
+        assert_eq!(spill.widest(), 2000);
+        let all: Vec<Pair> = spill
+            .sorted(Alike::Apart)
+            .flat_map(Result::unwrap)
+            .collect();
+        let blocks = all.iter().take(2000).map(|pair| pair.place.block);
+        assert!(all.len() == 2001 && blocks.eq(0..2000));
     }
 }

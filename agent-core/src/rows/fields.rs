@@ -280,7 +280,7 @@ impl TableDigester {
             if !found.buckets.is_empty() {
                 let key = if layout.key == 0 { hash } else { row.key() };
                 let bucket = Pair::bucket(key, found.buckets.len() as u32);
-                found.buckets[bucket] = found.buckets[bucket].wrapping_add(hash);
+                found.buckets[bucket] = found.buckets[bucket].wrapping_add(hash as u64);
             }
             Ok(())
         })

@@ -68,9 +68,9 @@ pub async fn steps(
 pub fn failed(error: tokio_postgres::Error) -> Status {
     use tokio_postgres::error::SqlState;
     match error.code() {
-        Some(&SqlState::UNDEFINED_TABLE | &SqlState::INVALID_SCHEMA_NAME) => {
-            Status::not_found("there is no ledger in this database")
-        }
+        Some(&SqlState::UNDEFINED_TABLE | &SqlState::INVALID_SCHEMA_NAME) => Status::not_found(
+            "there is no ledger in this database: nothing was migrated into it (pgconvoy migrate)",
+        ),
         _ => pgconvoy_agent_core::status::postgres("the ledger", &error),
     }
 }

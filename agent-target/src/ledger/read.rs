@@ -21,8 +21,9 @@ pub async fn send(
         .batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         .await
         .map_err(failed)?;
-    let header = header(session, migration, target).await?;
+    let mut header = header(session, migration, target).await?;
     let id = header.id.clone();
+    header.crossed = crossed(session, &id).await?;
     let mut all = vec![Item::Header(header)];
     all.extend(tables(session, &id).await?);
     all.extend(parts(session, &id).await?);
@@ -51,7 +52,8 @@ async fn header(
     let query = format!(
         "SELECT id, options::text, snapshot, source, phase, coalesce(verdict, ''),
                 to_char(created_at AT TIME ZONE 'UTC', {rfc3339}),
-                coalesce(to_char(finished_at AT TIME ZONE 'UTC', {rfc3339}), ''), archive_at IS NOT NULL
+                coalesce(to_char(finished_at AT TIME ZONE 'UTC', {rfc3339}), ''), archive_at IS NOT NULL,
+                coalesce(sync::text, '')
          FROM pgconvoy.migrations WHERE $1 IN ('', id) ORDER BY created_at DESC, id DESC LIMIT 1"
     );
     let row = session
@@ -75,14 +77,39 @@ async fn header(
         created_at: row.get(6),
         finished_at: row.get(7),
         archive_received: row.get(8),
+        sync: row.get(9),
+        crossed: Vec::new(),
     })
+}
+
+async fn crossed(session: &Session, id: &str) -> Result<Vec<wire::SnapshotBytes>, Status> {
+    let rows = session
+        .query(
+            "SELECT snapshot, sum(parts)::int8, sum(syncs)::int8 FROM (
+                 SELECT snapshot, wire_bytes AS parts, 0 AS syncs, committed_at FROM pgconvoy.parts WHERE migration = $1
+                 UNION ALL
+                 SELECT snapshot, 0, wire_bytes, committed_at FROM pgconvoy.syncs WHERE migration = $1) crossed
+             WHERE committed_at IS NOT NULL GROUP BY 1 ORDER BY min(committed_at)",
+            &[&id],
+        )
+        .await
+        .map_err(failed)?;
+    let bytes = |row: &tokio_postgres::Row, at| row.get::<_, Option<i64>>(at).unwrap_or(0) as u64;
+    Ok(rows
+        .iter()
+        .map(|row| wire::SnapshotBytes {
+            snapshot: row.get(0),
+            parts: bytes(row, 1),
+            syncs: bytes(row, 2),
+        })
+        .collect())
 }
 
 async fn tables(session: &Session, id: &str) -> Result<Vec<Item>, Status> {
     let rows = session
         .query(
             "SELECT plan, coalesce(snapshot, ''), source_rows, source_bytes, source_digest,
-                    target_rows, target_bytes, target_digest
+                    target_rows, target_bytes, target_digest, left_rows, left_bytes, left_digest, converge
              FROM pgconvoy.tables WHERE migration = $1 ORDER BY schema, name",
             &[&id],
         )
@@ -95,6 +122,8 @@ async fn tables(session: &Session, id: &str) -> Result<Vec<Item>, Status> {
             snapshot: row.get(1),
             source_digest: digest(&row, 2)?.map(Into::into),
             target_digest: digest(&row, 5)?.map(Into::into),
+            left_digest: digest(&row, 8)?.map(Into::into),
+            converge: row.get(11),
         }));
     }
     Ok(items)

@@ -14,10 +14,12 @@ CREATE TABLE IF NOT EXISTS pgconvoy.migrations (
     phase          text NOT NULL DEFAULT 'planned',
     verdict        text,
     archive_at     timestamptz,
+    sync           jsonb,
     created_at     timestamptz NOT NULL DEFAULT now(),
     finished_at    timestamptz
 );
 COMMENT ON COLUMN pgconvoy.migrations.verdict IS 'null while unfinished; proven, unverified, differs';
+COMMENT ON COLUMN pgconvoy.migrations.sync IS 'what a sync was asked for, from its first change of the target until its end';
 
 CREATE TABLE IF NOT EXISTS pgconvoy.tables (
     migration     text NOT NULL REFERENCES pgconvoy.migrations ON DELETE CASCADE,
@@ -33,11 +35,17 @@ CREATE TABLE IF NOT EXISTS pgconvoy.tables (
     target_bytes  bigint,
     target_digest text,
     verified_at   timestamptz,
+    left_rows     bigint,
+    left_bytes    bigint,
+    left_digest   text,
+    converge      boolean NOT NULL DEFAULT false,
     PRIMARY KEY (migration, oid)
 );
 COMMENT ON COLUMN pgconvoy.tables.oid IS 'at the source';
 COMMENT ON COLUMN pgconvoy.tables.source_digest IS 'read by the source agent under the snapshot; null: the sum of the parts';
 COMMENT ON COLUMN pgconvoy.tables.target_digest IS 'read back by the target agent';
+COMMENT ON COLUMN pgconvoy.tables.left_digest IS 'as the migration or its last sync left the table: whoever writes to it later makes it another';
+COMMENT ON COLUMN pgconvoy.tables.converge IS 'holds rows of several snapshots: is synced before its keys are built';
 
 CREATE TABLE IF NOT EXISTS pgconvoy.parts (
     migration         text NOT NULL REFERENCES pgconvoy.migrations ON DELETE CASCADE,
@@ -47,10 +55,12 @@ CREATE TABLE IF NOT EXISTS pgconvoy.parts (
     rows              bigint,
     bytes             bigint,
     digest            text,
+    wire_bytes        bigint,
     started_at        timestamptz NOT NULL DEFAULT clock_timestamp(),
     committed_at      timestamptz,
     PRIMARY KEY (migration, table_oid, number, snapshot)
 );
+COMMENT ON COLUMN pgconvoy.parts.wire_bytes IS 'as they came over the network: compressed';
 COMMENT ON TABLE pgconvoy.parts IS 'one row per loaded part, committed in one transaction with the part''s rows';
 
 -- Unlogged itself: a crash that empties unlogged tables empties this one too.
@@ -62,12 +72,29 @@ CREATE UNLOGGED TABLE IF NOT EXISTS pgconvoy.unlogged_parts (
 );
 COMMENT ON TABLE pgconvoy.unlogged_parts IS 'parts of unlogged tables that are still there';
 
+CREATE TABLE IF NOT EXISTS pgconvoy.syncs (
+    migration    text NOT NULL REFERENCES pgconvoy.migrations ON DELETE CASCADE,
+    table_oid    oid NOT NULL,
+    snapshot     text NOT NULL,
+    how          text CHECK (how IN ('equal', 'rows', 'copy')),
+    inserted     bigint,
+    changed      bigint,
+    deleted      bigint,
+    wire_bytes   bigint,
+    started_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
+    committed_at timestamptz,
+    PRIMARY KEY (migration, table_oid, snapshot)
+);
+COMMENT ON TABLE pgconvoy.syncs IS 'one row per table that was brought to a snapshot, committed in one transaction with its rows';
+
 CREATE TABLE IF NOT EXISTS pgconvoy.large_objects (
     migration text NOT NULL REFERENCES pgconvoy.migrations ON DELETE CASCADE,
     oid       oid NOT NULL,
+    surplus   boolean NOT NULL DEFAULT false,
     PRIMARY KEY (migration, oid)
 );
 COMMENT ON TABLE pgconvoy.large_objects IS 'large objects that the migration made, committed in one transaction with their part';
+COMMENT ON COLUMN pgconvoy.large_objects.surplus IS 'the source has it no more: about to be unlinked';
 
 CREATE TABLE IF NOT EXISTS pgconvoy.steps (
     migration   text NOT NULL REFERENCES pgconvoy.migrations ON DELETE CASCADE,

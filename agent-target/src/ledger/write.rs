@@ -1,8 +1,8 @@
 //! Writes the plan into the ledger, and the small changes after that.
 use pgconvoy_agent_core::session::Session;
 use pgconvoy_proto::model::{
-    Digest, Entry, Finding, OF_COMPARISON, OF_SCHEMA, OF_STEPS, Options, Step, TOLD, Table,
-    parse_json, required,
+    Digest, Entry, Finding, OF_COMPARISON, OF_SCHEMA, OF_STEPS, OF_SYNC, Options, Step,
+    SyncUnderWay, TOLD, Table, parse_json, required,
 };
 use pgconvoy_proto::wire;
 use pgconvoy_proto::wire::plan_item::Item;
@@ -155,20 +155,27 @@ pub async fn findings(
 
 /// The changes of a RecordRequest, in one transaction.
 pub async fn record(session: &Session, request: wire::RecordRequest) -> Result<(), Status> {
+    let sync = match request.sync.as_str() {
+        "" => None,
+        sync => Some(json(&parse_json::<SyncUnderWay>(sync)?)),
+    };
     session.batch_execute("BEGIN").await.map_err(failed)?;
     let changed = session
         .execute(
             "UPDATE pgconvoy.migrations SET
                  phase = coalesce(nullif($2, ''), phase),
                  snapshot = coalesce(nullif($3, ''), snapshot),
-                 verdict = coalesce(nullif($4, ''), verdict),
-                 finished_at = CASE WHEN $4 <> '' THEN clock_timestamp() ELSE finished_at END
+                 verdict = CASE WHEN $5::jsonb IS NOT NULL THEN NULL ELSE coalesce(nullif($4, ''), verdict) END,
+                 finished_at = CASE WHEN $5::jsonb IS NOT NULL THEN NULL WHEN $4 <> '' THEN clock_timestamp()
+                     ELSE finished_at END,
+                 sync = CASE WHEN $4 <> '' THEN NULL ELSE coalesce($5, sync) END
              WHERE id = $1",
             &[
                 &request.migration,
                 &request.phase,
                 &request.snapshot,
                 &request.verdict,
+                &sync,
             ],
         )
         .await
@@ -205,7 +212,7 @@ pub async fn record(session: &Session, request: wire::RecordRequest) -> Result<(
             &[
                 &request.migration,
                 &request.compared,
-                &[OF_COMPARISON, OF_SCHEMA, OF_STEPS, &[TOLD]].concat(),
+                &[OF_COMPARISON, OF_SCHEMA, OF_STEPS, OF_SYNC, &[TOLD]].concat(),
             ],
         )
         .await
@@ -224,12 +231,31 @@ async fn record_table(
     migration: &str,
     record: wire::RecordTable,
 ) -> Result<(), Status> {
+    if record.converge {
+        // A part on its way commits, or finds that its snapshot is not the table's any more.
+        session
+            .execute(
+                "SELECT FROM pgconvoy.tables WHERE migration = $1 AND oid = $2 FOR UPDATE",
+                &[&migration, &record.table],
+            )
+            .await
+            .map_err(failed)?;
+    }
     let source = record.source_digest.map(Digest::from);
     let planned = record.planned.map(Table::try_from).transpose()?;
     session
         .execute(
-            "UPDATE pgconvoy.tables SET snapshot = coalesce(nullif($3, ''), snapshot),
-                 plan = coalesce($4, plan), source_rows = $5, source_bytes = $6, source_digest = $7
+            "UPDATE pgconvoy.tables t SET snapshot = coalesce(nullif($3, ''), snapshot),
+                 plan = coalesce($4, plan), source_rows = $5, source_bytes = $6, source_digest = $7,
+                 left_rows = CASE WHEN $8 THEN $5 ELSE left_rows END,
+                 left_bytes = CASE WHEN $8 THEN $6 ELSE left_bytes END,
+                 left_digest = CASE WHEN $8 THEN $7 ELSE left_digest END,
+                 target_rows = CASE WHEN $8 THEN $5 WHEN $9 THEN NULL ELSE target_rows END,
+                 target_bytes = CASE WHEN $8 THEN $6 WHEN $9 THEN NULL ELSE target_bytes END,
+                 target_digest = CASE WHEN $8 THEN $7 WHEN $9 THEN NULL ELSE target_digest END,
+                 verified_at = CASE WHEN $8 THEN clock_timestamp() WHEN $9 THEN NULL ELSE verified_at END,
+                 converge = NOT $8 AND (converge OR $9 AND EXISTS (
+                     SELECT FROM pgconvoy.parts p WHERE p.migration = t.migration AND p.table_oid = t.oid))
              WHERE migration = $1 AND oid = $2",
             &[
                 &migration,
@@ -239,6 +265,8 @@ async fn record_table(
                 &source.map(|d| d.rows as i64),
                 &source.map(|d| d.bytes as i64),
                 &source.map(|d| d.hex()),
+                &record.equal,
+                &record.converge,
             ],
         )
         .await
@@ -246,17 +274,21 @@ async fn record_table(
     Ok(())
 }
 
-/// What the target agent read back of a table.
+/// What the target agent read back of a table. `left`: the migration has just left it so.
 pub async fn target_digest(
     session: &Session,
     migration: &str,
     table: u32,
     digest: Digest,
+    left: bool,
 ) -> Result<(), Status> {
     session
         .execute(
             "UPDATE pgconvoy.tables SET target_rows = $3, target_bytes = $4, target_digest = $5,
-                 verified_at = clock_timestamp()
+                 verified_at = clock_timestamp(),
+                 left_rows = CASE WHEN $6 THEN $3 ELSE left_rows END,
+                 left_bytes = CASE WHEN $6 THEN $4 ELSE left_bytes END,
+                 left_digest = CASE WHEN $6 THEN $5 ELSE left_digest END
              WHERE migration = $1 AND oid = $2",
             &[
                 &migration,
@@ -264,6 +296,7 @@ pub async fn target_digest(
                 &(digest.rows as i64),
                 &(digest.bytes as i64),
                 &digest.hex(),
+                &left,
             ],
         )
         .await

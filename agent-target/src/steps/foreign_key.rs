@@ -57,7 +57,7 @@ async fn try_build(session: &Session, key: &ForeignKey) -> Result<Option<Finding
                 // One finding for the key: the orphans are counted over the whole table.
                 build_on(session, key, &qualified(leaf.get(0), leaf.get(1))).await?;
             }
-            let mut finding = orphans(session, key, &table).await?;
+            let mut finding = not_valid(session, key, &table).await?;
             finding.message += "; built on each partition, NOT VALID where there are orphans, not on the partitioned table";
             Ok(Some(finding))
         }
@@ -91,7 +91,7 @@ async fn build_on(
         .await
     {
         Ok(()) => Ok(None),
-        Err(error) if is_orphan(&error) => Ok(Some(orphans(session, key, table).await?)),
+        Err(error) if is_orphan(&error) => Ok(Some(not_valid(session, key, table).await?)),
         Err(error) => Err(error),
     }
 }
@@ -112,8 +112,26 @@ async fn find(session: &Session, name: &str, table: &str) -> Result<Option<bool>
     Ok(row.map(|row| row.get(0)))
 }
 
+async fn not_valid(session: &Session, key: &ForeignKey, table: &str) -> Result<Finding, Error> {
+    let (count, sample) = orphans(session, key, table).await?;
+    Ok(Finding::new(
+        Severity::Warning,
+        "foreign-key-orphans",
+        format!("{}.{}: {}", key.schema, key.table, key.name),
+        format!(
+            "{count} rows refer to nothing in {}.{}: the key is left NOT VALID (for example {sample})",
+            key.referenced_schema, key.referenced_table,
+        ),
+    )
+    .hint("the source has the same rows: mend them, then ALTER TABLE ... VALIDATE CONSTRAINT"))
+}
+
 /// Counts the rows of the table whose reference is not there, and shows some keys.
-async fn orphans(session: &Session, key: &ForeignKey, table: &str) -> Result<Finding, Error> {
+pub async fn orphans(
+    session: &Session,
+    key: &ForeignKey,
+    table: &str,
+) -> Result<(i64, String), Error> {
     let column = |alias: &str, name: &String| format!("{alias}.{}", quote_ident(name));
     let of = |alias: &'static str, names: &[String]| -> Vec<String> {
         names.iter().map(|name| column(alias, name)).collect()
@@ -146,16 +164,5 @@ async fn orphans(session: &Session, key: &ForeignKey, table: &str) -> Result<Fin
         )
         .await?;
     let sample: Vec<&str> = rows.iter().map(|row| row.get(0)).collect();
-    Ok(Finding::new(
-        Severity::Warning,
-        "foreign-key-orphans",
-        format!("{}.{}: {}", key.schema, key.table, key.name),
-        format!(
-            "{count} rows refer to nothing in {}.{}: the key is left NOT VALID (for example {})",
-            key.referenced_schema,
-            key.referenced_table,
-            sample.join("; ")
-        ),
-    )
-    .hint("the source has the same rows: mend them, then ALTER TABLE ... VALIDATE CONSTRAINT"))
+    Ok((count, sample.join("; ")))
 }

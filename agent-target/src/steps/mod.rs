@@ -6,7 +6,7 @@
 mod access;
 mod archive;
 mod database;
-mod foreign_key;
+pub mod foreign_key;
 mod large_objects;
 mod memberships;
 mod rest;

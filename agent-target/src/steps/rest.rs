@@ -72,17 +72,18 @@ async fn refresh_view(session: &Session, view: &View) -> Result<Result<(), Error
     Ok(refreshed)
 }
 
-/// All at once; where PostgreSQL refuses one of them, one by one: each that cannot be set is a finding.
+/// All at once, but for those that stay; where PostgreSQL refuses one of them, one by one: each that cannot be set is a finding.
 pub async fn set_sequences(
     session: &Session,
     values: &[SequenceValue],
 ) -> Result<Vec<Finding>, Status> {
-    let set: Vec<String> = values.iter().map(setval).collect();
+    let moving = || values.iter().filter(|value| !value.stays);
+    let set: Vec<String> = moving().map(setval).collect();
     if session.batch_execute(&set.join("\n")).await.is_ok() {
         return Ok(Vec::new());
     }
     let mut findings = Vec::new();
-    for value in values {
+    for value in moving() {
         if let Err(error) = session.batch_execute(&setval(value)).await {
             let object = format!("{}.{}", value.schema, value.name);
             let code = "sequence-not-set";

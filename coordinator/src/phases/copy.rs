@@ -3,18 +3,20 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use pgconvoy_proto::model::{Digest, IndexOn, Oid, Part, Progress, Step, Table, Work, required};
+use pgconvoy_proto::model::{Digest, IndexOn, Oid, Part, Step, Table, Work, required};
 use pgconvoy_proto::wire;
 use pgconvoy_proto::wire::copy_part_event;
+use pgconvoy_proto::wire::target_digest_request::Keep;
 use tokio::task::JoinSet;
 use tokio_stream::StreamExt;
 use tonic::{Code, Status};
 
 use super::steps::{self, StepRunner};
 use super::{Phase, Run, verify};
+use crate::converge::Converger;
 use crate::ends::{retry, said};
 use crate::events::Event;
-use crate::ledger::{Ledger, StepEntry};
+use crate::ledger::{Ledger, StepEntry, TableEntry};
 use crate::live::{End, Live};
 use crate::schedule::{Build, PutOff, Schedule, TableWork};
 
@@ -60,12 +62,32 @@ pub async fn run(run: &mut Run) -> anyhow::Result<()> {
             Ok(())
         });
     }
+    let converger = Converger {
+        digester: verify::Digester::of(run),
+        held: verify::Held {
+            key: run.ledger.id.clone(),
+            snapshot: run.ledger.snapshot.clone(),
+        },
+        compression: run.settings.compression,
+        dry_run: false,
+    };
+    for _ in 0..run.settings.streams.div_ceil(2) {
+        let (schedule, converger) = (schedule.clone(), converger.clone());
+        workers.spawn(async move {
+            while let Some(table) = schedule.next_to_converge().await {
+                let oid = table.oid;
+                converge(&converger, table).await?;
+                schedule.converged(oid);
+            }
+            Ok(())
+        });
+    }
     let digester = verify::Digester::of(run);
     for _ in 0..run.settings.streams.div_ceil(2) {
         let (schedule, digester) = (schedule.clone(), digester.clone());
         workers.spawn(async move {
             while let Some(table) = schedule.next_digest().await {
-                digester.target(&table, 0).await?;
+                digester.target(&table, 0, Keep::Left).await?;
             }
             Ok(())
         });
@@ -73,6 +95,18 @@ pub async fn run(run: &mut Run) -> anyhow::Result<()> {
     steps::join(workers).await?;
     steps::all(runner, without_table(&run.ledger), run.settings.index_jobs).await?;
     run.refresh_ledger().await
+}
+
+/// The rows that are there become those of the snapshot; nothing is built on them before.
+async fn converge(converger: &Converger, table: Table) -> anyhow::Result<()> {
+    let scanned = converger.scan(table).await?;
+    let synced = converger.sync(&scanned).await?;
+    converger.digester.reporter.emit(&Event::Synced {
+        table: scanned.table.to_string(),
+        counts: synced.counts,
+        wire_bytes: synced.wire_bytes,
+    });
+    Ok(())
 }
 
 /// Per table what the ledger says is missing. Largest first: the last stream should not be left with the largest table.
@@ -104,15 +138,25 @@ fn work(ledger: &Ledger) -> Vec<TableWork> {
         .tables
         .iter()
         .map(|entry| TableWork {
-            parts: entry.missing(ledger.options.part_bytes),
+            parts: missing(ledger, entry),
             constraints: constraints.remove(&entry.table.oid).unwrap_or_default(),
             indexes: indexes.remove(&entry.table.oid).unwrap_or_default(),
+            converge: entry.converge,
             digest: entry.target.is_none() && !ledger.options.no_verify,
             table: entry.table.clone(),
         })
         .collect();
     work.sort_by_key(|work| std::cmp::Reverse(work.table.size_bytes));
     work
+}
+
+/// Rows of two snapshots collide where keys are there already: then all that is missing comes with the convergence.
+fn missing(ledger: &Ledger, entry: &TableEntry) -> Vec<Part> {
+    if entry.converge && ledger.options.skip_schema {
+        Vec::new()
+    } else {
+        entry.missing(ledger.options.part_bytes)
+    }
 }
 
 fn open_indexes(ledger: &Ledger) -> impl Iterator<Item = &StepEntry> {
@@ -155,9 +199,7 @@ struct Copier {
 impl Copier {
     fn of(run: &Run) -> Self {
         let live = run.live.clone();
-        let sum = |count: fn(&crate::ledger::TableEntry) -> u64| {
-            run.ledger.tables.iter().map(count).sum()
-        };
+        let sum = |count: fn(&TableEntry) -> u64| run.ledger.tables.iter().map(count).sum();
         live.tables_total
             .store(run.ledger.tables.len() as u64, Relaxed);
         live.bytes_total
@@ -218,23 +260,14 @@ impl Copier {
             part: Some(part.into()),
             compression: self.compression,
         };
-        let mut counted = Counted {
-            live: &self.live,
-            so_far: Progress::default(),
-        };
+        let mut counted = self.live.count();
         let mut events = source.copy_part(request).await?.into_inner();
         while let Some(event) = events.next().await {
             match required(event?.event, "event")? {
                 Event::Progress(progress) => counted.set(progress.into()),
                 Event::Done(done) => {
                     let digest = Digest::from(required(done.digest, "digest")?);
-                    let wire_bytes = counted.so_far.wire_bytes;
-                    counted.set(Progress {
-                        rows: digest.rows,
-                        bytes: digest.bytes,
-                        wire_bytes,
-                    });
-                    counted.so_far = Progress::default();
+                    counted.finish(digest);
                     return Ok(digest);
                 }
             }
@@ -262,33 +295,5 @@ impl Copier {
                 parts: *parts,
             });
         }
-    }
-}
-
-/// Adds a part's progress to what is shown, and takes it back when the part fails.
-struct Counted<'a> {
-    live: &'a Live,
-    so_far: Progress,
-}
-
-impl Counted<'_> {
-    fn set(&mut self, now: Progress) {
-        let add = |counter: &std::sync::atomic::AtomicU64, now: u64, before: u64| {
-            counter.fetch_add(now.wrapping_sub(before), Relaxed);
-        };
-        add(&self.live.rows, now.rows, self.so_far.rows);
-        add(&self.live.bytes, now.bytes, self.so_far.bytes);
-        add(
-            &self.live.wire_bytes,
-            now.wire_bytes,
-            self.so_far.wire_bytes,
-        );
-        self.so_far = now;
-    }
-}
-
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        self.set(Progress::default());
     }
 }

@@ -175,6 +175,15 @@ impl Run {
         })
     }
 
+    /// What follows the rows of a sync: the steps of these phases that are open again.
+    pub async fn after_sync(&mut self) -> anyhow::Result<()> {
+        use Phase::{LateAccess, Refresh, Sequences, Statistics};
+        for phase in [LateAccess, Refresh, Sequences, Statistics] {
+            phase.run(self).await?;
+        }
+        self.refresh_ledger().await
+    }
+
     pub async fn record(&mut self, request: wire::RecordRequest) -> anyhow::Result<()> {
         let request = wire::RecordRequest {
             migration: self.ledger.id.clone(),

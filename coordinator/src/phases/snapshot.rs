@@ -1,35 +1,37 @@
-//! Joins the migration's snapshot, or, when it is lost, opens a new one and brings what is loaded under it.
+//! Joins the migration's snapshot, or, when it is lost, opens a new one.
 //!
-//! The end state is the source at *one* snapshot: complete tables are proven against the new one by digest, others, and those that
-//! differ, are emptied and copied again whole.
+//! The end state is the source at *one* snapshot. What is loaded stays: parts that are missing are copied under the new snapshot, and then
+//! the table is to converge (see `converge`), before its keys are built: a row that moved meanwhile has arrived twice.
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::bail;
-use pgconvoy_proto::model::{Digest, Oid, Relation, RoleChoice, SequenceValue, Step, Table, Work};
+use pgconvoy_proto::model::{Oid, Relation, RoleChoice, SequenceValue, Step, Table, Work};
 use pgconvoy_proto::wire;
 use pgconvoy_proto::wire::source_client::SourceClient;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::Code;
 use tonic::transport::Channel;
 
-use super::{Run, verify};
+use super::Run;
 use crate::ends::said;
 use crate::inventory::{self, Inventory, Lease};
+use crate::ledger::TableEntry;
 
-const RENEW_EVERY: Duration = Duration::from_secs(60);
+/// Well within the shortest lease (see `inventory::Lease`).
+const RENEW_EVERY: Duration = Duration::from_secs(20);
 
 /// Makes sure of a snapshot where one is still needed; and of the tables that a crash emptied.
 pub async fn ensure(run: &mut Run) -> anyhow::Result<()> {
     let needs_schema = !run.ledger.options.skip_schema && !run.ledger.archive_received;
-    if run.ledger.missing_parts() == 0 && !needs_schema {
+    if run.ledger.missing_parts() == 0 && run.ledger.to_converge() == 0 && !needs_schema {
         return Ok(());
     }
     if is_alive(run).await? {
         run.reporter
             .note("the snapshot is alive: the missing parts are copied");
-        empty_void(run).await
+        let snapshot = run.ledger.snapshot.clone();
+        empty_void(run, &snapshot).await
     } else {
         run.reporter.note("the snapshot is gone: opening a new one");
         renew(run).await
@@ -83,25 +85,35 @@ pub async fn renew(run: &mut Run) -> anyhow::Result<()> {
     )
     .await?;
     let now = same_tables(run, &inventory)?;
-    let adopted = prove_complete(run, &inventory.snapshot).await?;
-    for entry in run.ledger.tables.clone() {
-        let planned = &now[&entry.table.oid];
-        let source_digest = adopted.get(&entry.table.oid).copied();
-        if source_digest.is_none() {
-            empty(run, entry.table.oid).await?;
-        }
-        let table = wire::RecordTable {
+    empty_void(run, &inventory.snapshot).await?;
+    let mut kept = 0;
+    let mut tables = Vec::new();
+    for entry in &run.ledger.tables {
+        let loaded = !entry.void && (!entry.parts.is_empty() || entry.read_at_source.is_some());
+        kept += usize::from(loaded);
+        let now = &now[&entry.table.oid];
+        let planned = if loaded {
+            cut_alike(entry, now)
+        } else {
+            now.clone()
+        };
+        tables.push(wire::RecordTable {
             table: entry.table.oid,
             snapshot: inventory.snapshot.clone(),
-            source_digest: source_digest.map(Into::into),
-            planned: Some(planned.clone().into()),
-        };
-        run.record(wire::RecordRequest {
-            tables: vec![table],
+            planned: Some(planned.into()),
+            // Only where a part is in the ledger by then.
+            converge: true,
             ..Default::default()
-        })
-        .await?;
+        });
     }
+    run.reporter.note(format!(
+        "{kept} tables have rows of the old snapshot: these stay, and what differs under the new one is brought over"
+    ));
+    run.record(wire::RecordRequest {
+        tables,
+        ..Default::default()
+    })
+    .await?;
     let steps = renewed_steps(run, &inventory)
         .into_iter()
         .map(Into::into)
@@ -163,6 +175,17 @@ fn same_tables(run: &Run, inventory: &Inventory) -> anyhow::Result<HashMap<Oid, 
     Ok(now)
 }
 
+/// The table of now, cut into parts as the loaded ones were.
+fn cut_alike(entry: &TableEntry, now: &Table) -> Table {
+    let before = &entry.table;
+    Table {
+        relation: before.relation.clone(),
+        size_bytes: before.size_bytes,
+        blocks: before.blocks,
+        ..now.clone()
+    }
+}
+
 fn without_large_objects(planned: &Table) -> Table {
     Table {
         relation: Relation::LargeObjects {
@@ -174,55 +197,8 @@ fn without_large_objects(planned: &Table) -> Table {
     }
 }
 
-/// The complete tables whose digest at the target is the source's under the new snapshot.
-async fn prove_complete(run: &mut Run, snapshot: &str) -> anyhow::Result<HashMap<Oid, Digest>> {
-    let part_bytes = run.ledger.options.part_bytes;
-    let complete: Vec<Table> = run
-        .ledger
-        .tables
-        .iter()
-        .filter(|entry| entry.missing(part_bytes).is_empty())
-        .map(|entry| entry.table.clone())
-        .collect();
-    let proven = Arc::new(std::sync::Mutex::new(HashMap::new()));
-    let digester = verify::Digester::of(run);
-    let work = {
-        let proven = proven.clone();
-        let held = verify::Held {
-            key: run.ledger.id.clone(),
-            snapshot: snapshot.to_owned(),
-        };
-        move |table: Table| {
-            let (proven, digester) = (proven.clone(), digester.clone());
-            let held = held.clone();
-            async move {
-                let source = digester.source(&held, &table, 0).await?.digest;
-                if source == digester.target(&table, 0).await?.digest {
-                    let mut proven = proven
-                        .lock()
-                        .unwrap_or_else(std::sync::PoisonError::into_inner);
-                    proven.insert(table.oid, source);
-                }
-                Ok(())
-            }
-        }
-    };
-    let tables = complete.len();
-    verify::each(complete, run.settings.streams, work).await?;
-    let proven = std::mem::take(
-        &mut *proven
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner),
-    );
-    run.reporter.note(format!(
-        "{} of {tables} complete tables are equal under the new snapshot; the others are copied again",
-        proven.len()
-    ));
-    Ok(proven)
-}
-
 /// Tables that are unlogged, where the target server restarted since they were loaded.
-async fn empty_void(run: &mut Run) -> anyhow::Result<()> {
+async fn empty_void(run: &mut Run, snapshot: &str) -> anyhow::Result<()> {
     let void: Vec<Table> = run
         .ledger
         .tables
@@ -235,7 +211,7 @@ async fn empty_void(run: &mut Run) -> anyhow::Result<()> {
             "{table} is unlogged and the target restarted: copied again"
         ));
         empty(run, table.oid).await?;
-        let snapshot = run.ledger.snapshot.clone();
+        let snapshot = snapshot.to_owned();
         let expected = wire::RecordTable {
             table: table.oid,
             snapshot,
@@ -275,45 +251,40 @@ async fn empty(run: &mut Run, table: Oid) -> anyhow::Result<()> {
 
 /// The steps that are to be done again under the new snapshot: sequences with their positions of now, what is about the large
 /// objects of now, and what reads the tables.
-fn renewed_steps(run: &Run, inventory: &Inventory) -> Vec<Step> {
-    let mut now: HashMap<(&str, &str), &SequenceValue> = HashMap::new();
+pub fn renewed_steps(run: &Run, inventory: &Inventory) -> Vec<Step> {
+    let mut values: Vec<SequenceValue> = Vec::new();
     for work in &inventory.works {
-        if let Work::Sequences { values } = work {
-            now.extend(
-                values
-                    .iter()
-                    .map(|v| ((v.schema.as_str(), v.name.as_str()), v)),
-            );
+        if let Work::Sequences { values: some } = work {
+            values.extend(some.iter().cloned());
         }
     }
-    let of_large_objects = |work: &&Work| matches!(work, Work::LargeObjects { .. });
-    let none = Work::LargeObjects {
-        access: Vec::new(),
-        notes: Vec::new(),
+    // All of them with the first step.
+    let mut sequences = || Work::Sequences {
+        values: std::mem::take(&mut values),
     };
-    let large_objects = inventory
-        .works
-        .iter()
-        .find(of_large_objects)
-        .unwrap_or(&none);
-    let renewed = |entry: &crate::ledger::StepEntry| match &entry.step.work {
-        Work::Sequences { values } => {
-            let renew = |v: &SequenceValue| match now.get(&(v.schema.as_str(), v.name.as_str())) {
-                Some(value) => (*value).clone(),
-                None => v.clone(),
-            };
-            let values = values.iter().map(renew).collect();
-            Some(Step {
-                number: entry.step.number,
-                work: Work::Sequences { values },
-            })
-        }
-        Work::LargeObjects { .. } => Some(Step {
-            number: entry.step.number,
-            work: large_objects.clone(),
-        }),
-        Work::Refresh { .. } => Some(entry.step.clone()),
-        _ => None,
+    let found = |is: fn(&Work) -> bool, none: Work| {
+        let mut works = inventory.works.iter();
+        works.find(|work| is(work)).cloned().unwrap_or(none)
     };
-    run.ledger.steps.iter().filter_map(renewed).collect()
+    let mut renewed = Vec::new();
+    for entry in &run.ledger.steps {
+        let work = match &entry.step.work {
+            Work::Sequences { .. } => sequences(),
+            Work::LargeObjects { .. } => found(
+                |work| matches!(work, Work::LargeObjects { .. }),
+                Work::LargeObjects {
+                    access: Vec::new(),
+                    notes: Vec::new(),
+                },
+            ),
+            Work::Refresh { .. } => found(
+                |work| matches!(work, Work::Refresh { .. }),
+                Work::Refresh { views: Vec::new() },
+            ),
+            _ => continue,
+        };
+        let number = entry.step.number;
+        renewed.push(Step { number, work });
+    }
+    renewed
 }

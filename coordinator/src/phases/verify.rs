@@ -8,6 +8,7 @@ use anyhow::anyhow;
 use pgconvoy_proto::model::{Digest, Finding, Selection, Severity, Table, TableDigest, required};
 use pgconvoy_proto::wire;
 use pgconvoy_proto::wire::digest_progress::Event as DigestEvent;
+use pgconvoy_proto::wire::target_digest_request::Keep;
 use tokio::task::JoinSet;
 use tokio_stream::StreamExt;
 use tonic::{Status, Streaming};
@@ -57,8 +58,13 @@ impl Digester {
         }
     }
 
-    /// Has the target agent read the table; it records the digest in the ledger. `buckets`: how many to sum, 0 for none.
-    pub async fn target(&self, table: &Table, buckets: u32) -> anyhow::Result<TableDigest> {
+    /// Has the target agent read the table. `buckets`: how many to sum, 0 for none.
+    pub async fn target(
+        &self,
+        table: &Table,
+        buckets: u32,
+        keep: Keep,
+    ) -> anyhow::Result<TableDigest> {
         let what = format!("digest of {table} at the target");
         let _running = self.live.start(End::Target, format!("digest {table}"));
         retry(&self.reporter, &what, || {
@@ -68,6 +74,8 @@ impl Digester {
                 table: table.oid,
                 jobs: self.jobs_for(table),
                 buckets,
+                keep: keep.into(),
+                planned: (keep == Keep::Unspecified).then(|| table.clone().into()),
             };
             async move { last(target.digest_table(request).await?.into_inner()).await }
         })
@@ -125,7 +133,7 @@ pub async fn run(run: &mut Run) -> anyhow::Result<()> {
         let digester = digester.clone();
         move |table| {
             let digester = digester.clone();
-            async move { digester.target(&table, 0).await.map(drop) }
+            async move { digester.target(&table, 0, Keep::Left).await.map(drop) }
         }
     };
     each(open, run.settings.streams, read).await?;
@@ -192,8 +200,10 @@ async fn generated(run: &Run, digester: &Digester) -> anyhow::Result<Vec<Finding
         snapshot: run.ledger.snapshot.clone(),
     };
     for table in tables {
-        let (source, target) =
-            tokio::try_join!(digester.source(&held, table, 0), digester.target(table, 0))?;
+        let (source, target) = tokio::try_join!(
+            digester.source(&held, table, 0),
+            digester.target(table, 0, Keep::Left)
+        )?;
         findings.extend(compare_generated(table, &source, &target));
     }
     Ok(findings)
@@ -221,23 +231,19 @@ pub fn compare_generated(
     })
 }
 
-/// Runs `work` for every table, `jobs` at once.
-pub async fn each<F>(
-    tables: Vec<Table>,
-    jobs: usize,
-    work: impl Fn(Table) -> F,
-) -> anyhow::Result<()>
+/// Runs `work` for every table, or whatever it is, `jobs` at once.
+pub async fn each<I, F>(items: Vec<I>, jobs: usize, work: impl Fn(I) -> F) -> anyhow::Result<()>
 where
     F: Future<Output = anyhow::Result<()>> + Send + 'static,
 {
     let mut workers = JoinSet::new();
-    for table in tables {
+    for item in items {
         if workers.len() >= jobs
             && let Some(ended) = workers.join_next().await
         {
             ended??;
         }
-        workers.spawn(work(table));
+        workers.spawn(work(item));
     }
     steps::join(workers).await
 }

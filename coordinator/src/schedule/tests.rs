@@ -45,6 +45,7 @@ async fn parts_then_constraints_then_indexes_and_digest() {
         parts: vec![part(1, 0), part(1, 1)],
         constraints: vec![build(1, 0)],
         indexes: vec![build(2, SMALL_BYTES), build(3, 0)],
+        converge: false,
         digest: true,
     }]);
     assert!(next(&schedule).await.is_some() && next(&schedule).await.is_some());
@@ -71,6 +72,7 @@ async fn a_table_with_nothing_left_to_do_ends_the_queue_at_once() {
         parts: vec![],
         constraints: vec![],
         indexes: vec![],
+        converge: false,
         digest: false,
     };
     let schedule = Schedule::new(vec![nothing]);
@@ -84,6 +86,7 @@ async fn who_waits_is_woken() {
         parts: vec![part(1, 0)],
         constraints: vec![],
         indexes: vec![],
+        converge: false,
         digest: true,
     }]));
     let waiting = tokio::spawn({
@@ -107,6 +110,7 @@ fn one_part_each(oids: &[Oid]) -> Schedule {
         parts: vec![part(*oid, 0)],
         constraints: vec![],
         indexes: vec![],
+        converge: false,
         digest: false,
     };
     Schedule::new(oids.iter().map(work).collect())
@@ -152,4 +156,25 @@ async fn a_round_that_brings_nothing_in_is_the_last() {
     let error = schedule.next_part().await.unwrap_err();
     assert_eq!(error.0, [refused(1)]);
     assert!(error.to_string().contains("t1 violates check"), "{error}");
+}
+
+#[tokio::test]
+async fn rows_of_several_snapshots_converge_before_anything_is_built_on_them() {
+    let schedule = Schedule::new(vec![TableWork {
+        table: table(1),
+        parts: vec![part(1, 0)],
+        constraints: vec![build(1, 0)],
+        indexes: vec![],
+        converge: true,
+        digest: true,
+    }]);
+    assert!(next(&schedule).await.is_some());
+    schedule.part_done(1);
+    assert!(schedule.lock().builds.is_empty());
+    assert_eq!(schedule.next_to_converge().await.map(|t| t.oid), Some(1));
+    schedule.converged(1);
+    let builds = schedule.next_builds().await.unwrap();
+    schedule.builds_done(&builds);
+    assert_eq!(schedule.next_digest().await.map(|t| t.oid), Some(1));
+    assert!(schedule.next_to_converge().await.is_none());
 }

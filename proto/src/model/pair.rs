@@ -24,8 +24,9 @@ pub struct TableDigest {
     pub digest: Digest,
     /// Of the copied columns together with the stored generated ones; of no rows where the table has none.
     pub generated: Digest,
-    /// Sum modulo 2^128 of the row digests per key bucket; empty when not asked for.
-    pub buckets: Vec<u128>,
+    /// Sum modulo 2^64 of the low halves of the row digests per key bucket; empty when not asked for. Where a difference lies is what
+    /// they tell; that there is none is `digest`'s to say.
+    pub buckets: Vec<u64>,
 }
 
 impl TableDigest {
@@ -44,7 +45,9 @@ impl TableDigest {
 }
 
 /// Where a row version lies. It is of use as long as nobody writes the row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub struct Place {
     /// pg_class OID *at that end* of the table that holds the row: of a partition, where the table is one. Of a page, its
     /// large object.
@@ -63,6 +66,36 @@ impl Place {
             block: block.parse().ok()?,
             offset: offset.parse().ok()?,
         })
+    }
+}
+
+impl Place {
+    /// Length of a packed place, bytes.
+    pub const PACKED: usize = 4 + 4 + 2;
+
+    pub fn pack(&self, into: &mut Vec<u8>) {
+        into.extend_from_slice(&self.table.to_be_bytes());
+        into.extend_from_slice(&self.block.to_be_bytes());
+        into.extend_from_slice(&self.offset.to_be_bytes());
+    }
+
+    /// The places of a message; an error when it does not hold whole ones.
+    pub fn unpack_all(bytes: &[u8]) -> Result<impl Iterator<Item = Self>, Malformed> {
+        let (places, rest) = bytes.as_chunks::<{ Self::PACKED }>();
+        if rest.is_empty() {
+            Ok(places.iter().map(Self::unpack))
+        } else {
+            Err(Malformed::new("a place that is cut"))
+        }
+    }
+
+    fn unpack(packed: &[u8; Self::PACKED]) -> Self {
+        let [a, b, c, d, e, f, g, h, i, j] = *packed;
+        Self {
+            table: u32::from_be_bytes([a, b, c, d]),
+            block: u32::from_be_bytes([e, f, g, h]),
+            offset: u16::from_be_bytes([i, j]),
+        }
     }
 }
 
@@ -86,7 +119,7 @@ pub struct Pair {
 
 impl Pair {
     /// Length of a packed pair, bytes.
-    pub const PACKED: usize = 16 + 16 + 4 + 4 + 4 + 2;
+    pub const PACKED: usize = 16 + 16 + 4 + Place::PACKED;
 
     /// The bucket of a key among `buckets`, a power of two: its first bits, so that pairs in the order of their keys are also in the order
     /// of their buckets.
@@ -103,17 +136,11 @@ impl Pair {
         into.extend_from_slice(&self.key.to_be_bytes());
         into.extend_from_slice(&self.row.to_be_bytes());
         into.extend_from_slice(&self.count.to_be_bytes());
-        into.extend_from_slice(&self.place.table.to_be_bytes());
-        into.extend_from_slice(&self.place.block.to_be_bytes());
-        into.extend_from_slice(&self.place.offset.to_be_bytes());
+        self.place.pack(into);
     }
 
     fn unpack(packed: &[u8; Self::PACKED]) -> Self {
-        let number = |at: usize| {
-            packed[at..at + 4]
-                .iter()
-                .fold(0u32, |n, byte| n << 8 | u32::from(*byte))
-        };
+        let (numbers, place) = packed.split_at(Self::PACKED - Place::PACKED);
         let hash = |at: usize| {
             packed[at..at + 16]
                 .iter()
@@ -122,12 +149,10 @@ impl Pair {
         Self {
             key: hash(0),
             row: hash(16),
-            count: number(32),
-            place: Place {
-                table: number(36),
-                block: number(40),
-                offset: u16::from_be_bytes([packed[44], packed[45]]),
-            },
+            count: numbers[32..]
+                .iter()
+                .fold(0u32, |n, byte| n << 8 | u32::from(*byte)),
+            place: place.first_chunk().map(Place::unpack).unwrap_or_default(),
         }
     }
 
@@ -174,7 +199,7 @@ impl Buckets {
     }
 
     /// The buckets whose sums differ: of two scans that counted equally many.
-    pub fn differing(ours: &[u128], theirs: &[u128]) -> Self {
+    pub fn differing(ours: &[u64], theirs: &[u64]) -> Self {
         let mut buckets = Self::none(ours.len().min(theirs.len()) as u32);
         for (bucket, (our, their)) in ours.iter().zip(theirs).enumerate() {
             if our != their {

@@ -5,14 +5,14 @@ impl TryFrom<wire::TableDigest> for TableDigest {
     type Error = Malformed;
 
     fn try_from(digest: wire::TableDigest) -> Result<Self, Malformed> {
-        let (sums, rest) = digest.buckets.as_chunks::<16>();
+        let (sums, rest) = digest.buckets.as_chunks::<8>();
         if !rest.is_empty() {
             return Err(Malformed::new("a bucket that is cut"));
         }
         Ok(Self {
             digest: required(digest.digest, "digest")?.into(),
             generated: digest.generated.map(Into::into).unwrap_or_default(),
-            buckets: sums.iter().map(|sum| u128::from_be_bytes(*sum)).collect(),
+            buckets: sums.iter().map(|sum| u64::from_be_bytes(*sum)).collect(),
         })
     }
 }

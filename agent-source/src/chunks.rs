@@ -1,0 +1,200 @@
+//! From COPY data to sealed chunks: cut, digested, compressed.
+//!
+//! Three stages that overlap through bounded channels: reading (async, the caller's), sealing (a thread), sending (HTTP/2, the
+//! caller's). What is in memory of one stream: the messages of tokio-postgres (one row each; a row is in memory once),
+//! [`CHUNKS_READ`] + [`CHUNKS_SEALED`] chunks, and the HTTP/2 window.
+use std::pin::pin;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::TryStreamExt;
+use pgconvoy_agent_core::progress::Counters;
+use pgconvoy_agent_core::rows::RowDigester;
+use pgconvoy_agent_core::session::Session;
+use pgconvoy_proto::frame::{CHUNK_BYTES, Sealer};
+use pgconvoy_proto::model::{Digest, Format};
+use pgconvoy_proto::wire;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tonic::Status;
+
+const CHUNKS_READ: usize = 2;
+/// For the channel that takes sealed chunks.
+pub const CHUNKS_SEALED: usize = 4;
+
+enum Raw {
+    Data(Bytes),
+    /// COPY ended well: only now may the trailer be sent.
+    End,
+}
+
+pub enum Stop {
+    Postgres(tokio_postgres::Error),
+    /// The other stages ended: they say why.
+    Closed,
+}
+
+impl From<tokio_postgres::Error> for Stop {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self::Postgres(error)
+    }
+}
+
+/// Cuts COPY data into chunks of [`CHUNK_BYTES`].
+pub struct Cutter {
+    chunk: BytesMut,
+    chunks: mpsc::Sender<Raw>,
+    counters: Arc<Counters>,
+}
+
+impl Cutter {
+    /// Short rows are copied into their chunk, once; of long ones whole chunks are cut without copying them.
+    pub async fn add(&mut self, mut data: Bytes) -> Result<(), Stop> {
+        self.counters.add(0, data.len() as u64, 0);
+        while !data.is_empty() {
+            if self.chunk.is_empty() && data.len() >= CHUNK_BYTES {
+                self.send(Raw::Data(data.split_to(CHUNK_BYTES))).await?;
+                continue;
+            }
+            let fits = data.len().min(CHUNK_BYTES - self.chunk.len());
+            self.chunk.extend_from_slice(&data.split_to(fits));
+            if self.chunk.len() == CHUNK_BYTES {
+                let next = BytesMut::with_capacity(CHUNK_BYTES);
+                let full = std::mem::replace(&mut self.chunk, next);
+                self.send(Raw::Data(full.freeze())).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// All data was there: the trailer follows.
+    pub async fn end(mut self) -> Result<(), Stop> {
+        if !self.chunk.is_empty() {
+            let last = std::mem::take(&mut self.chunk);
+            self.send(Raw::Data(last.freeze())).await?;
+        }
+        self.send(Raw::End).await
+    }
+
+    async fn send(&self, raw: Raw) -> Result<(), Stop> {
+        self.chunks.send(raw).await.map_err(|_| Stop::Closed)
+    }
+}
+
+/// COPY out, to its end.
+pub async fn read(session: &Session, statement: &str, mut cutter: Cutter) -> Result<(), Stop> {
+    let mut data = pin!(session.copy_out(statement).await?);
+    while let Some(row) = data.try_next().await? {
+        cutter.add(row).await?;
+    }
+    cutter.end().await
+}
+
+/// What the sealing thread gives, for whichever stream it goes into.
+pub enum Sealed {
+    Chunk(wire::Chunk),
+    Trailer(wire::PartTrailer),
+}
+
+impl From<Sealed> for wire::PartFrame {
+    fn from(sealed: Sealed) -> Self {
+        use wire::part_frame::Frame;
+        let frame = match sealed {
+            Sealed::Chunk(chunk) => Frame::Chunk(chunk),
+            Sealed::Trailer(trailer) => Frame::Trailer(trailer),
+        };
+        Self { frame: Some(frame) }
+    }
+}
+
+impl From<Sealed> for wire::SyncFrame {
+    fn from(sealed: Sealed) -> Self {
+        use wire::sync_frame::Frame;
+        let frame = match sealed {
+            Sealed::Chunk(chunk) => Frame::Chunk(chunk),
+            Sealed::Trailer(trailer) => Frame::Trailer(trailer),
+        };
+        Self { frame: Some(frame) }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error(transparent)]
+    Rows(#[from] pgconvoy_agent_core::rows::Error),
+    #[error("compression failed: {0}")]
+    Zstd(#[from] std::io::Error),
+}
+
+/// The thread that digests rows and chunks and compresses.
+pub struct Sealing {
+    thread: JoinHandle<Result<Option<Digest>, Error>>,
+}
+
+impl Sealing {
+    /// What the cutter is given comes out of `frames` sealed, then the trailer. `level`: of zstd; INVALID_ARGUMENT when zstd
+    /// refuses it.
+    pub fn start<F>(
+        format: Format,
+        level: i32,
+        frames: mpsc::Sender<F>,
+        counters: Arc<Counters>,
+    ) -> Result<(Cutter, Self), Status>
+    where
+        F: From<Sealed> + Send + 'static,
+    {
+        let sealer = sealer(level)?;
+        let (chunks, raw) = mpsc::channel(CHUNKS_READ);
+        let cutter = Cutter {
+            chunk: BytesMut::with_capacity(CHUNK_BYTES),
+            chunks,
+            counters: counters.clone(),
+        };
+        let rows = RowDigester::new(format);
+        let thread =
+            tokio::task::spawn_blocking(move || seal(sealer, rows, raw, &frames, &counters));
+        Ok((cutter, Self { thread }))
+    }
+
+    /// The digest of what was sent, or none when another stage ended first.
+    pub async fn sent(self, what: &str) -> Result<Option<Digest>, Status> {
+        self.thread
+            .await
+            .map_err(|error| Status::internal(format!("{what}: sealing failed: {error}")))?
+            .map_err(|error| Status::internal(format!("{what}: {error}")))
+    }
+}
+
+pub fn sealer(level: i32) -> Result<Sealer, Status> {
+    Sealer::new(level).map_err(|e| Status::invalid_argument(format!("zstd level {level}: {e}")))
+}
+
+fn seal<F: From<Sealed>>(
+    mut sealer: Sealer,
+    mut rows: RowDigester,
+    mut raw: mpsc::Receiver<Raw>,
+    frames: &mpsc::Sender<F>,
+    counters: &Counters,
+) -> Result<Option<Digest>, Error> {
+    let send = |sealed: Sealed| frames.blocking_send(sealed.into()).is_ok();
+    let mut chunks = 0;
+    while let Some(next) = raw.blocking_recv() {
+        let Raw::Data(data) = next else {
+            let digest = rows.finish()?;
+            let trailer = wire::PartTrailer {
+                digest: Some(digest.into()),
+                chunks,
+            };
+            return Ok(send(Sealed::Trailer(trailer)).then_some(digest));
+        };
+        let before = rows.rows();
+        rows.feed(&data)?;
+        let chunk = sealer.seal(data)?;
+        counters.add(rows.rows() - before, 0, chunk.payload.len() as u64);
+        chunks += 1;
+        if !send(Sealed::Chunk(chunk)) {
+            return Ok(None);
+        }
+    }
+    Ok(None)
+}

@@ -1,0 +1,87 @@
+//! One driver per migration: takes it over, and works for as long as nobody else does.
+use std::sync::Arc;
+
+use anyhow::anyhow;
+use pgconvoy_proto::wire;
+use tokio_stream::StreamExt;
+use tonic::Streaming;
+
+use crate::Ended;
+use crate::ends::{Ends, said};
+use crate::events::{Event, Reporter};
+use crate::ledger::Ledger;
+use crate::live::{self, Live};
+use crate::phases::{Run, Settings};
+use crate::run_dir::RunDir;
+
+/// A migration that is to be driven.
+pub struct Driven<'a> {
+    pub ends: Ends,
+    pub id: &'a str,
+    pub settings: Settings,
+    pub dir: RunDir,
+    pub reporter: &'a Arc<Reporter>,
+}
+
+impl Driven<'_> {
+    /// Takes the migration over and does the work; an error when it is lost meanwhile.
+    pub async fn drive(mut self, work: impl AsyncFnOnce(&mut Run) -> Ended) -> Ended {
+        let driving = take_over(&mut self.ends, self.id).await?;
+        // Only now: what an earlier driver left behind cannot change it any more.
+        let ledger = Ledger::read(&mut self.ends.target, Some(self.id)).await?;
+        self.reporter.emit(&Event::Migration {
+            id: self.id.into(),
+            source: ledger.source.clone(),
+            target: ledger.target.clone(),
+        });
+        let live = Arc::new(Live::default());
+        let mut run = Run {
+            ends: self.ends,
+            ledger,
+            settings: self.settings,
+            reporter: self.reporter.clone(),
+            live: live.clone(),
+            dir: self.dir,
+        };
+        let _display = live::show(live, self.reporter.clone());
+        tokio::select! {
+            ended = work(&mut run) => ended,
+            lost = lost(driving) => Err(lost),
+        }
+    }
+}
+
+fn driver() -> String {
+    let host = rustix::system::uname();
+    format!(
+        "{} pid {}",
+        host.nodename().to_string_lossy(),
+        std::process::id()
+    )
+}
+
+async fn take_over(ends: &mut Ends, id: &str) -> anyhow::Result<Streaming<wire::DriveGranted>> {
+    let request = wire::DriveRequest {
+        migration: id.into(),
+        driver: driver(),
+    };
+    let mut driving = ends
+        .target
+        .drive(request)
+        .await
+        .map_err(said("target"))?
+        .into_inner();
+    match driving.next().await {
+        Some(Ok(_)) => Ok(driving),
+        Some(Err(status)) => Err(said("target")(status)),
+        None => Err(anyhow!("the target agent ended the call")),
+    }
+}
+
+/// Ends when the migration is not ours any more: the target database or its agent was lost.
+async fn lost(mut driving: Streaming<wire::DriveGranted>) -> anyhow::Error {
+    match driving.next().await {
+        Some(Err(status)) => said("target")(status),
+        Some(Ok(_)) | None => anyhow!("the target agent gave the migration up"),
+    }
+}

@@ -1,0 +1,504 @@
+//! `sync`: brings the target up to what the source is at one new snapshot. Both ends digest; only what differs crosses the network.
+//!
+//! Nothing is changed before everything was looked at: drifted tables and rows that somebody else has written at the target are found
+//! first. From the first change on the migration is unfinished, until what was changed is proven: `resume`, or another sync, goes on.
+mod forecast;
+mod outcome;
+mod scope;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use pgconvoy_proto::model::{
+    Finding, OF_SCHEMA, Oid, RoleChoice, SYNC_ORPHANS, Selection, Severity, SyncUnderWay, Table,
+    Work, to_json,
+};
+use pgconvoy_proto::selection::Filter;
+use pgconvoy_proto::wire;
+use pgconvoy_proto::wire::target_digest_request::Keep;
+use serde_json::{Value, json};
+
+use crate::cli::{Compression, Effort, Global, SyncArgs};
+use crate::converge::{Converger, Scanned, Synced};
+use crate::drive::Driven;
+use crate::ends::{self, Ends, said};
+use crate::events::{Event, Reporter};
+use crate::inventory::{self, Inventory, Lease};
+use crate::ledger::Ledger;
+use crate::phases::verify::{Digester, Held, compare, compare_generated, each};
+use crate::phases::{Run, Settings, snapshot};
+use crate::run_dir::RunDir;
+use crate::schema::{self, Sequences};
+use crate::verdict::Verdict;
+use crate::{Ended, verify};
+pub use forecast::forecast;
+use outcome::{Outcome, TableOutcome};
+use scope::Scope;
+
+/// What the user wants.
+struct Asked {
+    selection: Selection,
+    force: bool,
+    dry_run: bool,
+}
+
+pub async fn sync(args: SyncArgs, global: &Global, reporter: &Arc<Reporter>) -> Ended {
+    let mut ends = ends::connect(&args.ends).await?;
+    let ledger = Ledger::read(&mut ends.target, global.migration.as_deref()).await?;
+    if ledger.verdict.is_none() && ledger.sync.is_none() {
+        anyhow::bail!(
+            "migration {} is unfinished, in phase {}: run pgconvoy resume, then sync",
+            ledger.id,
+            ledger.phase
+        );
+    }
+    let asked = Asked {
+        selection: args.selection(),
+        force: args.force,
+        dry_run: args.dry_run,
+    };
+    begin(ends, &ledger, asked, &args.effort, global, reporter).await
+}
+
+/// Goes on with a sync that was interrupted: `resume`.
+pub async fn carry_on(
+    ends: Ends,
+    ledger: &Ledger,
+    under_way: SyncUnderWay,
+    effort: &Effort,
+    global: &Global,
+    reporter: &Arc<Reporter>,
+) -> Ended {
+    reporter.note("a sync was interrupted: it is done again");
+    let asked = Asked {
+        selection: under_way.selection,
+        force: under_way.force,
+        dry_run: false,
+    };
+    begin(ends, ledger, asked, effort, global, reporter).await
+}
+
+async fn begin(
+    mut ends: Ends,
+    ledger: &Ledger,
+    asked: Asked,
+    effort: &Effort,
+    global: &Global,
+    reporter: &Arc<Reporter>,
+) -> Ended {
+    // A wrong glob is told before anything is asked of the ends.
+    Filter::new(&asked.selection)?;
+    let dir = RunDir::create(&global.run_dir, &ledger.id)?;
+    reporter.log_to(dir.events()?);
+    let cpus = ends.target_facts().await?.server.cpus;
+    let settings = Settings {
+        streams: effort.streams.unwrap_or(cpus.clamp(2, 8)) as usize,
+        index_jobs: effort.index_jobs.unwrap_or(cpus.clamp(1, 4)) as usize,
+        // The link is not measured: that takes seconds, while the application waits.
+        compression: match effort.compression {
+            Compression::Off => 0,
+            Compression::Level(level) => level,
+            Compression::Auto => 1,
+        },
+    };
+    let driven = Driven {
+        ends,
+        id: &ledger.id,
+        settings,
+        dir,
+        reporter,
+    };
+    let ended = driven.drive(async |run| run_sync(run, &asked).await).await;
+    ended.map_err(|error| {
+        error.context(
+            "the sync stopped; every table is as it was or as it is to be: sync again, or resume",
+        )
+    })
+}
+
+/// All of it.
+async fn run_sync(run: &mut Run, asked: &Asked) -> Ended {
+    let started = Instant::now();
+    phase(run, "sync: the schema");
+    let schema = compare_schema(run, asked, Sequences::Coming).await?;
+    let inventory = open(run).await?;
+    let _lease = snapshot::keep_alive(
+        run.ends.source.clone(),
+        run.ledger.id.clone(),
+        inventory.snapshot.clone(),
+    );
+    let scope = scope::find(run, asked, &inventory, &schema).await?;
+    if scope.is_blocked(asked.force) {
+        return blocked(run, scope.findings).await;
+    }
+    phase(run, "sync: both ends are compared");
+    let converger = converger(run, &inventory, asked.dry_run);
+    let scanned = scan(&converger, &scope.tables).await?;
+    let others = scope::written_by_others(&run.ledger, &scanned);
+    if asked.dry_run {
+        let outcomes = apply(&converger, scanned).await?;
+        inventory::close(&mut run.ends, &run.ledger.id).await?;
+        let findings = scope.findings.into_iter().chain(others).collect();
+        return Ok(outcome::dry_run(run, &outcomes, findings));
+    }
+    if !others.is_empty() && !asked.force {
+        return blocked(run, others).await;
+    }
+    mark_begun(run, asked, &scope).await?;
+    phase(run, "sync: what differs is brought over");
+    let mut outcomes = apply(&converger, scanned).await?;
+    record_equal(run, &inventory, &outcomes).await?;
+    follow(run, asked, &inventory, &outcomes).await?;
+    phase(run, "sync: proof");
+    let mut findings = prove(&converger, &mut outcomes).await?;
+    let orphaned = earlier_orphans(&run.ledger);
+    findings.extend(check_keys(run, &outcomes, orphaned).await?);
+    let position = position(run, &inventory).await?;
+    inventory::close(&mut run.ends, &run.ledger.id).await?;
+    let schema = compare_schema(run, asked, Sequences::AtSnapshot).await?;
+    findings.extend(scope.findings);
+    findings.extend(others);
+    let outcome = Outcome {
+        snapshot: inventory.snapshot,
+        position,
+        tables: outcomes,
+        seconds: started.elapsed().as_secs_f64(),
+    };
+    conclude(run, asked, outcome, findings, &schema).await
+}
+
+fn phase(run: &Run, name: &str) {
+    run.reporter.emit(&Event::Phase { phase: name.into() });
+}
+
+async fn compare_schema(
+    run: &Run,
+    asked: &Asked,
+    sequences: Sequences,
+) -> anyhow::Result<schema::Compared> {
+    if run.ledger.options.skip_schema {
+        return Ok(schema::Compared::default());
+    }
+    schema::compare_ends(
+        &run.ends,
+        &run.ledger,
+        &asked.selection,
+        sequences,
+        &run.reporter,
+    )
+    .await
+}
+
+async fn open(run: &mut Run) -> anyhow::Result<Inventory> {
+    let selection = run.ledger.options.selection.clone();
+    inventory::open(
+        &mut run.ends,
+        &run.ledger.id,
+        &selection,
+        RoleChoice::None,
+        Lease::Short,
+    )
+    .await
+}
+
+/// Nothing was changed.
+async fn blocked(run: &mut Run, findings: Vec<Finding>) -> Ended {
+    inventory::close(&mut run.ends, &run.ledger.id).await?;
+    let findings: Vec<Finding> = findings
+        .into_iter()
+        .map(|finding| Finding {
+            severity: Severity::Blocker,
+            ..finding
+        })
+        .collect();
+    for finding in &findings {
+        run.reporter.emit(&Event::Finding(finding.clone()));
+    }
+    run.reporter.note("nothing was changed");
+    Ok((Verdict::Blocked, json!({ "findings": findings })))
+}
+
+fn converger(run: &Run, inventory: &Inventory, dry_run: bool) -> Converger {
+    Converger {
+        digester: Digester::of(run),
+        held: Held {
+            key: run.ledger.id.clone(),
+            snapshot: inventory.snapshot.clone(),
+        },
+        compression: run.settings.compression,
+        dry_run,
+    }
+}
+
+/// Runs `work` for every one of `items`, several at once, and gathers what comes of it.
+async fn gather<I, T, F>(
+    items: Vec<I>,
+    jobs: usize,
+    work: impl Fn(I) -> F,
+) -> anyhow::Result<Vec<T>>
+where
+    T: Send + 'static,
+    F: Future<Output = anyhow::Result<T>> + Send + 'static,
+{
+    let gathered: Arc<Mutex<Vec<T>>> = Arc::default();
+    let into = gathered.clone();
+    each(items, jobs, |item| {
+        let (working, into) = (work(item), into.clone());
+        async move {
+            let found = working.await?;
+            let mut into = into.lock().unwrap_or_else(PoisonError::into_inner);
+            into.push(found);
+            Ok(())
+        }
+    })
+    .await?;
+    let mut gathered = gathered.lock().unwrap_or_else(PoisonError::into_inner);
+    Ok(std::mem::take(&mut *gathered))
+}
+
+async fn scan(converger: &Converger, tables: &[Table]) -> anyhow::Result<Vec<Scanned>> {
+    gather(tables.to_vec(), converger.digester.jobs, |table| {
+        let converger = converger.clone();
+        async move { converger.scan(table).await }
+    })
+    .await
+}
+
+/// Largest first, as everywhere. Tables that are equal cost nothing.
+async fn apply(
+    converger: &Converger,
+    mut scanned: Vec<Scanned>,
+) -> anyhow::Result<Vec<TableOutcome>> {
+    scanned.sort_by_key(|scanned| std::cmp::Reverse(scanned.table.size_bytes));
+    let mut outcomes = gather(scanned, converger.digester.jobs, |scanned| {
+        let converger = converger.clone();
+        async move {
+            let mut synced = Synced::default();
+            if !scanned.is_equal() {
+                synced = converger.sync(&scanned).await?;
+                converger.digester.reporter.emit(&Event::Synced {
+                    table: scanned.table.to_string(),
+                    counts: synced.counts,
+                    wire_bytes: synced.wire_bytes,
+                });
+            }
+            Ok(TableOutcome { scanned, synced })
+        }
+    })
+    .await?;
+    outcomes.sort_by_cached_key(|outcome| outcome.scanned.table.to_string());
+    Ok(outcomes)
+}
+
+/// From here on the ledger says that a sync is under way.
+async fn mark_begun(run: &mut Run, asked: &Asked, scope: &Scope) -> anyhow::Result<()> {
+    let under_way = SyncUnderWay {
+        selection: asked.selection.clone(),
+        force: asked.force,
+    };
+    run.record(wire::RecordRequest {
+        phase: "sync".into(),
+        sync: to_json(&under_way),
+        ..Default::default()
+    })
+    .await?;
+    scope::plan(run, &scope.tables, false).await?;
+    Ok(())
+}
+
+/// Tables without a difference are of the new snapshot too.
+async fn record_equal(
+    run: &mut Run,
+    inventory: &Inventory,
+    outcomes: &[TableOutcome],
+) -> anyhow::Result<()> {
+    let equal = outcomes.iter().map(|outcome| &outcome.scanned);
+    let tables = equal
+        .filter(|scanned| scanned.is_equal())
+        .map(|scanned| wire::RecordTable {
+            table: scanned.table.oid,
+            snapshot: inventory.snapshot.clone(),
+            source_digest: Some(scanned.source.into()),
+            planned: Some(scanned.table.clone().into()),
+            equal: true,
+            converge: false,
+        })
+        .collect();
+    run.record(wire::RecordRequest {
+        tables,
+        ..Default::default()
+    })
+    .await
+}
+
+/// What follows from the rows: large objects' owners, materialized views, sequences, statistics.
+async fn follow(
+    run: &mut Run,
+    asked: &Asked,
+    inventory: &Inventory,
+    outcomes: &[TableOutcome],
+) -> anyhow::Result<()> {
+    phase(run, "sync: views, sequences, statistics");
+    let mut steps = snapshot::renewed_steps(run, inventory);
+    let whole = asked.selection.is_everything();
+    let changed = outcomes.iter().any(|outcome| !outcome.scanned.is_equal());
+    let chosen = Filter::new(&asked.selection)?;
+    for step in &mut steps {
+        if let Work::Sequences { values } = &mut step.work {
+            for value in values {
+                let owned = |(schema, table): &(String, String)| chosen.admits(schema, table);
+                value.stays = !whole && !value.owner.as_ref().is_some_and(owned);
+            }
+        }
+    }
+    steps.retain(|step| match step.work {
+        Work::LargeObjects { .. } => whole,
+        Work::Refresh { .. } => changed,
+        _ => true,
+    });
+    let rewritten = outcomes.iter().filter(|outcome| outcome.is_largely_new());
+    let rewritten: Vec<(&str, &str)> = rewritten
+        .map(|outcome| &outcome.scanned.table)
+        .map(|table| (table.schema.as_str(), table.name.as_str()))
+        .collect();
+    let stale = run.ledger.steps.iter().filter(|entry| {
+        matches!(&entry.step.work, Work::Statistics { schema, name, .. }
+            if rewritten.contains(&(schema.as_str(), name.as_str())))
+    });
+    steps.extend(stale.map(|entry| entry.step.clone()));
+    run.record(wire::RecordRequest {
+        steps: steps.into_iter().map(Into::into).collect(),
+        snapshot: inventory.snapshot.clone(),
+        ..Default::default()
+    })
+    .await?;
+    run.refresh_ledger().await?;
+    run.after_sync().await
+}
+
+/// Reads back what was changed. A table that still differs, which the short hashes of pairs may have hidden, is copied again whole.
+async fn prove(
+    converger: &Converger,
+    outcomes: &mut [TableOutcome],
+) -> anyhow::Result<Vec<Finding>> {
+    let changed = outcomes.iter().filter(|o| !o.scanned.is_equal());
+    let tables: Vec<Table> = changed.map(|o| o.scanned.table.clone()).collect();
+    let digester = &converger.digester;
+    let read = gather(tables, digester.jobs, |table| {
+        let digester = digester.clone();
+        async move {
+            let digest = digester.target(&table, 0, Keep::Read).await?;
+            Ok((table.oid, digest))
+        }
+    })
+    .await?;
+    let mut findings = Vec::new();
+    for (oid, mut digest) in read {
+        let Some(outcome) = outcomes.iter_mut().find(|o| o.scanned.table.oid == oid) else {
+            continue;
+        };
+        let scanned = &outcome.scanned;
+        let table = &scanned.table;
+        if digest.digest != scanned.source {
+            let again = converger.sync(&scanned.to_be_copied()).await?;
+            outcome.synced.counts.how = again.counts.how;
+            outcome.synced.wire_bytes += again.wire_bytes;
+            digest = digester.target(table, 0, Keep::Read).await?;
+        }
+        let source = &scanned.source_generated;
+        findings.extend(compare(
+            &digester.reporter,
+            table,
+            scanned.source,
+            digest.digest,
+        ));
+        findings.extend(compare_generated(table, source, &digest));
+    }
+    Ok(findings)
+}
+
+/// Where some tables were synced and others not, rows may refer to nothing. What an earlier sync found is looked at again.
+async fn check_keys(
+    run: &mut Run,
+    outcomes: &[TableOutcome],
+    again: Vec<String>,
+) -> anyhow::Result<Vec<Finding>> {
+    let tables: Vec<Oid> = outcomes.iter().map(|o| o.scanned.table.oid).collect();
+    let request = wire::CheckKeysRequest {
+        migration: run.ledger.id.clone(),
+        tables,
+        again,
+    };
+    let answer = run.ends.target.check_keys(request).await;
+    let findings = answer.map_err(said("target"))?.into_inner().findings;
+    Ok(findings
+        .into_iter()
+        .map(Finding::try_from)
+        .collect::<Result<_, _>>()?)
+}
+
+fn earlier_orphans(ledger: &Ledger) -> Vec<String> {
+    let found = ledger.findings.iter();
+    let orphans = found.filter(|finding| finding.code == SYNC_ORPHANS);
+    orphans.map(|finding| finding.object.clone()).collect()
+}
+
+async fn position(run: &mut Run, inventory: &Inventory) -> anyhow::Result<wire::PositionResponse> {
+    let request = wire::PositionRequest {
+        migration: run.ledger.id.clone(),
+        snapshot: inventory.snapshot.clone(),
+    };
+    let answer = run.ends.source.position(request).await;
+    Ok(answer.map_err(said("source"))?.into_inner())
+}
+
+/// Writes down what came of it, and tells.
+async fn conclude(
+    run: &mut Run,
+    asked: &Asked,
+    outcome: Outcome,
+    mut findings: Vec<Finding>,
+    schema: &schema::Compared,
+) -> Ended {
+    findings.extend(schema.findings.iter().cloned());
+    findings.extend(outcome.findings(&run.ledger));
+    run.refresh_ledger().await?;
+    let orphaned = earlier_orphans(&run.ledger);
+    let mut lasting = verify::lasting(&run.ledger, schema);
+    lasting.retain(|finding| finding.code != SYNC_ORPHANS);
+    for finding in findings.iter().chain(&lasting) {
+        run.reporter.emit(&Event::Finding(finding.clone()));
+    }
+    let verdict = verify::verdict(&findings, &lasting);
+    schema.record(&mut run.ends, &run.ledger).await?;
+    let names = outcome.tables.iter().map(|o| o.scanned.table.to_string());
+    // The schema's objects are recorded by themselves.
+    let of_rows = findings
+        .iter()
+        .filter(|finding| !OF_SCHEMA.contains(&finding.code.as_str()));
+    let about = of_rows.map(|finding| finding.object.clone());
+    run.record(wire::RecordRequest {
+        findings: findings.iter().cloned().map(Into::into).collect(),
+        compared: names.chain(about).chain(orphaned).collect(),
+        ..Default::default()
+    })
+    .await?;
+    run.refresh_ledger().await?;
+    // A part of the tables does not prove the others.
+    let of_all = match run.ledger.differences() {
+        0 if asked.selection.is_everything() => verdict,
+        0 if run.ledger.options.no_verify => Verdict::Unverified,
+        0 => Verdict::Proven,
+        _ => Verdict::Differs,
+    };
+    run.record(wire::RecordRequest {
+        phase: "done".into(),
+        verdict: of_all.as_str().into(),
+        ..Default::default()
+    })
+    .await?;
+    run.refresh_ledger().await?;
+    let json: Value = outcome::json(run, &outcome, &findings);
+    outcome::tell(run, &outcome, verdict, &json)?;
+    Ok((verdict, json))
+}

@@ -1,0 +1,180 @@
+//! Which tables a sync is about, and what stands in its way.
+use pgconvoy_proto::model::{Finding, Relation, Severity, Table};
+use pgconvoy_proto::selection::Filter;
+use pgconvoy_proto::wire;
+
+use super::Asked;
+use crate::converge::Scanned;
+use crate::ends::said;
+use crate::inventory::Inventory;
+use crate::ledger::Ledger;
+use crate::phases::Run;
+use crate::schema::Compared;
+
+pub struct Scope {
+    /// The tables that can be synced.
+    pub tables: Vec<Table>,
+    /// What has drifted apart: tables that cannot.
+    pub findings: Vec<Finding>,
+}
+
+impl Scope {
+    pub fn is_blocked(&self, force: bool) -> bool {
+        !self.findings.is_empty() && !force
+    }
+}
+
+/// Schema drift is found, and named; what is to be done about it is the user's to say.
+pub async fn find(
+    run: &mut Run,
+    asked: &Asked,
+    inventory: &Inventory,
+    schema: &Compared,
+) -> anyhow::Result<Scope> {
+    let chosen = Filter::new(&asked.selection)?;
+    let is_chosen = |table: &&Table| match table.relation {
+        Relation::Table => chosen.admits(&table.schema, &table.name),
+        Relation::LargeObjects { .. } => chosen.admits_large_objects(),
+    };
+    let mut tables: Vec<Table> = inventory.tables.iter().filter(is_chosen).cloned().collect();
+    tables.extend(emptied_large_objects(&run.ledger, &tables, &chosen));
+    let gone = run.ledger.tables.iter().map(|entry| &entry.table);
+    let gone = gone.filter(|table| table.relation == Relation::Table);
+    let gone = gone.filter(is_chosen).filter(|table| {
+        let name = table.to_string();
+        !tables.iter().any(|now| now.to_string() == name)
+    });
+    let mut findings: Vec<Finding> = gone.map(gone_from_source).collect();
+    findings.extend(plan(run, &tables, true).await?);
+    for table in &tables {
+        let retyped = schema.retyped(table);
+        if !retyped.is_empty() {
+            findings.push(of_another_type(table, &retyped));
+        }
+    }
+    tables.retain(|table| {
+        let name = table.to_string();
+        !findings.iter().any(|finding| finding.object == name)
+    });
+    if tables.is_empty() && findings.is_empty() {
+        anyhow::bail!("no table is selected: see --table and the other filters");
+    }
+    Ok(Scope { tables, findings })
+}
+
+/// The target may still have large objects when the source has none any more.
+fn emptied_large_objects(ledger: &Ledger, now: &[Table], chosen: &Filter) -> Option<Table> {
+    let is_pages = |table: &&Table| table.relation != Relation::Table;
+    if now.iter().any(|table| is_pages(&table)) || !chosen.admits_large_objects() {
+        return None;
+    }
+    let planned = ledger
+        .tables
+        .iter()
+        .map(|entry| &entry.table)
+        .find(is_pages)?;
+    Some(Table {
+        relation: Relation::LargeObjects {
+            objects: 0,
+            slices: Vec::new(),
+        },
+        ..planned.clone()
+    })
+}
+
+fn gone_from_source(table: &Table) -> Finding {
+    let message = "it is gone from the source";
+    Finding::new(
+        Severity::Difference,
+        "table-extra",
+        table.to_string(),
+        message,
+    )
+    .hint("drop it at the target, or leave it out: --exclude-table")
+}
+
+fn of_another_type(table: &Table, columns: &[String]) -> Finding {
+    let message = format!(
+        "columns are of another type at the target: {}",
+        columns.join(", ")
+    );
+    Finding::new(
+        Severity::Difference,
+        "columns-differ",
+        table.to_string(),
+        message,
+    )
+    .hint("change the target's table as the source's was changed, or leave it out: --exclude-table")
+}
+
+/// Has the target check that it has the tables, with their columns. Unless `dry_run`, tables that are new to the ledger are
+/// entered into it.
+pub async fn plan(run: &mut Run, tables: &[Table], dry_run: bool) -> anyhow::Result<Vec<Finding>> {
+    let request = wire::PlanSyncRequest {
+        migration: run.ledger.id.clone(),
+        tables: tables.iter().cloned().map(Into::into).collect(),
+        dry_run,
+    };
+    let answer = run.ends.target.plan_sync(request).await;
+    let findings = answer.map_err(said("target"))?.into_inner().findings;
+    Ok(findings
+        .into_iter()
+        .map(Finding::try_from)
+        .collect::<Result<_, _>>()?)
+}
+
+/// Tables that differ and are not as the migration left them: a sync would overwrite what somebody else has written there.
+pub fn written_by_others(ledger: &Ledger, scanned: &[Scanned]) -> Vec<Finding> {
+    let differing = scanned.iter().filter(|scanned| !scanned.is_equal());
+    differing
+        .filter_map(|scanned| written_by_another(ledger, scanned))
+        .collect()
+}
+
+fn written_by_another(ledger: &Ledger, scanned: &Scanned) -> Option<Finding> {
+    let table = &scanned.table;
+    let entry = ledger.table(table.oid).or_else(|| {
+        ledger
+            .tables
+            .iter()
+            .find(|e| e.table.to_string() == table.to_string())
+    });
+    let told = |rows: String, left: String| {
+        let message = format!("{rows}: sync would overwrite them");
+        let finding = Finding::new(
+            Severity::Warning,
+            "target-written",
+            table.to_string(),
+            message,
+        );
+        finding
+            .values(left, scanned.target.hex())
+            .hint("sync --force overwrites them; verify --detailed names the rows")
+    };
+    let Some(entry) = entry else {
+        return (scanned.target.rows > 0).then(|| {
+            told(
+                format!(
+                    "{} rows at the target did not come with the migration",
+                    scanned.target.rows
+                ),
+                String::new(),
+            )
+        });
+    };
+    let planned = &entry.table;
+    // In another format, or with other columns, the same rows have another digest.
+    let comparable = planned.columns == table.columns
+        && planned.format == table.format
+        && planned.filter == table.filter;
+    let left = entry.left().filter(|_| comparable)?;
+    (left != scanned.target).then(|| {
+        told(
+            format!(
+                "somebody has written to it at the target since the migration left it ({} rows then, {} now)",
+                left.rows, scanned.target.rows
+            ),
+            left.hex(),
+        )
+    })
+}

@@ -1,0 +1,368 @@
+//! `sync` brings the target up to what the source is at one new snapshot, whatever the tables are, and disturbs nothing.
+use pgconvoy_tests::hold::Hold;
+use pgconvoy_tests::pair::{DATABASE, Options};
+use pgconvoy_tests::program::Outcome;
+use pgconvoy_tests::{PATIENCE, Pair, eventually};
+
+/// Everything on a target that could disturb a sync, or be disturbed by it.
+const SHOP: &str = r#"
+    CREATE TABLE customer (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, email text UNIQUE, name text,
+                           loud text GENERATED ALWAYS AS (upper(name)) STORED);
+    INSERT INTO customer (email, name) SELECT 'c' || i || '@x', 'name ' || i FROM generate_series(1, 2000) i;
+    CREATE TABLE "order" (a int, b int, customer int REFERENCES customer ON DELETE CASCADE, note text,
+                          PRIMARY KEY (a, b), UNIQUE (customer, note) DEFERRABLE INITIALLY DEFERRED);
+    INSERT INTO "order" SELECT i % 50, i, 1 + i % 2000, 'n' || i FROM generate_series(1, 3000) i;
+    CREATE TABLE log (line text, at timestamptz);
+    INSERT INTO log SELECT 'line ' || i % 7, '2026-01-01' FROM generate_series(1, 700) i;
+    CREATE TABLE audit (what text);
+    CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN INSERT INTO public.audit VALUES (TG_OP || ' ' || TG_TABLE_NAME); RETURN coalesce(NEW, OLD); END $$;
+    CREATE TRIGGER usual AFTER INSERT OR DELETE ON customer FOR EACH ROW EXECUTE FUNCTION note();
+    CREATE TRIGGER always BEFORE INSERT OR DELETE ON customer FOR EACH ROW EXECUTE FUNCTION note();
+    ALTER TABLE customer ENABLE ALWAYS TRIGGER always;
+    CREATE RULE keep AS ON DELETE TO log DO INSTEAD NOTHING;
+    ALTER TABLE log ENABLE ALWAYS RULE keep;
+    CREATE TABLE part (id int, v text, PRIMARY KEY (id)) PARTITION BY RANGE (id);
+    CREATE TABLE part_1 PARTITION OF part FOR VALUES FROM (0) TO (1000);
+    CREATE TABLE part_2 PARTITION OF part FOR VALUES FROM (1000) TO (2000);
+    CREATE TRIGGER of_part BEFORE DELETE ON part FOR EACH ROW EXECUTE FUNCTION note();
+    ALTER TABLE part_2 ENABLE REPLICA TRIGGER of_part;
+    INSERT INTO part SELECT i, 'v' || i FROM generate_series(1, 1900) i;
+    CREATE TYPE mood AS ENUM ('sad', 'ok', 'happy');
+    CREATE TABLE hashed (m mood, id int, v text, PRIMARY KEY (m, id)) PARTITION BY HASH (m);
+    CREATE TABLE hashed_0 PARTITION OF hashed FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+    CREATE TABLE hashed_1 PARTITION OF hashed FOR VALUES WITH (MODULUS 2, REMAINDER 1);
+    INSERT INTO hashed SELECT (enum_range(NULL::mood))[1 + i % 3], i, 'v' || i FROM generate_series(1, 300) i;
+    CREATE TABLE guarded (id int PRIMARY KEY, v text);
+    ALTER TABLE guarded ENABLE ROW LEVEL SECURITY;
+    ALTER TABLE guarded FORCE ROW LEVEL SECURITY;
+    CREATE POLICY none ON guarded USING (false);
+    INSERT INTO guarded SELECT i, 'v' FROM generate_series(1, 100) i;
+    CREATE UNLOGGED TABLE fleeting (id int PRIMARY KEY, v text);
+    INSERT INTO fleeting SELECT i, 'v' FROM generate_series(1, 100) i;
+    CREATE TABLE "Odd ""name" (b text NOT NULL, c xml, a int NOT NULL, big bytea, UNIQUE (b, a));
+    INSERT INTO "Odd ""name" SELECT E'tab\t' || i, '<c/>', i, decode(repeat('00ff', 2000), 'hex') FROM generate_series(1, 100) i;
+    CREATE TABLE nothing ();
+    INSERT INTO nothing SELECT FROM generate_series(1, 5);
+    CREATE TABLE untouched (id int PRIMARY KEY);
+    INSERT INTO untouched SELECT generate_series(1, 1000);
+    CREATE TABLE emptied (id int PRIMARY KEY);
+    INSERT INTO emptied SELECT generate_series(1, 100);
+    CREATE TABLE rewritten (id int PRIMARY KEY, v text);
+    INSERT INTO rewritten SELECT i, 'old ' || i FROM generate_series(1, 500) i;
+    CREATE SEQUENCE free START 5;
+    CREATE MATERIALIZED VIEW many AS SELECT count(*) AS n, max(name) AS last FROM customer;
+    SELECT lo_from_bytea(9001, 'first'), lo_from_bytea(9002, decode(repeat('ab', 600000), 'hex')), lo_from_bytea(9003, 'gone');"#;
+
+const CHANGES: &str = r#"
+    UPDATE customer SET name = 'other' WHERE id = 17;
+    -- Unique values change places, keys change, rows go with those that they refer to.
+    UPDATE customer SET email = 'swap' WHERE id = 1;
+    UPDATE customer SET email = 'c1@x' WHERE id = 2; UPDATE customer SET email = 'c2@x' WHERE id = 1;
+    DELETE FROM customer WHERE id BETWEEN 100 AND 120;
+    INSERT INTO customer (email, name) SELECT 'new' || i, 'n' FROM generate_series(1, 30) i;
+    UPDATE "order" SET b = b + 100000 WHERE a = 3;
+    INSERT INTO log VALUES ('line 3', '2026-01-01'), ('line 3', '2026-01-01'), (NULL, NULL);
+    ALTER TABLE log DISABLE RULE keep; DELETE FROM log WHERE ctid IN (SELECT ctid FROM log WHERE line = 'line 5' LIMIT 3);
+    ALTER TABLE log ENABLE ALWAYS RULE keep;
+    UPDATE part SET id = id + 1950 WHERE id < 10; DELETE FROM part WHERE id = 1500;
+    UPDATE hashed SET v = 'w' WHERE id % 50 = 0; DELETE FROM hashed WHERE id = 7; INSERT INTO hashed VALUES ('sad', 999, 'x');
+    UPDATE guarded SET v = 'w' WHERE id = 5;
+    UPDATE fleeting SET v = NULL WHERE id = 5;
+    UPDATE "Odd ""name" SET c = NULL WHERE a = 5; UPDATE "Odd ""name" SET big = decode(repeat('01', 3000000), 'hex') WHERE a = 7;
+    DELETE FROM nothing WHERE ctid = (SELECT min(ctid) FROM nothing);
+    TRUNCATE emptied;
+    UPDATE rewritten SET v = 'new ' || id;
+    SELECT nextval('free'), nextval('free');
+    REFRESH MATERIALIZED VIEW many;
+    SELECT lo_put(9001, 2, 'XX'), lo_truncate(lo_open(9002, 131072), 300000), lo_unlink(9003), lo_from_bytea(9004, 'new');"#;
+
+fn shop() -> Pair {
+    let pair = Pair::new().expect("two servers and two agents");
+    pair.at_source(SHOP).expect("a shop");
+    pair.migrate(&[]);
+    pair
+}
+
+fn sync(pair: &Pair, arguments: &[&str]) -> Outcome {
+    let all = [&["sync", "--json"], arguments].concat();
+    pair.pgconvoy(&all).expect("sync runs")
+}
+
+/// `(how, inserted, changed, deleted)` of a table.
+fn done(outcome: &Outcome, table: &str) -> (String, u64, u64, u64) {
+    let result = outcome.result();
+    let tables = result["sync"]["tables"].as_array().expect("tables");
+    let found = tables.iter().find(|t| t["table"] == table);
+    let found = found.unwrap_or_else(|| panic!("no table {table} in {tables:?}"));
+    let number = |key: &str| found[key].as_u64().expect("a number");
+    let how = found["how"].as_str().expect("how").to_owned();
+    (
+        how,
+        number("inserted"),
+        number("changed"),
+        number("deleted"),
+    )
+}
+
+#[test]
+fn a_sync_brings_over_what_differs_and_disturbs_nothing() {
+    let pair = shop();
+    let nothing = sync(&pair, &[]).expect(0).result();
+    assert_eq!(nothing["sync"]["wire_bytes"], 0, "{nothing}");
+    pair.assert_equal_ends();
+    pair.at_source(CHANGES).expect("changes");
+
+    let dry = sync(&pair, &["--dry-run"]).expect(0);
+    let ledger = "SELECT md5(string_agg(t::text, ',' ORDER BY oid)) FROM pgconvoy.tables t";
+    let before = pair.at_target(ledger).expect("the ledger");
+    assert_eq!(sync(&pair, &["--dry-run"]).expect(0).code, 0);
+    assert_eq!(before, pair.at_target(ledger).expect("the ledger"));
+
+    let outcome = sync(&pair, &[]).expect(0);
+    let of = |table: &str| done(&outcome, table);
+    let rows = |inserted, changed, deleted| ("rows".to_owned(), inserted, changed, deleted);
+    assert_eq!(of("customer"), rows(30, 3, 21));
+    assert_eq!(of("log"), rows(3, 0, 3));
+    assert_eq!(of("hashed"), rows(1, 6, 1));
+    assert_eq!(of("part_1"), rows(0, 0, 9));
+    assert_eq!(of("part_2"), rows(9, 0, 1));
+    assert_eq!(of("nothing"), rows(0, 0, 1));
+    // Truncated there as well.
+    assert_eq!(of("emptied"), ("copy".to_owned(), 0, 0, 100));
+    assert_eq!(of("rewritten"), ("copy".to_owned(), 0, 500, 0));
+    assert_eq!(of("untouched"), ("equal".to_owned(), 0, 0, 0));
+    for table in [
+        "customer",
+        "order",
+        "log",
+        "hashed",
+        "rewritten",
+        "Odd \"name",
+    ] {
+        assert_eq!(of(table), done(&dry, table), "{table} in the dry run");
+    }
+    let result = outcome.result();
+    assert_eq!(result["verdict"], "proven");
+    assert_eq!(result["sync"]["source_moved"], "no", "{}", result["sync"]);
+    pair.assert_equal_ends();
+    pair.pgconvoy(&["verify"]).expect("verify runs").expect(0);
+    let states =
+        "SELECT string_agg(tgname || tgenabled::text, ' ' ORDER BY tgrelid::regclass::text, tgname)
+                  FROM pg_trigger WHERE NOT tgisinternal";
+    assert_eq!(
+        pair.at_source(states).expect("triggers"),
+        pair.at_target(states).expect("triggers")
+    );
+}
+
+fn findings(outcome: &Outcome, code: &str) -> Vec<String> {
+    let result = outcome.result();
+    let all = result["findings"].as_array().cloned().unwrap_or_default();
+    let of_code = all.iter().filter(|finding| finding["code"] == code);
+    let object = |finding: &serde_json::Value| finding["object"].as_str().map(str::to_owned);
+    of_code.filter_map(object).collect()
+}
+
+const FRUIT: &str = "
+    CREATE TABLE basket (id int PRIMARY KEY, label text);
+    CREATE TABLE apple (id serial PRIMARY KEY, basket int REFERENCES basket, v text);
+    CREATE TABLE pear (id serial PRIMARY KEY, v text);
+    CREATE SEQUENCE free;
+    INSERT INTO basket SELECT i, 'b' FROM generate_series(1, 10) i;
+    INSERT INTO apple (basket, v) SELECT 1 + i % 10, 'v' || i FROM generate_series(1, 500) i;
+    INSERT INTO pear (v) SELECT 'v' || i FROM generate_series(1, 500) i;";
+
+fn fruit() -> Pair {
+    let pair = Pair::new().expect("two servers and two agents");
+    pair.at_source(FRUIT).expect("fruit");
+    pair.migrate(&[]);
+    pair
+}
+
+#[test]
+fn what_others_wrote_at_the_target_is_overwritten_only_by_force() {
+    let pair = fruit();
+    pair.at_target("UPDATE apple SET v = 'mine' WHERE id = 3; DELETE FROM pear WHERE id = 4; INSERT INTO pear VALUES (4, 'v4')")
+        .expect("somebody writes at the target");
+    // That it was looked at meanwhile makes it nobody's.
+    let verify = pair
+        .pgconvoy(&["verify", "--skip-schema"])
+        .expect("verify runs");
+    verify.expect(3);
+    pair.at_source("UPDATE basket SET label = 'new' WHERE id = 1")
+        .expect("a change");
+    let refused = sync(&pair, &[]).expect(4);
+    // The pear is as it was, and nothing is lost by overwriting it.
+    assert_eq!(findings(&refused, "target-written"), ["public.apple"]);
+    assert_eq!(
+        pair.at_target("SELECT v FROM apple WHERE id = 3")
+            .expect("a row"),
+        "mine"
+    );
+    let of_basket = "SELECT label FROM basket WHERE id = 1";
+    assert_eq!(pair.at_target(of_basket).expect("a row"), "b");
+    sync(&pair, &["--dry-run"]).expect(0).says("target-written");
+    sync(&pair, &["--table", "basket"]).expect(0);
+    assert_eq!(pair.at_target(of_basket).expect("a row"), "new");
+    sync(&pair, &["--force"]).expect(0).says("target-written");
+    pair.assert_equal_ends();
+    sync(&pair, &[]).expect(0);
+}
+
+#[test]
+fn drift_is_named_before_anything_is_changed() {
+    let pair = fruit();
+    pair.at_source(
+        "ALTER TABLE apple ADD COLUMN weight int DEFAULT 7; ALTER TABLE pear ALTER COLUMN v TYPE varchar(20);
+         CREATE TABLE plum (id int PRIMARY KEY); INSERT INTO plum VALUES (1);
+         UPDATE basket SET label = 'new' WHERE id = 1",
+    )
+    .expect("the source moves on");
+    let refused = sync(&pair, &[]).expect(4);
+    let mut drifted = findings(&refused, "columns-differ");
+    drifted.extend(findings(&refused, "table-missing"));
+    drifted.sort();
+    assert_eq!(drifted, ["public.apple", "public.pear", "public.plum"]);
+    refused.says("weight");
+    let label = "SELECT label FROM basket WHERE id = 1";
+    assert_eq!(pair.at_target(label).expect("a row"), "b");
+
+    // What can be synced is, when that is said.
+    sync(&pair, &["--force"]).expect(3);
+    assert_eq!(pair.at_target(label).expect("a row"), "new");
+    // Someone makes the same changes; the source's table is another one by now.
+    pair.at_target(
+        "ALTER TABLE apple ADD COLUMN weight int DEFAULT 7; ALTER TABLE pear ALTER COLUMN v TYPE varchar(20);
+         CREATE TABLE plum (id int PRIMARY KEY)",
+    )
+    .expect("the target follows");
+    pair.at_source(
+        "UPDATE apple SET weight = 8 WHERE id = 5; BEGIN; ALTER TABLE plum RENAME TO old; ALTER INDEX plum_pkey RENAME TO old_pkey;
+         CREATE TABLE plum (id int PRIMARY KEY); INSERT INTO plum SELECT generate_series(1, 10); DROP TABLE old; COMMIT",
+    )
+    .expect("the source moves on");
+    sync(&pair, &["--force"]).expect(0);
+    pair.assert_equal_ends();
+    pair.at_source("DROP TABLE plum").expect("one table less");
+    let refused = sync(&pair, &[]).expect(4);
+    assert_eq!(findings(&refused, "table-extra"), ["public.plum"]);
+}
+
+#[test]
+fn a_selection_is_synced_alone_with_what_belongs_to_it() {
+    let pair = fruit();
+    pair.at_source(
+        "INSERT INTO basket VALUES (11, 'b'); INSERT INTO apple (basket, v) VALUES (11, 'new');
+         INSERT INTO pear (v) VALUES ('new'); SELECT nextval('free')",
+    )
+    .expect("the source moves on");
+    let outcome = sync(&pair, &["--table", "public.apple"]).expect(3);
+    let result = outcome.result();
+    let of_sync = result["sync"]["findings"].as_array().expect("findings");
+    assert!(
+        of_sync.iter().any(|f| f["code"] == "sync-orphans"),
+        "an apple without its basket: {of_sync:?}"
+    );
+    let positions =
+        "SELECT (SELECT last_value FROM apple_id_seq), (SELECT last_value FROM pear_id_seq),
+                     (SELECT is_called FROM free), (SELECT count(*) FROM pear)";
+    assert_eq!(
+        pair.at_target(positions).expect("positions"),
+        "501|500|f|500"
+    );
+    sync(&pair, &["--table", "basket", "--table", "apple"]).expect(0);
+    sync(&pair, &[]).expect(0);
+    pair.assert_equal_ends();
+    sync(&pair, &["--table", "no.such"])
+        .expect(1)
+        .says("no table is selected");
+    sync(&pair, &["--table", "a[b"]).expect(1).says("a[b");
+}
+
+/// Foreign keys fire where the role may not set session_replication_role.
+#[test]
+fn a_role_that_cannot_silence_foreign_keys_deletes_nothing_that_others_hang_on() {
+    let pair = Pair::with(Options {
+        target_url: Some(|_, target| target.url_as("loader", Some("pw"), DATABASE)),
+        before_agents: Some(|pair| {
+            let loader = "CREATE ROLE loader LOGIN BYPASSRLS PASSWORD 'pw'; ALTER DATABASE app OWNER TO loader";
+            pair.at_target(loader).map(drop)
+        }),
+        ..Options::default()
+    })
+    .expect("a target agent that is no superuser");
+    pair.at_source(
+        "CREATE TABLE basket (id int PRIMARY KEY, label text);
+         CREATE TABLE apple (id int PRIMARY KEY, basket int REFERENCES basket ON DELETE CASCADE);
+         CREATE TABLE audit (what text);
+         CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$
+             BEGIN INSERT INTO public.audit VALUES (TG_OP); RETURN coalesce(NEW, OLD); END $$;
+         CREATE TRIGGER usual AFTER INSERT OR DELETE ON apple FOR EACH ROW EXECUTE FUNCTION note();
+         INSERT INTO basket SELECT i, 'b' FROM generate_series(1, 10) i;
+         INSERT INTO apple SELECT i, 1 + i % 10 FROM generate_series(1, 100) i; TRUNCATE audit;",
+    )
+    .expect("fruit");
+    let migrate = pair
+        .pgconvoy(&["migrate", "--force"])
+        .expect("migrate runs");
+    assert!([0, 3].contains(&migrate.code), "{}", migrate.text());
+    pair.at_source("INSERT INTO basket VALUES (11, 'b'); DELETE FROM apple WHERE id < 5; INSERT INTO apple VALUES (500, 11); TRUNCATE audit")
+        .expect("changes");
+    let outcome = sync(&pair, &["--table", "*"]);
+    assert!([0, 3].contains(&outcome.code), "{}", outcome.text());
+    let apples = "SELECT count(*), max(id), (SELECT count(*) FROM audit) FROM apple";
+    assert_eq!(pair.at_target(apples).expect("apples"), "97|500|0");
+    pair.at_source("UPDATE basket SET label = 'c' WHERE id = 3")
+        .expect("a change");
+    sync(&pair, &["--table", "basket"])
+        .expect(1)
+        .says("session_replication_role")
+        .says("apple");
+    assert_eq!(pair.at_target(apples).expect("apples"), "97|500|0");
+}
+
+#[test]
+fn writes_at_the_source_meanwhile_are_told() {
+    let pair = fruit();
+    pair.at_source("UPDATE apple SET v = 'new' WHERE id = 1")
+        .expect("a change");
+    // Somebody writes to the target's table without a commit: the sync waits for him, after its snapshot.
+    let writer = Hold::transaction(
+        &pair.target,
+        DATABASE,
+        "LOCK TABLE apple IN ROW EXCLUSIVE MODE",
+    )
+    .expect("a writer");
+    let running = pair.spawn(&["sync", "--json"]).expect("sync starts");
+    eventually("the sync waits for the writer", PATIENCE, || {
+        let waiting =
+            "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'apple'::regclass";
+        pair.at_target(waiting).expect("locks") == "1"
+    });
+    pair.at_source("UPDATE pear SET v = 'later' WHERE id = 2")
+        .expect("a change");
+    writer.release();
+    let outcome = running.wait(PATIENCE).expect("sync ends").expect(0);
+    let result = outcome.result();
+    let told = &result["sync"];
+    assert_eq!(told["source_moved"], "yes", "{told}");
+    assert_eq!(told["written_since"], serde_json::json!(["public.pear"]));
+    assert_eq!(result["verdict"], "proven", "equal at the snapshot");
+    // It was the snapshot that was proven, and the pear came later.
+    pair.pgconvoy(&["verify", "--skip-schema"])
+        .expect("verify runs")
+        .expect(3)
+        .says("public.pear");
+    sync(&pair, &[]).expect(0);
+    pair.assert_equal_ends();
+}
+
+#[test]
+fn sync_needs_a_finished_migration() {
+    let pair = Pair::new().expect("two servers and two agents");
+    pair.pgconvoy(&["sync"])
+        .expect("sync runs")
+        .expect(1)
+        .says("migrate");
+}
