@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use pgconvoy_proto::model::{
-    Finding, RoleChoice, SYNC_ORPHANS, Selection, Severity, SyncUnderWay, Table, to_json,
+    Finding, OF_SCHEMA, RoleChoice, SYNC_ORPHANS, Selection, Severity, SyncUnderWay, Table, to_json,
 };
 use pgconvoy_proto::selection::Filter;
 use pgconvoy_proto::wire;
@@ -341,7 +341,11 @@ async fn conclude(
     let verdict = verify::verdict(&findings, &lasting);
     schema.record(&mut run.ends, &run.ledger).await?;
     let names = outcome.tables.iter().map(|o| o.scanned.table.to_string());
-    let about = findings.iter().map(|finding| finding.object.clone());
+    // The schema's objects are recorded by themselves.
+    let of_rows = findings
+        .iter()
+        .filter(|finding| !OF_SCHEMA.contains(&finding.code.as_str()));
+    let about = of_rows.map(|finding| finding.object.clone());
     run.record(wire::RecordRequest {
         findings: findings.iter().cloned().map(Into::into).collect(),
         compared: names.chain(about).chain(orphaned).collect(),
