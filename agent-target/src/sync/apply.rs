@@ -4,16 +4,20 @@ use pgconvoy_agent_core::session::Session;
 use pgconvoy_proto::model::{Digest, Oid, Place, Relation, Table, required};
 use pgconvoy_proto::wire;
 use pgconvoy_proto::wire::sync_frame::Frame;
+use tokio_postgres::error::SqlState;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 use super::merge::Differing;
 use super::places::{self, Places};
-use super::{Frames, Sync, spilled};
+use super::{Frames, LOCK_WAIT, Sync, spilled};
 use crate::copy_in::copy_in;
 use crate::landing::Landing;
 use crate::large_objects;
+
+/// PostgreSQL's notation. Readers of a table that is to be truncated are waited for so long; then its rows are deleted beside them.
+const READERS_WAIT: &str = "3s";
 
 impl Sync<'_> {
     /// Deletes what is surplus, then loads the rows, which are asked for meanwhile.
@@ -69,9 +73,7 @@ impl Sync<'_> {
         }
         let mut landing = self.prepare(session).await?;
         match self.table.relation {
-            Relation::Table if truncatable => {
-                let truncate = format!("TRUNCATE {}", scan::from(&self.table));
-                session.batch_execute(&truncate).await.map_err(failed)?;
+            Relation::Table if truncatable && self.truncate(session).await? => {
                 landing.freeze(&self.table);
             }
             Relation::Table => {
@@ -88,6 +90,24 @@ impl Sync<'_> {
         }
         let expected = Some(self.source.rows);
         self.load(session, landing, frames, expected, &[]).await
+    }
+
+    /// False: somebody reads the table, and goes on reading.
+    async fn truncate(&self, session: &Session) -> Result<bool, Status> {
+        let truncate = format!(
+            "SAVEPOINT truncate; SET LOCAL lock_timeout = '{READERS_WAIT}'; TRUNCATE {}; RELEASE SAVEPOINT truncate",
+            scan::from(&self.table)
+        );
+        let (truncated, then) = match session.batch_execute(&truncate).await {
+            Ok(()) => (true, format!("SET LOCAL lock_timeout = '{LOCK_WAIT}'")),
+            Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
+                (false, "ROLLBACK TO SAVEPOINT truncate".to_owned())
+            }
+            Err(error) => return Err(self.failed(&error)),
+        };
+        let after = session.batch_execute(&then).await;
+        after.map_err(|error| self.failed(&error))?;
+        Ok(truncated)
     }
 
     pub(super) async fn prepare(&self, session: &Session) -> Result<Landing, Status> {
@@ -135,8 +155,9 @@ impl Sync<'_> {
         let sent = Digest::from(required(copied.trailer.digest, "the trailer's digest")?).rows;
         if copied.rows != sent || expected.is_some_and(|expected| expected != sent) {
             return Err(Status::data_loss(format!(
-                "{what}: PostgreSQL took {} rows, {sent} were sent, {expected:?} were asked for",
-                copied.rows
+                "{what}: PostgreSQL took {} rows, {sent} were sent, {} were asked for",
+                copied.rows,
+                expected.unwrap_or(sent)
             )));
         }
         if !objects.is_empty() {

@@ -106,7 +106,9 @@ impl Sync<'_> {
     async fn run(&self, session: &Session, frames: Frames) -> Result<wire::SyncReceipt, Status> {
         let failed = |error: tokio_postgres::Error| self.failed(&error);
         session
-            .batch_execute("BEGIN; SET LOCAL synchronous_commit TO DEFAULT")
+            .batch_execute(&format!(
+                "BEGIN; SET LOCAL synchronous_commit TO DEFAULT; SET LOCAL lock_timeout = '{LOCK_WAIT}'"
+            ))
             .await
             .map_err(failed)?;
         if !self.dry_run && !self.claim(session).await? {
@@ -141,6 +143,13 @@ impl Sync<'_> {
     }
 
     fn failed(&self, error: &tokio_postgres::Error) -> Status {
+        if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) {
+            return Status::failed_precondition(format!(
+                "{}: somebody at the target has been at it for {LOCK_WAIT} without a commit: end that transaction \
+                 (pg_stat_activity), and sync again",
+                self.table
+            ));
+        }
         status::postgres(&format!("syncing {}", self.table), error)
     }
 
@@ -158,22 +167,11 @@ impl Sync<'_> {
         if self.table.relation != Relation::Table {
             return Ok(());
         }
-        let lock = format!(
-            "SET LOCAL lock_timeout = '{LOCK_WAIT}'; LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE;
-             SET LOCAL lock_timeout = 0",
-            scan::from(&self.table)
-        );
-        match session.batch_execute(&lock).await {
-            Ok(()) => Ok(()),
-            Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
-                Err(Status::failed_precondition(format!(
-                    "{}: somebody has been writing to it at the target for {LOCK_WAIT} without a commit: end that \
-                     transaction (pg_stat_activity), and sync again",
-                    self.table
-                )))
-            }
-            Err(error) => Err(self.failed(&error)),
-        }
+        let table = scan::from(&self.table);
+        session
+            .batch_execute(&format!("LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE"))
+            .await
+            .map_err(|error| self.failed(&error))
     }
 
     /// Reads this end's pairs and compares them with the source's. None: the rows are not, or cannot be, told apart.

@@ -274,6 +274,14 @@ fn a_selection_is_synced_alone_with_what_belongs_to_it() {
     sync(&pair, &["--table", "basket", "--table", "apple"]).expect(0);
     sync(&pair, &[]).expect(0);
     pair.assert_equal_ends();
+    // Copied again whole, beside somebody who reads it.
+    pair.at_source("UPDATE pear SET v = 'all of them ' || id")
+        .expect("the source moves on");
+    let reader = Hold::transaction(&pair.target, DATABASE, "SELECT FROM pear").expect("a reader");
+    let outcome = sync(&pair, &["--table", "pear"]).expect(0);
+    assert_eq!(done(&outcome, "pear").0, "copy");
+    reader.release();
+    pair.assert_equal_ends();
     sync(&pair, &["--table", "no.such"])
         .expect(1)
         .says("no table is selected");
