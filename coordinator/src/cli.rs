@@ -281,6 +281,9 @@ pub struct SyncArgs {
     pub table: Vec<String>,
     #[command(flatten)]
     pub effort: Effort,
+    /// Rows only: definitions, owners and grants are not compared
+    #[arg(long, env = "PGCONVOY_SKIP_SCHEMA")]
+    pub skip_schema: bool,
     /// Count what would change, per table, and change nothing
     #[arg(long)]
     pub dry_run: bool,

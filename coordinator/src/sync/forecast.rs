@@ -55,6 +55,7 @@ pub async fn forecast(run: &mut Run) -> anyhow::Result<Value> {
 async fn measure(run: &mut Run) -> anyhow::Result<Forecast> {
     let asked = Asked {
         selection: Selection::default(),
+        skip_schema: false,
         force: true,
         dry_run: true,
     };
@@ -92,7 +93,7 @@ async fn measure(run: &mut Run) -> anyhow::Result<Forecast> {
 fn text(forecast: &Forecast, downtime: f64) -> String {
     format!(
         "\ntwo steps\n  1  copied while the application was live: done\n  2  stop what writes to the source, then: pgconvoy sync\n     \
-         the application is down for about {}, by what was measured just now:\n     \
+         estimated downtime: about {}, by what was measured just now:\n     \
          schema {}, twice; both ends compared in {}; {} rows of {} tables had changed since the copy, found in {}; \
          materialized views {}\n     then let the application use the target",
         duration(downtime),

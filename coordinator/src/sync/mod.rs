@@ -38,6 +38,8 @@ use scope::Scope;
 /// What the user wants.
 struct Asked {
     selection: Selection,
+    /// Definitions are not compared.
+    skip_schema: bool,
     force: bool,
     dry_run: bool,
 }
@@ -54,6 +56,7 @@ pub async fn sync(args: SyncArgs, global: &Global, reporter: &Arc<Reporter>) -> 
     }
     let asked = Asked {
         selection: args.selection(),
+        skip_schema: args.skip_schema,
         force: args.force,
         dry_run: args.dry_run,
     };
@@ -72,6 +75,7 @@ pub async fn carry_on(
     reporter.note("a sync was interrupted: it is done again");
     let asked = Asked {
         selection: under_way.selection,
+        skip_schema: under_way.skip_schema,
         force: under_way.force,
         dry_run: false,
     };
@@ -177,7 +181,7 @@ async fn compare_schema(
     asked: &Asked,
     sequences: Sequences,
 ) -> anyhow::Result<schema::Compared> {
-    if run.ledger.options.skip_schema {
+    if asked.skip_schema || run.ledger.options.skip_schema {
         return Ok(schema::Compared::default());
     }
     schema::compare_ends(
@@ -309,6 +313,7 @@ async fn apply(
 async fn mark_begun(run: &mut Run, asked: &Asked, scope: &Scope) -> anyhow::Result<()> {
     let under_way = SyncUnderWay {
         selection: asked.selection.clone(),
+        skip_schema: asked.skip_schema,
         force: asked.force,
     };
     run.record(wire::RecordRequest {

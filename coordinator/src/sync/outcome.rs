@@ -68,7 +68,7 @@ impl Outcome {
             "synced",
             "sync",
             format!(
-                "{} tables are of the snapshot at {}: {} rows inserted, {} changed, {} deleted; {} crossed the network",
+                "{} tables are of the snapshot at LSN {}: {} rows inserted, {} changed, {} deleted; {} crossed the network",
                 self.tables.len(),
                 position.lsn,
                 counts.inserted,
@@ -85,12 +85,12 @@ impl Outcome {
         let moved = match self.moved() {
             Moved::No => moved(
                 Severity::Info,
-                format!("nothing was written at the source since the snapshot (now at {now})"),
+                format!("nothing was written at the source since the snapshot (now at LSN {now})"),
             ),
             Moved::Perhaps => moved(
                 Severity::Info,
                 format!(
-                    "{} transactions were open at the snapshot or began since, in any database of the server (now at {now}); \
+                    "{} transactions were open at the snapshot or began since, in any database of the server (now at LSN {now}); \
                      none is known to have written to these tables",
                     position.transactions
                 ),
@@ -98,7 +98,7 @@ impl Outcome {
             Moved::Yes => moved(
                 Severity::Warning,
                 format!(
-                    "the source is being written to: since the snapshot {} (now at {now})",
+                    "the source is being written to: since the snapshot {} (now at LSN {now})",
                     some(&position.written)
                 ),
             )
@@ -223,7 +223,7 @@ pub fn tell(run: &Run, outcome: &Outcome, verdict: Verdict, json: &Value) -> any
     }
     let counts = outcome.counts();
     run.reporter.line(&format!(
-        "{verdict}: {} tables as the source at {}: {} rows inserted, {} changed, {} deleted, {} over the network, in {}",
+        "{verdict}: {} tables as the source at LSN {}: {} rows inserted, {} changed, {} deleted, {} over the network, in {}",
         outcome.tables.len(),
         outcome.position.lsn,
         counts.inserted,

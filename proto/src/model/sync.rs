@@ -68,6 +68,7 @@ impl AddAssign for SyncCounts {
 #[serde(default)]
 pub struct SyncUnderWay {
     pub selection: Selection,
+    pub skip_schema: bool,
     pub force: bool,
 }
 
