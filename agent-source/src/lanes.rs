@@ -10,7 +10,6 @@ use pgconvoy_proto::frame::MAX_MESSAGE_BYTES;
 use pgconvoy_proto::identity::{Identity, Role};
 use pgconvoy_proto::wire;
 use pgconvoy_proto::wire::target_client::TargetClient;
-use tokio_stream::StreamExt;
 use tonic::Status;
 use tonic::transport::Channel;
 
@@ -71,37 +70,41 @@ pub fn from_target(status: Status) -> Status {
 }
 
 const PROBE_MESSAGE: usize = 256 << 10;
-const PROBE_MESSAGES: usize = 64;
-const PROBE_SECONDS: u64 = 3;
+/// A rate is told from a probe that took at least so long, and so many round trips: TCP has found the link's rate by then.
+const PROBE_SECONDS: f64 = 0.2;
+const PROBE_ROUND_TRIPS: f64 = 4.0;
+/// Messages of the probes, each sent when the one before told too little.
+const PROBES: [usize; 3] = [4, 16, 64];
 
-/// Sends incompressible data for at most a few seconds: bytes, seconds, and the round trip of a small call.
+/// Sends incompressible data, 16 MiB at most: bytes, seconds, and the round trip of a small call.
 pub async fn measure(lanes: &Lanes, target: &str) -> Result<wire::MeasureLinkResponse, Status> {
     let mut lane = lanes.take(target).await?;
-    let probe = |messages: usize| {
-        let data = noise();
+    let data = noise();
+    let mut probe = async |messages: usize| {
+        let data = data.clone();
+        let messages = (0..messages).map(move |_| wire::ProbeRequest { data: data.clone() });
         let begin = Instant::now();
-        tokio_stream::iter(0..messages)
-            .take_while(move |_| begin.elapsed().as_secs() < PROBE_SECONDS)
-            .map(move |_| wire::ProbeRequest { data: data.clone() })
+        let received = lane.probe(tokio_stream::iter(messages)).await;
+        let bytes = received.map_err(from_target)?.into_inner().bytes;
+        Ok::<_, Status>((bytes, begin.elapsed().as_secs_f64()))
     };
-    // The first call pays for the connection's slow start.
-    lane.probe(probe(0)).await.map_err(from_target)?;
-    let begin = Instant::now();
-    lane.probe(probe(0)).await.map_err(from_target)?;
-    let round_trip = begin.elapsed();
-    let begin = Instant::now();
-    let bytes = lane
-        .probe(probe(PROBE_MESSAGES))
-        .await
-        .map_err(from_target)?
-        .into_inner()
-        .bytes;
-    let seconds = begin.elapsed().as_secs_f64();
+    // The first call pays for the connection.
+    probe(0).await?;
+    let (_, round_trip) = probe(0).await?;
+    let enough = PROBE_SECONDS.max(PROBE_ROUND_TRIPS * round_trip);
+    let (mut bytes, mut seconds) = (0, 0.0);
+    for messages in PROBES {
+        (bytes, seconds) = probe(messages).await?;
+        if seconds >= enough {
+            break;
+        }
+    }
     lanes.give_back(target, lane);
     Ok(wire::MeasureLinkResponse {
         bytes,
-        seconds,
-        round_trip_seconds: round_trip.as_secs_f64(),
+        // The answer's way is no part of it.
+        seconds: (seconds - round_trip).max(seconds / 4.0),
+        round_trip_seconds: round_trip,
     })
 }
 

@@ -182,7 +182,7 @@ pub struct PreflightArgs {
 /// How much is done at once.
 #[derive(Debug, Clone, Args)]
 pub struct Effort {
-    /// Parts that are copied at once [default: the target's processors, 2 to 8]
+    /// Parts that are copied at once [default: the target's processors, more on a long link, 2 to 8]
     #[arg(long, env = "PGCONVOY_STREAMS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
     pub streams: Option<u32>,
     /// Indexes that are built at once [default: the target's processors, 1 to 4]

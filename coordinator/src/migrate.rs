@@ -225,6 +225,9 @@ const FAST_LINK: f64 = 250e6;
 /// Below this a better ratio is worth its processor time.
 const SLOW_LINK: f64 = 5e6;
 
+/// A connection has some 4 MiB under way (Linux's own limit for what is sent and not acknowledged): one stream more for every so
+/// many seconds that an acknowledgement takes, seconds.
+const STREAM_PER: f64 = 0.025;
 /// One more stream for small tables for every so many seconds that the link takes for a question and its answer: they cost
 /// little but these.
 const SMALL_STREAM_PER: f64 = 0.01;
@@ -241,10 +244,11 @@ fn settings(effort: &Effort, facts: &Facts) -> Settings {
         Compression::Auto if link < SLOW_LINK => 3,
         Compression::Auto => 1,
     };
+    let for_link = (facts.link.round_trip_seconds / STREAM_PER).round() as u32;
     let round_trips = facts.link.round_trip_seconds / SMALL_STREAM_PER;
     Settings {
         small_streams: (round_trips as usize).min(MOST_SMALL_STREAMS),
-        streams: effort.streams.unwrap_or(cpus.clamp(2, 8)) as usize,
+        streams: effort.streams.unwrap_or((cpus + for_link).clamp(2, 8)) as usize,
         index_jobs: effort.index_jobs.unwrap_or(cpus.clamp(1, 4)) as usize,
         compression,
     }

@@ -35,14 +35,20 @@ pub async fn gather(
     selection: &Selection,
     roles: RoleChoice,
 ) -> anyhow::Result<Facts> {
-    let target = ends.target_facts().await?;
-    let major = target.server.version / 10_000;
-    let source = ends.source_facts(selection, major, roles).await?;
+    let mut measuring = ends.clone();
+    let facts = async {
+        let target = ends.target_facts().await?;
+        let major = target.server.version / 10_000;
+        let source = ends.source_facts(selection, major, roles).await?;
+        let unknown = ends.unknown(&source.built_ins).await?;
+        anyhow::Ok((target, source, unknown))
+    };
+    let ((target, source, unknown), link) = tokio::try_join!(facts, measuring.measure_link())?;
     Ok(Facts {
-        unknown: ends.unknown(&source.built_ins).await?,
+        unknown,
         source,
         target,
-        link: ends.measure_link().await?,
+        link,
         clock_us: jiff::Timestamp::now().as_microsecond(),
     })
 }

@@ -29,9 +29,20 @@ pub enum Error {
     Digest,
 }
 
+/// Compressing that saves less than one byte in so many is not worth the time.
+const WORTH: usize = 16;
+/// After so many chunks in a row that were not worth it (images, encrypted data)...
+const FRUITLESS: u32 = 4;
+/// ...so many go as they are, before it is tried again.
+const PAUSE: u32 = 32;
+
 /// Seals chunks at one compression level; one per stream.
 pub struct Sealer {
     zstd: Option<zstd::bulk::Compressor<'static>>,
+    /// Chunks in a row that compression did not make worth it.
+    fruitless: u32,
+    /// Chunks that are not tried.
+    pause: u32,
 }
 
 impl Sealer {
@@ -42,15 +53,20 @@ impl Sealer {
         } else {
             Some(zstd::bulk::Compressor::new(level)?)
         };
-        Ok(Self { zstd })
+        Ok(Self {
+            zstd,
+            fruitless: 0,
+            pause: 0,
+        })
     }
 
     pub fn seal(&mut self, raw: Bytes) -> std::io::Result<wire::Chunk> {
         let digest = Bytes::copy_from_slice(&xxh3_128(&raw).to_be_bytes());
         let raw_length = raw.len() as u32;
-        if let Some(zstd) = &mut self.zstd {
+        if let Some(zstd) = self.zstd.as_mut().filter(|_| self.pause == 0) {
             let packed = zstd.compress(&raw)?;
-            if packed.len() < raw.len() {
+            if packed.len() <= raw.len() - raw.len() / WORTH && packed.len() < raw.len() {
+                self.fruitless = 0;
                 return Ok(wire::Chunk {
                     payload: packed.into(),
                     raw_length,
@@ -58,7 +74,12 @@ impl Sealer {
                     compressed: true,
                 });
             }
+            self.fruitless += 1;
+            if self.fruitless >= FRUITLESS {
+                self.pause = PAUSE;
+            }
         }
+        self.pause = self.pause.saturating_sub(1);
         Ok(wire::Chunk {
             payload: raw,
             raw_length,
@@ -127,6 +148,26 @@ mod tests {
             assert_eq!(chunk.compressed, level != 0);
             assert_eq!(Opener::new().unwrap().open(chunk).unwrap(), data());
         }
+    }
+
+    #[test]
+    fn what_does_not_compress_is_soon_sent_as_it_is_and_tried_again_later() {
+        let mut state = 1u64;
+        let noise: Bytes = std::iter::repeat_with(|| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            (state >> 56) as u8
+        })
+        .take(10_000)
+        .collect();
+        let mut sealer = Sealer::new(1).unwrap();
+        for _ in 0..FRUITLESS {
+            assert!(!sealer.seal(noise.clone()).unwrap().compressed);
+        }
+        let paused = (0..2 * PAUSE).take_while(|_| !sealer.seal(data()).unwrap().compressed);
+        assert_eq!(paused.count() as u32, PAUSE - 1);
+        assert!(sealer.seal(data()).unwrap().compressed);
     }
 
     #[test]

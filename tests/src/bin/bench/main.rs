@@ -40,7 +40,7 @@ struct Args {
     #[arg(long, value_name = "MS/MBIT/PERCENT", requires = "namespaces")]
     link: Vec<Link>,
     /// The source's and the target's network namespace; they are there already
-    #[arg(long, value_delimiter = ',', num_args = 2)]
+    #[arg(long, value_delimiter = ',')]
     namespaces: Vec<String>,
     /// Congestion control of TCP in the namespaces
     #[arg(long, requires = "namespaces")]
