@@ -93,8 +93,22 @@ fn a_copy_of_a_live_application_is_brought_up_to_date() {
     let pair = Pair::new().expect("two servers and two agents");
     pair.at_source(BUSY).expect("an application");
     let application = Workload::start(&pair.source, DATABASE, WORK).expect("it works");
-    pair.migrate(&["--part-size", "1"]);
+    let migrate = pair.migrate(&["--part-size", "1", "--then-sync", "--json"]);
     let done = application.stop().expect("it stops");
+    let forecast = &migrate.result()["then_sync"];
+    assert!(
+        forecast["rows_changed"].as_u64() > Some(0),
+        "{done} rounds: {forecast}"
+    );
+    assert!(
+        forecast["downtime_seconds"].as_f64() > Some(0.0),
+        "{forecast}"
+    );
+    assert!(
+        migrate.text().contains("estimated downtime"),
+        "{}",
+        migrate.text()
+    );
     let outcome = pair
         .pgconvoy(&["sync", "--json"])
         .expect("sync runs")
