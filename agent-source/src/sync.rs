@@ -241,7 +241,14 @@ fn statements(table: &Table, places: &[Place]) -> Vec<String> {
             .chunk_by(|a, b| a.table == b.table)
             .map(|places| scan::copy_out_places(table, places))
             .collect(),
-        Relation::LargeObjects { .. } => vec![scan::copy_out_places(table, places)],
+        Relation::LargeObjects { .. } => {
+            let object = |place: &Place| Place {
+                table: place.block,
+                ..Place::default()
+            };
+            let objects: Vec<Place> = places.iter().map(object).collect();
+            vec![scan::copy_out_places(table, &objects)]
+        }
     }
 }
 

@@ -116,12 +116,8 @@ impl Sync<'_> {
             .map_err(|error| self.failed(&error))
     }
 
-    pub(super) async fn delete(
-        &self,
-        session: &Session,
-        mut surplus: Places,
-    ) -> Result<(), Status> {
-        for batch in surplus.batches().map_err(spilled)? {
+    pub(super) async fn delete(&self, session: &Session, surplus: Places) -> Result<(), Status> {
+        for batch in surplus.batches() {
             for places in batch.map_err(spilled)?.chunk_by(|a, b| a.table == b.table) {
                 let deleted = session
                     .execute(&delete_sql(&self.table, places), &[])

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use pgconvoy_agent_core::narrow::Sorted;
 use pgconvoy_proto::frame::Opener;
-use pgconvoy_proto::model::{Oid, Place, SlimPair};
+use pgconvoy_proto::model::{Oid, Place, Relation, SlimPair};
 use pgconvoy_proto::wire::sync_frame::Frame;
 use tonic::Status;
 
@@ -26,10 +26,12 @@ pub struct Differing {
     pub changed: u64,
     /// Only at the target.
     pub deleted: u64,
-    /// At the source: rows to send. Of large objects: pages that differ.
+    /// At the source: rows to send. Of pages their [`object`], as often as it has pages that differ.
     pub wanted: Places,
-    /// At the target: rows to delete.
+    /// At the target: rows to delete; or objects.
     pub surplus: Places,
+    /// What of a place is kept.
+    kept: fn(Place) -> Place,
     /// Of the pairs that came, compressed.
     pub wire_bytes: u64,
 }
@@ -39,6 +41,7 @@ pub struct Differing {
 pub fn merge(
     own: Option<Sorted>,
     frames: &mut Frames,
+    relation: &Relation,
     folder: &Path,
 ) -> Result<Option<Differing>, Status> {
     let mut theirs = Theirs::new(frames)?;
@@ -48,7 +51,7 @@ pub fn merge(
         }
         return Ok(None);
     };
-    let mut found = Differing::nothing(folder).map_err(spilled)?;
+    let mut found = Differing::nothing(relation, folder).map_err(spilled)?;
     let mut own = Own::new(own)?;
     let (mut ours_alike, mut theirs_alike) = (Vec::new(), Vec::new());
     loop {
@@ -74,8 +77,12 @@ pub fn merge(
 }
 
 impl Differing {
-    fn nothing(folder: &Path) -> io::Result<Self> {
+    fn nothing(relation: &Relation, folder: &Path) -> io::Result<Self> {
         Ok(Self {
+            kept: match relation {
+                Relation::Table => |place| place,
+                Relation::LargeObjects { .. } => |place| object(place.table),
+            },
             inserted: 0,
             changed: 0,
             deleted: 0,
@@ -116,11 +123,11 @@ impl Differing {
             );
             match (our, their) {
                 (Some(our), None) => {
-                    self.surplus.push(our.place)?;
+                    self.surplus.push((self.kept)(our.place))?;
                     surplus += 1;
                 }
                 (None, Some(their)) => {
-                    self.wanted.push(their.place)?;
+                    self.wanted.push((self.kept)(their.place))?;
                     wanted += 1;
                 }
                 _ => {}
@@ -133,22 +140,26 @@ impl Differing {
         Ok(())
     }
 
-    /// The large objects that differ, as places of which the page does not matter.
-    pub fn objects(mut self, folder: &Path) -> io::Result<(Vec<Oid>, Places)> {
+    /// The large objects that differ, and the same as places: see [`object`].
+    pub fn objects(self, folder: &Path) -> io::Result<(Vec<Oid>, Places)> {
         let mut objects = BTreeSet::new();
-        for places in [&mut self.wanted, &mut self.surplus] {
-            for batch in places.batches()? {
-                objects.extend(batch?.into_iter().map(|place| place.table));
-            }
+        for batch in self.wanted.batches().chain(self.surplus.batches()) {
+            objects.extend(batch?.into_iter().map(|place| place.block));
         }
         let mut wanted = Places::new(folder)?;
-        for object in &objects {
-            wanted.push(Place {
-                table: *object,
-                ..Place::default()
-            })?;
+        for oid in &objects {
+            wanted.push(object(*oid))?;
         }
         Ok((objects.into_iter().collect(), wanted))
+    }
+}
+
+/// A large object as a place: whichever of its pages differs, the object is brought over.
+fn object(oid: Oid) -> Place {
+    Place {
+        table: 0,
+        block: oid,
+        offset: 0,
     }
 }
 
@@ -262,13 +273,13 @@ mod tests {
         .collect()
     }
 
-    fn blocks(mut places: Places) -> Vec<u32> {
-        let all = places.batches().unwrap().flat_map(Result::unwrap);
+    fn blocks(places: Places) -> Vec<u32> {
+        let all = places.batches().flat_map(Result::unwrap);
         all.map(|place| place.block).collect()
     }
 
     fn differing(ours: &[u64], theirs: &[u64]) -> ((u64, u64, u64), Vec<u32>, Vec<u32>) {
-        let mut found = Differing::nothing(&std::env::temp_dir()).unwrap();
+        let mut found = Differing::nothing(&Relation::Table, &std::env::temp_dir()).unwrap();
         found
             .add(&mut pairs(ours, 1), &mut pairs(theirs, 2))
             .unwrap();
@@ -303,15 +314,27 @@ mod tests {
     #[test]
     fn of_large_objects_each_that_differs_is_wanted_once() {
         let folder = std::env::temp_dir();
-        let mut found = Differing::nothing(&folder).unwrap();
-        for (table, block) in [(7, 1), (7, 2), (9, 0)] {
-            let place = Place {
+        let large_objects = Relation::LargeObjects {
+            objects: 2,
+            slices: Vec::new(),
+        };
+        let mut found = Differing::nothing(&large_objects, &folder).unwrap();
+        let page = |table: Oid, block: u32, row| SlimPair {
+            key: block.into(),
+            row,
+            place: Place {
                 table,
                 block,
                 offset: 0,
-            };
-            found.wanted.push(place).unwrap();
-            found.surplus.push(place).unwrap();
+            },
+        };
+        for (oid, block) in [(7, 1), (7, 2), (9, 0)] {
+            found
+                .add(
+                    &mut vec![page(oid, block, 1)],
+                    &mut vec![page(oid, block, 2)],
+                )
+                .unwrap();
         }
         let (objects, wanted) = found.objects(&folder).unwrap();
         assert_eq!((objects, wanted.count()), (vec![7, 9], 2));

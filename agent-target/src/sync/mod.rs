@@ -186,9 +186,9 @@ impl Sync<'_> {
             narrow::read(&snapshot, &self.table, buckets, jobs, folder, &counters).await?
         };
         let own = (own.widest() <= merge::MOST_ALIKE).then(|| own.sorted(Alike::Apart));
-        let folder = self.folder.to_owned();
+        let (folder, relation) = (self.folder.to_owned(), self.table.relation.clone());
         let merging = tokio::task::spawn_blocking(move || {
-            let found = merge::merge(own, &mut frames, &folder)?;
+            let found = merge::merge(own, &mut frames, &relation, &folder)?;
             Ok::<_, Status>((found, frames))
         });
         let (found, frames) = merging
