@@ -77,7 +77,7 @@ pub fn merge(
 }
 
 impl Differing {
-    fn nothing(relation: &Relation, folder: &Path) -> io::Result<Self> {
+    pub(super) fn nothing(relation: &Relation, folder: &Path) -> io::Result<Self> {
         Ok(Self {
             kept: match relation {
                 Relation::Table => |place| place,
