@@ -73,10 +73,13 @@ const PROBE_MESSAGE: usize = 256 << 10;
 /// A rate is told from a probe that took at least so long, and so many round trips: TCP has found the link's rate by then.
 const PROBE_SECONDS: f64 = 0.2;
 const PROBE_ROUND_TRIPS: f64 = 4.0;
-/// Messages of the probes, each sent when the one before told too little.
-const PROBES: [usize; 3] = [4, 16, 64];
+/// Messages of the first probe, and of the others, each sent when the one before told too little.
+const WARMING: usize = 4;
+const PROBES: [usize; 2] = [16, 64];
+/// A link that takes so long for a probe is known well enough.
+const SLOW_SECONDS: f64 = 2.0;
 
-/// Sends incompressible data, 16 MiB at most: bytes, seconds, and the round trip of a small call.
+/// Sends incompressible data, 21 MiB at most: bytes, seconds, and the round trip of a small call.
 pub async fn measure(lanes: &Lanes, target: &str) -> Result<wire::MeasureLinkResponse, Status> {
     let mut lane = lanes.take(target).await?;
     let data = noise();
@@ -92,8 +95,12 @@ pub async fn measure(lanes: &Lanes, target: &str) -> Result<wire::MeasureLinkRes
     probe(0).await?;
     let (_, round_trip) = probe(0).await?;
     let enough = PROBE_SECONDS.max(PROBE_ROUND_TRIPS * round_trip);
-    let (mut bytes, mut seconds) = (0, 0.0);
+    // A new connection sends slowly at first: on a long link the first probe tells of that and not of the rate.
+    let (mut bytes, mut seconds) = probe(WARMING).await?;
     for messages in PROBES {
+        if seconds >= SLOW_SECONDS {
+            break;
+        }
         (bytes, seconds) = probe(messages).await?;
         if seconds >= enough {
             break;
