@@ -1,11 +1,15 @@
 //! What was migrated and how it compares: from the ledger alone, for people and for machines.
-use pgconvoy_proto::model::{SCHEMA_COMPARED, Severity, TOLD};
+mod html;
+
+use pgconvoy_proto::model::{CHECKS_RUN, SCHEMA_COMPARED, Severity, TOLD};
 use serde_json::{Value, json};
 
 use crate::events::finding_text;
 use crate::ledger::{Ledger, TableEntry};
-use crate::schema;
 use crate::text::{bytes, columns};
+use crate::{checks, schema};
+
+pub use html::html;
 
 /// The verdict in words, with what else must be known.
 pub fn verdict_text(ledger: &Ledger) -> String {
@@ -81,8 +85,9 @@ pub fn text(ledger: &Ledger) -> String {
     text += &steps_text(ledger);
     text += &crossed_text(ledger);
     text += &schema::text(ledger);
+    text += &checks::text(ledger);
     let mut findings = ledger.findings.clone();
-    let ours = [SCHEMA_COMPARED, TOLD];
+    let ours = [SCHEMA_COMPARED, TOLD, CHECKS_RUN];
     findings.retain(|finding| !ours.contains(&finding.code.as_str()));
     if !findings.is_empty() {
         text += "\nfindings\n";
@@ -211,6 +216,7 @@ pub fn json(ledger: &Ledger) -> Value {
         "tables": tables,
         "steps": steps,
         "schema": schema::json(ledger),
+        "checks": checks::json(ledger),
         "findings": ledger.findings,
         "differences": ledger.findings.iter().filter(|f| f.severity == Severity::Difference).count(),
     })

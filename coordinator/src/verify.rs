@@ -1,10 +1,12 @@
 //! `verify`: both agents read their databases again, and the digests are compared. The source reads all tables under one
 //! snapshot. With --detailed, tables that differ are narrowed down to rows (see `narrow`).
+mod critical;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use pgconvoy_proto::model::{
-    Buckets, Digest, Finding, OF_COMPARISON, Oid, RoleChoice, Severity, Table,
+    Buckets, Check, Digest, Finding, OF_COMPARISON, Oid, RoleChoice, Selection, Severity, Table,
 };
 use pgconvoy_proto::selection::Filter;
 use pgconvoy_proto::wire;
@@ -21,15 +23,29 @@ use crate::phases::verify::{Digester, Held, compare, compare_generated, each};
 use crate::run_dir::RunDir;
 use crate::schema::{self, Sequences};
 use crate::verdict::Verdict;
-use crate::{Ended, report, text};
+use crate::{Ended, checks, report, text};
+pub use critical::{Counted, count};
 
 pub async fn verify(args: VerifyArgs, global: &Global, reporter: &Arc<Reporter>) -> Ended {
+    let given = args.checks.as_deref().map(checks::read).transpose()?;
     let mut ends = ends::connect(&args.ends).await?;
     let ledger = Ledger::read(&mut ends.target, global.migration.as_deref()).await?;
+    let wanted = given.unwrap_or_else(|| ledger.options.checks.clone());
     let dir = RunDir::create(&global.run_dir, &ledger.id)?;
     reporter.log_to(dir.events()?);
     let cpus = ends.target_facts().await?.server.cpus;
     let streams = args.streams.unwrap_or(cpus.clamp(2, 8)) as usize;
+    if args.critical_only {
+        let asked = Asked {
+            ledger: &ledger,
+            selection: args.filters.selection(),
+            skip_schema: args.skip_schema || ledger.options.skip_schema,
+            checks: &wanted,
+            jobs: streams,
+            verbose: args.verbose,
+        };
+        return Box::pin(critical::verify(asked, ends, reporter)).await;
+    }
 
     // A key of its own: the snapshot of an unfinished copy stays open.
     let key = format!("{}-verify", ledger.id);
@@ -68,12 +84,15 @@ pub async fn verify(args: VerifyArgs, global: &Global, reporter: &Arc<Reporter>)
         }),
     };
     let compared = comparison.tables(&tables).await;
+    let checked = checks::run(&ends, &wanted, Some(&comparison.held), reporter).await;
     // Whatever came of it: the snapshot holds locks at the source.
     inventory::close(&mut ends, &key).await?;
     drop(display);
     let (digests, of_rows) = compared?;
     findings.extend(of_rows);
-    let lasting = lasting(&ledger, &schema);
+    let checked = checked?;
+    let mut lasting = lasting(&ledger, &schema);
+    lasting.retain(|finding| !checked.supersedes(finding));
     for finding in findings.iter().chain(&lasting) {
         reporter.emit(&Event::Finding(finding.clone()));
     }
@@ -81,10 +100,11 @@ pub async fn verify(args: VerifyArgs, global: &Global, reporter: &Arc<Reporter>)
         reporter.note("there is no table to compare: nothing is proven");
         return Ok((Verdict::Unverified, report::json(&ledger)));
     }
-    let verdict = verdict(&findings, &lasting);
+    let verdict = verdict(findings.iter().chain(&checked.findings), &lasting);
     // The ledger of an unfinished migration is its driver's alone to write.
     if ledger.verdict.is_some() {
         schema.record(&mut ends, &ledger).await?;
+        checked.record(&mut ends, &ledger).await?;
     }
     record(
         &mut ends,
@@ -95,11 +115,49 @@ pub async fn verify(args: VerifyArgs, global: &Global, reporter: &Arc<Reporter>)
         !asked.is_everything(),
     )
     .await?;
+    findings.extend(checked.findings);
     findings.extend(lasting);
-    conclude(
+    let ended = conclude(
         &mut ends, &ledger.id, &dir, &tables, &findings, verdict, reporter,
     )
-    .await
+    .await?;
+    if args.verbose {
+        let ledger = Ledger::read(&mut ends.target, Some(&ledger.id)).await?;
+        reporter.line(&report::text(&ledger));
+    }
+    conclude_line(verdict, tables.len(), &findings, reporter);
+    Ok(ended)
+}
+
+/// The last line of stdout, for a script: `verdict=proven tables=12 differences=0 warnings=0 checks=5 checks_failed=0`.
+fn conclude_line(verdict: Verdict, tables: usize, findings: &[Finding], reporter: &Reporter) {
+    let of = |severity| {
+        let row = |f: &&Finding| f.code.starts_with("row-");
+        let all = findings.iter().filter(|f| f.severity == severity);
+        all.filter(|f| !row(f)).count()
+    };
+    let failed = findings
+        .iter()
+        .filter(|f| f.code.starts_with("check-"))
+        .count();
+    let line = format!(
+        "verdict={verdict} tables={tables} differences={} warnings={} checks={} checks_failed={failed}\n",
+        of(Severity::Difference),
+        of(Severity::Warning),
+        checks::count(findings),
+    );
+    reporter.quiet();
+    crate::show(reporter, &line);
+}
+
+/// What a quick verification is asked for.
+struct Asked<'a> {
+    ledger: &'a Ledger,
+    selection: Selection,
+    skip_schema: bool,
+    checks: &'a [Check],
+    jobs: usize,
+    verbose: bool,
 }
 
 /// Differences that the migration left, and that no comparison makes anew: equal rows do not prove a target that lacks a policy or
@@ -113,8 +171,11 @@ pub fn lasting(ledger: &Ledger, schema: &schema::Compared) -> Vec<Finding> {
     left.cloned().collect()
 }
 
-pub fn verdict(findings: &[Finding], lasting: &[Finding]) -> Verdict {
-    let mut all = findings.iter().chain(lasting);
+pub fn verdict<'a>(
+    findings: impl IntoIterator<Item = &'a Finding>,
+    lasting: &'a [Finding],
+) -> Verdict {
+    let mut all = findings.into_iter().chain(lasting);
     if all.all(|finding| finding.severity != Severity::Difference) {
         Verdict::Proven
     } else {
@@ -319,7 +380,7 @@ async fn conclude(
 ) -> Ended {
     let ledger = Ledger::read(&mut ends.target, Some(migration)).await?;
     let json = report::json(&ledger);
-    dir.write("verification.json", &serde_json::to_string_pretty(&json)?)?;
+    dir.write_report(&ledger, &json)?;
     reporter.quiet();
     let bytes = ledger
         .tables
