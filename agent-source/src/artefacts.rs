@@ -38,10 +38,17 @@ const POLICIES: &str = "
     WHERE n.nspname NOT IN ('pg_catalog', 'information_schema', 'pgconvoy')
     ORDER BY 1, 2, p.polname";
 
+/// Whether the role may read storage.buckets, all of it; no row: it is not there. By its OID: its name cannot be looked up without USAGE.
+const BUCKETS: &str = "
+    SELECT has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT') AND NOT row_security_active(c.oid)
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE n.nspname = 'storage' AND c.relname = 'buckets' AND c.relkind IN ('r', 'p')";
+
 /// Columns of storage.buckets that can be written and whose names do not speak of secrets.
 const BUCKET_COLUMNS: &str = "
     SELECT a.attname::text FROM pg_attribute a
-    WHERE a.attrelid = to_regclass('storage.buckets') AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
+    JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE n.nspname = 'storage' AND c.relname = 'buckets' AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
       AND a.attidentity <> 'a' AND a.attname !~* '(passw|secret|token|credential|auth|_key$)'
     ORDER BY a.attnum";
 
@@ -55,7 +62,8 @@ pub async fn send(
     let filter = Filter::new(&selection).map_err(|e| Status::invalid_argument(e.to_string()))?;
     let session = database.connect("pgconvoy artefacts").await?;
     let failed = |error| status::postgres("reading policies and storage", &error);
-    let place = database.describe();
+    // It goes into a comment: the name of a database may have more than one line.
+    let place = database.describe().replace(['\n', '\r'], " ");
     let files = files(&session, &filter, &place).await.map_err(failed)?;
     for (name, text) in files {
         for data in text.as_bytes().chunks(FRAME_BYTES) {
@@ -124,26 +132,23 @@ async fn statements(session: &Session, query: &str) -> Result<Vec<Statement>, Er
 }
 
 async fn has_storage(session: &Session) -> Result<bool, Error> {
-    let ask = "SELECT to_regnamespace('storage') IS NOT NULL";
-    Ok(session.query_one(ask, &[]).await?.get(0))
+    let ask = "SELECT FROM pg_namespace WHERE nspname = 'storage'";
+    Ok(session.query_opt(ask, &[]).await?.is_some())
 }
 
 /// The rows of storage.buckets as statements, or why there are none.
 async fn buckets(session: &Session) -> Result<String, Error> {
+    match session.query_opt(BUCKETS, &[]).await? {
+        None => return Ok("-- there is no table storage.buckets in this database\n".into()),
+        Some(row) if row.get(0) => {}
+        Some(_) => return Ok("-- the agent's role may not read storage.buckets\n".into()),
+    }
     let columns: Vec<String> = session
         .query(BUCKET_COLUMNS, &[])
         .await?
         .iter()
         .map(|row| row.get(0))
         .collect();
-    if columns.is_empty() {
-        return Ok("-- there is no table storage.buckets in this database\n".into());
-    }
-    let may = "SELECT has_schema_privilege('storage', 'USAGE') AND has_table_privilege('storage.buckets', 'SELECT')
-               AND NOT row_security_active('storage.buckets')";
-    if !session.query_one(may, &[]).await?.get::<_, bool>(0) {
-        return Ok("-- the agent's role may not read storage.buckets\n".into());
-    }
     let names: Vec<String> = columns.iter().map(|name| quote_ident(name)).collect();
     let values: Vec<String> = names
         .iter()

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use pgconvoy_agent_core::database::Database;
 use pgconvoy_agent_core::inventory::tables;
 use pgconvoy_agent_core::session::Session;
-use pgconvoy_agent_core::status;
+use pgconvoy_agent_core::{facts, status};
 use pgconvoy_proto::model::{Selection, Table};
 use pgconvoy_proto::selection::Filter;
 use pgconvoy_proto::survey::{
@@ -102,6 +102,7 @@ async fn look(session: &Session, filter: &Filter, sample: Duration) -> Result<So
         jobs: jobs(session).await?,
         tables: sizes(session, &selected).await?,
         database_bytes: size as u64,
+        collation: facts::collation_version(session).await?,
     })
 }
 
@@ -121,18 +122,20 @@ async fn wal_bytes(
 }
 
 async fn jobs(session: &Session) -> Result<Jobs, Error> {
+    // By its OID: its name cannot be looked up without USAGE.
     let may = session
-        .query_one(
-            "SELECT to_regclass('cron.job') IS NOT NULL, CASE WHEN to_regclass('cron.job') IS NOT NULL
-                 THEN has_schema_privilege('cron', 'USAGE') AND has_table_privilege('cron.job', 'SELECT')
-                      AND NOT row_security_active('cron.job') END",
+        .query_opt(
+            "SELECT has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT')
+                    AND NOT row_security_active(c.oid)
+             FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+             WHERE n.nspname = 'cron' AND c.relname = 'job'",
             &[],
         )
         .await?;
-    match (may.get(0), may.get(1)) {
-        (false, _) => return Ok(Jobs::None),
-        (true, Some(true)) => {}
-        (true, _) => return Ok(Jobs::Unreadable),
+    match may {
+        None => return Ok(Jobs::None),
+        Some(row) if row.get(0) => {}
+        Some(_) => return Ok(Jobs::Unreadable),
     }
     let query = "SELECT coalesce(to_jsonb(j) ->> 'jobname', 'job ' || jobid::text), schedule::text
                  FROM cron.job j WHERE active ORDER BY 1";

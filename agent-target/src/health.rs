@@ -34,9 +34,10 @@ const COUNTERS: &str = "
 /// A column may be narrower than the sequence that feeds it.
 const SEQUENCES: &str = "
     SELECT format('%I.%I', s.schemaname, s.sequencename), s.last_value, l.last,
-           ((s.last_value - s.min_value)::float8 / nullif((l.last - s.min_value)::float8, 0))
+           (s.last_value::float8 - s.min_value::float8) / nullif(l.last::float8 - s.min_value::float8, 0)
     FROM pg_sequences s
-    JOIN pg_class c ON c.relname = s.sequencename AND c.relnamespace::regnamespace = quote_ident(s.schemaname)::regnamespace
+    JOIN pg_namespace n ON n.nspname = s.schemaname
+    JOIN pg_class c ON c.relname = s.sequencename AND c.relnamespace = n.oid
     LEFT JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype IN ('a', 'i')
                              AND d.refclassid = 'pg_class'::regclass AND d.refobjsubid > 0
     LEFT JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid

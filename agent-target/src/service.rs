@@ -59,8 +59,9 @@ impl Target for Service {
         request: Request<wire::TargetSurveyRequest>,
     ) -> Result<Response<wire::TargetSurveyResponse>, Status> {
         command(request)?;
+        let survey = survey::gather(&self.runner.sessions.database, &self.data_dir).await?;
         Ok(Response::new(wire::TargetSurveyResponse {
-            survey: to_json(&survey::gather(&self.data_dir)),
+            survey: to_json(&survey),
         }))
     }
 

@@ -354,7 +354,7 @@ pub struct VerifyArgs {
     #[arg(long, env = "PGCONVOY_ROWS", value_name = "N", default_value_t = 20,
           value_parser = clap::value_parser!(u32).range(0..=10_000))]
     pub rows: u32,
-    /// Business checks, TOML or SQL with headers, [default: those that the migration was given]
+    /// Business checks, TOML or SQL with headers, beside those that the migration was given
     #[arg(long, env = "PGCONVOY_CHECKS", value_name = "FILE")]
     pub checks: Option<PathBuf>,
     /// Rows only: definitions, owners and grants are not compared

@@ -97,7 +97,27 @@ pub fn text(ledger: &Ledger) -> String {
             text.push('\n');
         }
     }
-    text
+    text + &application_text(ledger)
+}
+
+/// What an application needs after the database has moved; the database cannot do it.
+const APPLICATION: &[&str] = &[
+    "Change the database's address in the application's settings (NEXT_PUBLIC_SUPABASE_URL, DATABASE_URL and the like), and every key that \
+     belongs to the old place (NEXT_PUBLIC_SUPABASE_ANON_KEY, service role keys, JWT secrets).",
+    "Look at the functions and triggers with an address or a key in them (address-in-code, above).",
+    "Build and deploy the application; end the maintenance mode.",
+    "Enable scheduled jobs and subscriptions at the target, when those of the source are stopped.",
+    "Test: sign in, roles, the core functions, real-time features.",
+    "Watch the target for 24 to 48 hours: pgconvoy monitor. Then pgconvoy clean.",
+];
+
+fn application_text(ledger: &Ledger) -> String {
+    if ledger.verdict.is_none() {
+        return String::new();
+    }
+    let steps = APPLICATION.iter().zip(1..);
+    let lines: Vec<String> = steps.map(|(step, n)| format!("  {n}. {step}\n")).collect();
+    format!("\nleft to do at the application\n{}", lines.concat())
 }
 
 fn table_row(entry: &TableEntry) -> Vec<String> {

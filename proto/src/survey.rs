@@ -23,6 +23,16 @@ pub struct SourceSurvey {
     pub tables: Vec<TableSize>,
     /// The whole database, indexes included.
     pub database_bytes: u64,
+    pub collation: CollationVersion,
+}
+
+/// Versions of the database's collation, as its provider tells them; none: it has none (C), or the server is older than 15.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CollationVersion {
+    /// When the database was made.
+    pub recorded: Option<String>,
+    /// Of the system now.
+    pub actual: Option<String>,
 }
 
 /// Of one role and application.
@@ -75,4 +85,5 @@ pub struct TargetSurvey {
     pub data_dir_error: Option<String>,
     /// Bytes free there.
     pub data_dir_free: Option<u64>,
+    pub collation: CollationVersion,
 }

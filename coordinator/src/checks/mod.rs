@@ -17,6 +17,15 @@ use crate::events::{Event, Reporter};
 use crate::ledger::Ledger;
 use crate::phases::verify::Held;
 
+/// A migration's own checks, and more; one of the same name takes its place. None is left out: a verdict that a check has spoilt is not
+/// mended by asking something else.
+pub fn with(own: &[Check], more: Vec<Check>) -> Vec<Check> {
+    let kept = own
+        .iter()
+        .filter(|check| more.iter().all(|other| other.name != check.name));
+    kept.cloned().chain(more.iter().cloned()).collect()
+}
+
 /// What came of a run.
 #[derive(Debug, Default)]
 pub struct Checked {

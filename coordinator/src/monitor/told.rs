@@ -1,4 +1,5 @@
 //! The screen, and what on it asks for somebody. Pure.
+use pgconvoy_proto::errors;
 use pgconvoy_proto::health::{Health, Slowest};
 use pgconvoy_proto::model::{Finding, Severity};
 use serde_json::{Value, json};
@@ -18,6 +19,19 @@ const LITTLE_DISK: u64 = 5 << 30;
 
 fn warning(code: &str, object: impl Into<String>, message: String, hint: &str) -> Finding {
     Finding::new(Severity::Warning, code, object, message).hint(hint)
+}
+
+pub fn not_compared(error: &anyhow::Error) -> Finding {
+    let what = format!(
+        "what differs since could not be looked at: {}",
+        errors::in_words(error)
+    );
+    warning(
+        "source-not-compared",
+        "source",
+        what,
+        "leave --source (PGCONVOY_SOURCE) out when the source is retired",
+    )
 }
 
 pub fn findings(health: &Health) -> Vec<Finding> {

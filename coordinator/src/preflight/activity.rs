@@ -2,7 +2,7 @@
 use std::path::Path;
 
 use pgconvoy_proto::model::Finding;
-use pgconvoy_proto::survey::{Jobs, LongTransaction, SourceSurvey, TargetSurvey};
+use pgconvoy_proto::survey::{CollationVersion, Jobs, LongTransaction, SourceSurvey, TargetSurvey};
 
 use super::{blocker, info, names, warning};
 use crate::text::{bytes, duration};
@@ -14,6 +14,7 @@ pub fn findings(source: &SourceSurvey, target: &TargetSurvey) -> Vec<Finding> {
     found.extend(source.long_transactions.iter().map(long_transaction));
     found.extend(jobs(&source.jobs));
     found.extend(unknown_rows(source));
+    found.extend(collations(&source.collation, &target.collation));
     if let Some(error) = &target.data_dir_error {
         found.push(
             blocker(
@@ -155,6 +156,27 @@ fn unknown_rows(source: &SourceSurvey) -> Option<Finding> {
     })
 }
 
+fn collations(source: &CollationVersion, target: &CollationVersion) -> Vec<Finding> {
+    let version = |of: &CollationVersion| of.actual.clone().unwrap_or_else(|| "none".into());
+    let mut found = Vec::new();
+    for (end, of) in [(SOURCE, source), ("target", target)] {
+        if of.recorded != of.actual {
+            let what = "the system's collation has changed since the database was made: its text indexes may be out of order";
+            found.push(
+                warning("collation-version", end, what)
+                    .hint("REINDEX DATABASE, then ALTER DATABASE ... REFRESH COLLATION VERSION"),
+            );
+        }
+    }
+    if source.actual != target.actual && source.actual.is_some() && target.actual.is_some() {
+        let what = "the ends' collations are of different versions: sorting may differ; indexes are built anew";
+        found.push(
+            info("collation-version", "both ends", what).values(version(source), version(target)),
+        );
+    }
+    found
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -185,6 +207,10 @@ mod tests {
             }],
             long_transactions: vec![LongTransaction::default()],
             jobs: Jobs::Unreadable,
+            collation: CollationVersion {
+                recorded: Some("1".into()),
+                actual: Some("2".into()),
+            },
             ..SourceSurvey::default()
         };
         let target = TargetSurvey {
@@ -198,6 +224,7 @@ mod tests {
             "sessions",
             "long-transaction",
             "jobs-unknown",
+            "collation-version",
         ] {
             assert!(is(code, Severity::Warning), "{code} in {found:?}");
         }

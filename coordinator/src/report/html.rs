@@ -3,7 +3,7 @@
 use pgconvoy_proto::model::{CHECKS_RUN, Finding, SCHEMA_COMPARED, Severity, TOLD};
 use serde_json::Value;
 
-use super::{crossed_text, state, steps_text, verdict_text};
+use super::{APPLICATION, crossed_text, state, steps_text, verdict_text};
 use crate::ledger::{Ledger, TableEntry};
 use crate::text::bytes;
 use crate::verdict::Verdict;
@@ -18,16 +18,6 @@ table { border-collapse: collapse; width: 100%; } th, td { text-align: left; pad
 td.n { text-align: right; font-variant-numeric: tabular-nums; } code, pre { font: 12px/1.5 ui-monospace, monospace; }
 @media (prefers-color-scheme: dark) { body { background: #17171b; color: #e6e6ea; } td, th { border-color: #3a3a42; }
   .verdict { background: #3a3a42; } .good { background: #1d4a2b; } .bad { background: #5a2320; } .warn { background: #54420f; } }";
-
-/// What an application needs after the database has moved; the database cannot do it.
-const APPLICATION: &[&str] = &[
-    "Change the database's host in the application's settings (NEXT_PUBLIC_SUPABASE_URL, DATABASE_URL and the like), and every key that \
-     belongs to the old place (NEXT_PUBLIC_SUPABASE_ANON_KEY, service role keys, JWT secrets).",
-    "Build and deploy the application; end the maintenance mode.",
-    "Enable scheduled jobs and subscriptions at the target, when those of the source are stopped.",
-    "Test: sign in, roles, the core functions, real-time features.",
-    "Watch the target for 24 to 48 hours: pgconvoy monitor. Then pgconvoy clean.",
-];
 
 pub fn html(ledger: &Ledger) -> String {
     let body = [

@@ -7,13 +7,12 @@ use pgconvoy_proto::selection::Filter;
 use pgconvoy_proto::wire;
 use serde_json::{Value, json};
 
-use super::{Asked, shapes};
+use super::{Asked, compare_schemas, shapes};
 use crate::Ended;
 use crate::ends::{Ends, retry, said};
 use crate::events::{Event, Reporter};
 use crate::inventory::{self, Lease};
 use crate::phases::verify::{Held, each};
-use crate::schema::{self, Sequences};
 use crate::verdict::Verdict;
 use crate::{checks, text};
 
@@ -23,11 +22,7 @@ pub type Counted = (Table, u64, u64);
 pub async fn verify(asked: Asked<'_>, mut ends: Ends, reporter: &Arc<Reporter>) -> Ended {
     let ledger = asked.ledger;
     let key = format!("{}-verify", ledger.id);
-    let compared = if asked.skip_schema {
-        schema::Compared::default()
-    } else {
-        schema::compare_ends(&ends, ledger, &asked.selection, Sequences::Now, reporter).await?
-    };
+    let compared = compare_schemas(&asked, &ends, reporter).await?;
     let selection = &ledger.options.selection;
     let inventory =
         inventory::open(&mut ends, &key, selection, RoleChoice::None, Lease::Short).await?;
@@ -38,7 +33,7 @@ pub async fn verify(asked: Asked<'_>, mut ends: Ends, reporter: &Arc<Reporter>) 
     let (mut tables, mut findings) = shapes(ledger, &inventory, &Filter::new(&asked.selection)?);
     tables.retain(|table| compared.is_readable(table));
     let counted = count(&ends, &held, &tables, asked.jobs, reporter).await;
-    let checked = checks::run(&ends, asked.checks, Some(&held), reporter).await;
+    let checked = checks::run(&ends, &asked.checks, Some(&held), reporter).await;
     inventory::close(&mut ends, &key).await?;
     let (counted, checked) = (counted?, checked?);
     let (mended, integrity) = integrity(&mut ends, &asked).await?;

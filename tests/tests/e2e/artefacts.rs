@@ -16,7 +16,11 @@ const SHOP: &str = r#"
     CREATE POLICY "it's mine" ON "Odd name" AS RESTRICTIVE FOR UPDATE TO postgres
         USING (owner = current_user) WITH CHECK (owner = current_user AND id > 0);
     CREATE TABLE plain (id int PRIMARY KEY);
-    INSERT INTO plain SELECT generate_series(1, 10);"#;
+    INSERT INTO plain SELECT generate_series(1, 10);
+    CREATE FUNCTION hook() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        PERFORM 'https://me:hush-hush@old.example.org/hook?key=eyJhbGciOiJIUzI1NiJ9.eyJyb2xlIjoic2VydmljZSJ9';
+        RETURN NULL; END $$;
+    CREATE TRIGGER call AFTER INSERT ON plain FOR EACH ROW EXECUTE FUNCTION hook('wss://live.example.org/x');"#;
 
 const SECURITY: &str = "
     SELECT c.oid::regclass::text, relrowsecurity, relforcerowsecurity, polname, polcmd, polpermissive,
@@ -41,6 +45,21 @@ fn the_run_folder_has_what_the_design_says_and_it_runs() {
         "report.html",
     ] {
         assert!(!read(name).is_empty(), "{name} is empty");
+    }
+
+    // Addresses in code are told, and what is secret in them is not.
+    for name in ["summary.txt", "report.html"] {
+        let text = read(name);
+        for words in [
+            "old.example.org is written into it, and a key",
+            "live.example.org",
+            "pgconvoy monitor",
+        ] {
+            assert!(text.contains(words), "{words} is not in {name}:\n{text}");
+        }
+        for secret in ["hush-hush", "eyJ", "/hook"] {
+            assert!(!text.contains(secret), "{secret} is in {name}");
+        }
     }
 
     // The policies, taken away at the target, come back as they are at the source.

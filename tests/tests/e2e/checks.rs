@@ -74,6 +74,12 @@ fn checks_are_part_of_the_proof_and_are_run_again_with_each_verification() {
     assert_eq!(found(&verify, "items per profile"), [""; 0]);
     assert_eq!(verify.result()["checks"][0]["holds"], false);
 
+    // Other checks do not make good for those.
+    let other = "-- check: another\n-- expect: no-rows\nSELECT 1 WHERE false";
+    let verify = run(&pair, "verify", "other.sql", other).expect(3);
+    assert_eq!(found(&verify, "valid roles"), ["check-failed"]);
+    assert_eq!(verify.result()["checks"].as_array().map(Vec::len), Some(4));
+
     // Mended: the finding of before is forgotten.
     pair.at_target(
         "UPDATE shop.profile SET role = CASE id % 2 WHEN 0 THEN 'admin' ELSE 'driver' END",
@@ -82,7 +88,7 @@ fn checks_are_part_of_the_proof_and_are_run_again_with_each_verification() {
     let verify = pair.pgconvoy(&["verify", "--json"]).expect("it runs");
     assert_eq!(verify.expect(0).result()["verdict"], "proven");
 
-    // Rows that are not compared (a column that is left alone), and still a check fails: at the end that was asked.
+    // A check fails at the end that was asked.
     pair.at_target("DELETE FROM shop.item WHERE id = 50; DELETE FROM shop.profile WHERE id = 100")
         .expect("a change");
     let verify = pair.pgconvoy(&["verify", "--json"]).expect("it runs");
@@ -121,7 +127,8 @@ fn a_check_cannot_write_and_does_not_run_for_ever() {
         .says("read-only transaction")
         .says("refused")
         .says("line 41 of the file")
-        .says("0 of 8 business checks hold");
+        .says("0 of 8 business checks hold")
+        .says("checks=8 checks_failed=8");
     assert_eq!(verify.result()["verdict"], "differs");
     let rows = pair
         .at_target("SELECT count(*) FROM shop.item")

@@ -101,6 +101,12 @@ fn monitor_tells_what_asks_for_attention_and_what_differs_since() {
     let screen = pair.pgconvoy(&["monitor"]).expect("monitor runs").expect(0);
     let screen = screen.says("100 rows at the source").says("index-invalid");
     assert!(screen.stdout.lines().count() < 60, "{}", screen.stdout);
+    // The ledger is cleaned, and some day the source is gone: the target is looked at all the same.
+    pair.pgconvoy(&["monitor", "--source", "https://127.0.0.1:1"])
+        .expect("monitor runs")
+        .expect(0)
+        .says("source-not-compared")
+        .says("connections");
     // It is no verdict on the migration.
     let verdict = pair
         .at_target("SELECT verdict FROM pgconvoy.migrations")

@@ -1,5 +1,6 @@
 //! Preflight is the checklist: what goes on at the source, where may be written, how long it will take.
 use pgconvoy_tests::hold::Background;
+use pgconvoy_tests::pair::{DATABASE, Options};
 use pgconvoy_tests::program::Outcome;
 use pgconvoy_tests::{PATIENCE, Pair, eventually};
 
@@ -85,18 +86,42 @@ fn the_checklist_tells_what_goes_on_at_the_source() {
 
 #[test]
 fn folders_that_cannot_be_written_stand_in_the_way() {
-    let pair = Pair::new().expect("two servers and two agents");
+    // A role that may not even look up the names of pg_cron's tables.
+    let pair = Pair::with(Options {
+        source_url: Some(|server| server.url_as("reader", Some("reading"), DATABASE)),
+        before_agents: Some(|pair| {
+            pair.at_source(
+                "CREATE ROLE reader LOGIN PASSWORD 'reading';
+                 CREATE SCHEMA cron; CREATE TABLE cron.job (jobid bigint PRIMARY KEY, schedule text, active bool);
+                 CREATE TABLE item (id int PRIMARY KEY); GRANT SELECT ON item TO reader;",
+            )
+            .map(drop)
+        }),
+        ..Options::default()
+    })
+    .expect("two servers and two agents");
     let file = pair.folder().join("a-file");
     std::fs::write(&file, "").expect("a file");
     let inside = file.join("runs");
     let run_dir = inside.to_str().expect("a path");
-    let blocked = preflight(&pair, &["--critical-only", "--run-dir", run_dir]).expect(4);
+    let blocked = preflight(
+        &pair,
+        &[
+            "--critical-only",
+            "--exclude-schema",
+            "cron",
+            "--run-dir",
+            run_dir,
+        ],
+    )
+    .expect(4);
     assert_eq!(severity(&blocked.result(), "run-dir"), Some("blocker"));
 
     let data = pair.folder().join("target-data");
     std::fs::rename(&data, pair.folder().join("elsewhere")).expect("the data folder is gone");
-    let blocked = preflight(&pair, &["--sample", "0s"])
+    let blocked = preflight(&pair, &["--sample", "0s", "--exclude-schema", "cron"])
         .expect(4)
         .says("target-data");
     assert_eq!(severity(&blocked.result(), "data-dir"), Some("blocker"));
+    assert_eq!(severity(&blocked.result(), "jobs-unknown"), Some("warning"));
 }
