@@ -2,6 +2,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use pgconvoy_proto::facts::ServerFacts;
+use pgconvoy_proto::survey::CollationVersion;
 use tokio_postgres::Error;
 
 use crate::database::Database;
@@ -50,6 +51,24 @@ pub async fn server(session: &Session, database: &Database) -> Result<ServerFact
         agent_clock_us: agent_clock.as_micros() as i64,
         cpus: std::thread::available_parallelism().map_or(1, |n| n.get() as u32),
         agent_version: env!("CARGO_PKG_VERSION").into(),
+    })
+}
+
+/// Of the database's collation.
+pub async fn collation_version(session: &Session) -> Result<CollationVersion, Error> {
+    if session.server_version() < 150_000 {
+        return Ok(CollationVersion::default());
+    }
+    let row = session
+        .query_one(
+            "SELECT datcollversion, pg_database_collation_actual_version(oid) FROM pg_database
+             WHERE datname = current_database()",
+            &[],
+        )
+        .await?;
+    Ok(CollationVersion {
+        recorded: row.get(0),
+        actual: row.get(1),
     })
 }
 

@@ -1,6 +1,8 @@
 //! What both agents must agree on about PostgreSQL: sessions, inventory, row splitting, digests, snapshots, children.
 pub mod agent;
+pub mod check;
 pub mod child;
+pub mod count;
 pub mod database;
 pub mod dbtls;
 pub mod describe;

@@ -103,6 +103,17 @@ impl Snapshot {
         Err(Error::Unstable(ATTEMPTS))
     }
 
+    /// A session of its own in a transaction under the snapshot, for a query of somebody else's: it ends with that, and the query with its
+    /// time limit, whoever holds what it waits for.
+    pub async fn unlocked(&self) -> Result<Session, Error> {
+        if self.is_lost() {
+            return Err(Error::Lost);
+        }
+        let session = self.database.connect(&self.application).await?;
+        self.join(&session, "").await?;
+        Ok(session)
+    }
+
     /// A session for one statement on the table, which it has locked.
     pub async fn reader(&self, table: &Table) -> Result<Reader, Error> {
         let session = self.session().await?;
@@ -110,17 +121,24 @@ impl Snapshot {
             Some(name) => format!("; LOCK TABLE {name} IN ACCESS SHARE MODE NOWAIT"),
             None => String::new(),
         };
-        let join = format!(
-            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT '{}'{lock}",
-            self.exported
-        );
-        match session.batch_execute(&join).await {
+        match self.join(&session, &lock).await {
             Ok(()) => Ok(Reader::Own(session)),
-            Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
+            Err(Error::Postgres(error)) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
                 self.give_back(Reader::Own(session)).await?;
                 tracing::info!(table = %table, "somebody waits for a lock: reading through the snapshot's holder");
                 Ok(Reader::Holder(self.holder().await?))
             }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Begins a transaction under the snapshot, and what else is to be done at once.
+    async fn join(&self, session: &Session, more: &str) -> Result<(), Error> {
+        let join = format!(
+            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT '{}'{more}",
+            self.exported
+        );
+        match session.batch_execute(&join).await {
             // "invalid snapshot identifier" is an invalid parameter value, a vanished one an undefined object.
             Err(error)
                 if [
@@ -131,7 +149,7 @@ impl Snapshot {
             {
                 Err(Error::Lost)
             }
-            Err(error) => Err(error.into()),
+            joined => Ok(joined?),
         }
     }
 

@@ -103,7 +103,7 @@ async fn query(
     let needed = needed_roles(session, asked).await?;
     let facts = SourceFacts {
         server: facts::server(session, database).await?,
-        size_bytes: selected.iter().map(|table| table.size_bytes).sum(),
+        size_bytes: size(session, &selected).await?,
         tables,
         unreadable,
         filtered_by_rls,
@@ -148,6 +148,20 @@ async fn query(
     };
     session.batch_execute("COMMIT").await?;
     Ok(facts)
+}
+
+/// What the tables take at the source, indexes included, and the large objects.
+async fn size(session: &Session, selected: &[Table]) -> Result<u64, Error> {
+    let oids: Vec<u32> = selected.iter().map(|table| table.oid).collect();
+    let row = session
+        .query_one(
+            "SELECT coalesce(sum(pg_total_relation_size(r.oid)), 0)::int8 FROM (
+                 SELECT unnest($1::oid[]) UNION
+                 SELECT p.relid FROM unnest($1::oid[]) t (oid) CROSS JOIN LATERAL pg_partition_tree(t.oid) p) r (oid)",
+            &[&oids],
+        )
+        .await?;
+    Ok(row.get::<_, i64>(0) as u64)
 }
 
 async fn needed_roles(

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pgconvoy_agent_core::database::Database;
 use pgconvoy_agent_core::inventory::access::Found;
-use pgconvoy_agent_core::inventory::{access, built, large_objects, roles, system};
+use pgconvoy_agent_core::inventory::{access, addresses, built, large_objects, roles, system};
 use pgconvoy_agent_core::session::Session;
 use pgconvoy_agent_core::snapshot::{Scope, Snapshot};
 use pgconvoy_agent_core::status;
@@ -143,6 +143,7 @@ async fn read(
         });
     }
     findings.extend(large_objects_left_out(session, filter).await?);
+    findings.extend(addresses::findings(session, filter).await?);
     works.push(Work::PostData {
         made: access::late_objects(session).await?,
     });

@@ -14,6 +14,7 @@ use pgconvoy_proto::wire::source_server::SourceServer;
 use tonic::service::RoutesBuilder;
 
 mod archive;
+mod artefacts;
 mod chunks;
 mod copy;
 mod facts;
@@ -23,6 +24,7 @@ mod position;
 mod secrets;
 mod service;
 mod snapshots;
+mod survey;
 mod sync;
 
 /// The agent beside the source database: reads it under one snapshot and pushes it to the target agent.

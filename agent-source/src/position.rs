@@ -55,6 +55,35 @@ pub async fn of_snapshot(session: &Session, tables: &[Table]) -> Result<Position
     })
 }
 
+/// Where the server stands now.
+pub async fn now(session: &Session, tables: &[Table]) -> Result<Position, Error> {
+    of_snapshot(session, tables).await
+}
+
+impl Position {
+    pub fn lsn(&self) -> &str {
+        &self.lsn
+    }
+
+    /// Transactions that got an id since.
+    pub fn transactions_since(&self, then: &Self) -> u64 {
+        (self.next - then.next).max(0) as u64
+    }
+
+    /// Tables that were written since, and how many rows, as far as the statistics know yet.
+    pub fn written_since(&self, then: &Self) -> Vec<(String, u64)> {
+        let more = |oid: &Oid, rows: i64| rows - then.writes.get(oid).copied().unwrap_or(rows);
+        let mut written: Vec<(String, u64)> = self
+            .writes
+            .iter()
+            .filter(|(oid, rows)| more(oid, **rows) > 0)
+            .filter_map(|(oid, rows)| Some((self.names.get(oid)?.clone(), more(oid, *rows) as u64)))
+            .collect();
+        written.sort();
+        written
+    }
+}
+
 /// `session` is in no transaction.
 pub async fn since(session: &Session, then: &Position) -> Result<wire::PositionResponse, Error> {
     let row = session

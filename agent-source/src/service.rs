@@ -6,10 +6,10 @@ use std::time::Duration;
 use pgconvoy_agent_core::database::Database;
 use pgconvoy_agent_core::describe;
 use pgconvoy_agent_core::progress::{Counters, TaskStream};
-use pgconvoy_agent_core::{narrow, scan, status};
+use pgconvoy_agent_core::{check, count, narrow, scan, status};
 use pgconvoy_proto::identity::{Identity, Role};
 use pgconvoy_proto::model::{
-    Buckets, Place, RoleChoice, Selection, Table, bucket_count, required, to_json,
+    Ask, Buckets, Place, RoleChoice, Selection, Table, bucket_count, required, to_json,
 };
 use pgconvoy_proto::serve::admit;
 use pgconvoy_proto::wire;
@@ -21,7 +21,7 @@ use crate::copy::{PartJob, copy_part};
 use crate::lanes::{self, Lanes};
 use crate::snapshots::Snapshots;
 use crate::sync::{SyncJob, sync_table};
-use crate::{archive, facts, inventory, position, secrets};
+use crate::{archive, artefacts, facts, inventory, position, secrets, survey};
 
 pub struct Service {
     database: Database,
@@ -70,6 +70,18 @@ impl Source for Service {
         let facts = facts::gather(&self.database, pg_bin, &selection, major, roles).await?;
         Ok(Response::new(wire::SourceFactsResponse {
             facts: to_json(&facts),
+        }))
+    }
+
+    async fn survey(
+        &self,
+        request: Request<wire::SourceSurveyRequest>,
+    ) -> Result<Response<wire::SourceSurveyResponse>, Status> {
+        let request = command(request)?;
+        let selection = request.selection.unwrap_or_default().into();
+        let survey = survey::gather(&self.database, &selection, request.sample_ms).await?;
+        Ok(Response::new(wire::SourceSurveyResponse {
+            survey: to_json(&survey),
         }))
     }
 
@@ -306,6 +318,48 @@ impl Source for Service {
             narrow::send_rows(&reader, &table, &places, show, &rows).await?;
             Ok(snapshot.give_back(reader).await?)
         })))
+    }
+
+    async fn run_check(
+        &self,
+        request: Request<wire::CheckRequest>,
+    ) -> Result<Response<wire::CheckResponse>, Status> {
+        let request = command(request)?;
+        let session = match request.snapshot.as_str() {
+            "" => check::begin(&self.database).await?,
+            snapshot => {
+                let held = self.snapshots.get(&request.migration, snapshot)?;
+                held.unlocked().await?
+            }
+        };
+        let answer = check::run(session, &Ask::try_from(request)?).await?;
+        Ok(Response::new(answer.into()))
+    }
+
+    type ArtefactsStream = TaskStream<wire::Artefact>;
+
+    async fn artefacts(
+        &self,
+        request: Request<wire::SourceArtefactsRequest>,
+    ) -> Result<Response<Self::ArtefactsStream>, Status> {
+        let selection = command(request)?.selection.unwrap_or_default().into();
+        let database = self.database.clone();
+        Ok(Response::new(TaskStream::new(move |out| {
+            artefacts::send(database, selection, out)
+        })))
+    }
+
+    async fn count_rows(
+        &self,
+        request: Request<wire::CountRequest>,
+    ) -> Result<Response<wire::CountResponse>, Status> {
+        let request = command(request)?;
+        let snapshot = self.snapshots.get(&request.migration, &request.snapshot)?;
+        let table = Table::try_from(required(request.table, "table")?)?;
+        let reader = snapshot.reader(&table).await?;
+        let rows = count::rows(&reader, &table).await?;
+        snapshot.give_back(reader).await?;
+        Ok(Response::new(wire::CountResponse { rows }))
     }
 
     type DescribeStream = TaskStream<wire::DescribeItem>;

@@ -20,7 +20,6 @@ const SECRET: &[&str] = &[
     "FOREIGN DATA WRAPPER",
     "FOREIGN TABLE",
 ];
-const POLICIES: &[&str] = &["ROW SECURITY", "POLICY"];
 const FRAME_BYTES: usize = 256 << 10;
 
 pub async fn send(
@@ -41,24 +40,14 @@ pub async fn send(
         .chain(&contents.post_data)
         .collect();
     let (secret, open): (Vec<&Line>, Vec<&Line>) = all.iter().partition(|line| line.is_any(SECRET));
-    let policies: Vec<&Line> = all
-        .iter()
-        .copied()
-        .filter(|line| line.is_any(POLICIES))
-        .collect();
-    for (name, lines, left_out) in [
-        ("schema.sql", &open, secret.as_slice()),
-        ("rls_policies.sql", &policies, &[]),
-    ] {
-        let sql = script(&opened.tool.path, &opened.path, lines, left_out).await?;
-        for data in sql.chunks(FRAME_BYTES) {
-            let artefact = wire::Artefact {
-                name: name.into(),
-                data: Bytes::copy_from_slice(data),
-            };
-            if out.send(Ok(artefact)).await.is_err() {
-                return Ok(());
-            }
+    let sql = script(&opened.tool.path, &opened.path, &open, &secret).await?;
+    for data in sql.chunks(FRAME_BYTES) {
+        let artefact = wire::Artefact {
+            name: "schema.sql".into(),
+            data: Bytes::copy_from_slice(data),
+        };
+        if out.send(Ok(artefact)).await.is_err() {
+            return Ok(());
         }
     }
     Ok(())

@@ -37,8 +37,7 @@ async fn query(session: &Session, database: &Database) -> Result<TargetFacts, Er
     let objects = objects(session).await?;
     let row = session
         .query_one(
-            "SELECT has_database_privilege(current_database(), 'CREATE'),
-                    CASE WHEN current_setting('is_superuser') = 'on' THEN current_setting('data_directory') END",
+            "SELECT has_database_privilege(current_database(), 'CREATE')",
             &[],
         )
         .await?;
@@ -74,9 +73,26 @@ async fn query(session: &Session, database: &Database) -> Result<TargetFacts, Er
         finished,
         can_create: row.get(0),
         can_set_replication_role: can_set_replication_role(session).await?,
-        disk_free: row.get::<_, Option<String>>(1).and_then(|dir| free(Path::new(&dir))),
+        // A server elsewhere may have its data in a folder that has a namesake here.
+        disk_free: data_directory(session)
+            .await?
+            .filter(|_| database.is_on_this_machine())
+            .and_then(|dir| free(Path::new(&dir))),
         pg_restore: Ok(Vec::new()),
     })
+}
+
+/// Where the server keeps the database: that of its tablespace. None: the role may not know.
+pub async fn data_directory(session: &Session) -> Result<Option<String>, Error> {
+    let row = session
+        .query_one(
+            "SELECT CASE WHEN pg_has_role('pg_read_all_settings', 'USAGE') THEN coalesce(
+                 (SELECT nullif(pg_tablespace_location(dattablespace), '') FROM pg_database
+                  WHERE datname = current_database()), current_setting('data_directory')) END",
+            &[],
+        )
+        .await?;
+    Ok(row.get(0))
 }
 
 async fn default_privileges(session: &Session) -> Result<Vec<String>, Error> {
@@ -203,7 +219,7 @@ async fn can_set_replication_role(session: &Session) -> Result<bool, Error> {
 }
 
 /// Bytes free where `path` is, for this user; none when this host cannot see it.
-fn free(path: &Path) -> Option<u64> {
+pub fn free(path: &Path) -> Option<u64> {
     let stat = rustix::fs::statvfs(path).ok()?;
     Some(stat.f_bavail * stat.f_frsize)
 }

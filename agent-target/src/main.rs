@@ -27,6 +27,8 @@ mod digest;
 mod drive;
 mod empty;
 mod facts;
+mod health;
+mod integrity;
 mod landing;
 mod large_objects;
 mod ledger;
@@ -36,6 +38,7 @@ mod restore;
 mod service;
 mod sessions;
 mod steps;
+mod survey;
 mod sync;
 mod tuning;
 

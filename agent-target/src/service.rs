@@ -2,11 +2,11 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use pgconvoy_agent_core::describe;
 use pgconvoy_agent_core::progress::{Counters, TaskStream};
+use pgconvoy_agent_core::{check, count, describe};
 use pgconvoy_proto::facts::BuiltIn;
 use pgconvoy_proto::identity::Role;
-use pgconvoy_proto::model::{parse_json, to_json};
+use pgconvoy_proto::model::{Ask, parse_json, required, to_json};
 use pgconvoy_proto::serve::admit;
 use pgconvoy_proto::wire;
 use pgconvoy_proto::wire::digest_progress::Event;
@@ -16,7 +16,10 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::sessions::Purpose;
 use crate::steps::Runner;
-use crate::{artefacts, clean, digest, drive, empty, facts, ledger, load, reprint, sync};
+use crate::{
+    artefacts, clean, digest, drive, empty, facts, health, integrity, ledger, load, reprint,
+    survey, sync,
+};
 
 pub struct Service {
     pub runner: Runner,
@@ -48,6 +51,28 @@ impl Target for Service {
         let facts = facts::gather(database, self.pg_bin.as_deref()).await?;
         Ok(Response::new(wire::TargetFactsResponse {
             facts: to_json(&facts),
+        }))
+    }
+
+    async fn survey(
+        &self,
+        request: Request<wire::TargetSurveyRequest>,
+    ) -> Result<Response<wire::TargetSurveyResponse>, Status> {
+        command(request)?;
+        let survey = survey::gather(&self.runner.sessions.database, &self.data_dir).await?;
+        Ok(Response::new(wire::TargetSurveyResponse {
+            survey: to_json(&survey),
+        }))
+    }
+
+    async fn health(
+        &self,
+        request: Request<wire::HealthRequest>,
+    ) -> Result<Response<wire::HealthResponse>, Status> {
+        command(request)?;
+        let health = health::gather(&self.runner.sessions.database).await?;
+        Ok(Response::new(wire::HealthResponse {
+            health: to_json(&health),
         }))
     }
 
@@ -254,6 +279,37 @@ impl Target for Service {
         Ok(Response::new(TaskStream::new(|rows| {
             digest::rows(sessions, request, rows)
         })))
+    }
+
+    async fn run_check(
+        &self,
+        request: Request<wire::CheckRequest>,
+    ) -> Result<Response<wire::CheckResponse>, Status> {
+        let ask = Ask::try_from(command(request)?)?;
+        let session = check::begin(&self.runner.sessions.database).await?;
+        let answer = check::run(session, &ask).await?;
+        Ok(Response::new(answer.into()))
+    }
+
+    async fn count_rows(
+        &self,
+        request: Request<wire::CountRequest>,
+    ) -> Result<Response<wire::CountResponse>, Status> {
+        let table = required(command(request)?.table, "table")?.try_into()?;
+        let database = &self.runner.sessions.database;
+        let session = database.connect("pgconvoy verify").await?;
+        let rows = count::rows(&session, &table).await?;
+        Ok(Response::new(wire::CountResponse { rows }))
+    }
+
+    async fn check_integrity(
+        &self,
+        request: Request<wire::IntegrityRequest>,
+    ) -> Result<Response<wire::IntegrityResponse>, Status> {
+        let selections = command(request)?.selections.into_iter().map(Into::into);
+        let database = &self.runner.sessions.database;
+        let found = integrity::check(database, selections.collect()).await?;
+        Ok(Response::new(found))
     }
 
     type DescribeStream = TaskStream<wire::DescribeItem>;

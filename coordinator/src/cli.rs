@@ -67,6 +67,11 @@ pub enum Command {
     Resume(ResumeArgs),
     /// Where a migration stands, from the ledger
     Status(Ends),
+    /// Where a migration stands, again and again until it ends; from any machine
+    #[command(
+        after_help = "Example:\n  pgconvoy watch --target https://dst:7402 --identity coordinator.pem --interval 5s"
+    )]
+    Watch(WatchArgs),
     /// Brings the target up to date with the source: both ends compare by digests, and only rows that differ cross the network
     #[command(
         after_help = "Examples:\n  pgconvoy sync --source https://src:7401 --target https://dst:7402 \
@@ -77,11 +82,21 @@ pub enum Command {
     /// Compares both databases again, by digests that each agent computes from its own
     #[command(
         after_help = "Example:\n  pgconvoy verify --source https://src:7401 --target https://dst:7402 \
-                            --identity coordinator.pem --include-table 'public.orders'"
+                            --identity coordinator.pem --include-table 'public.orders'\n\n\
+                            The last line of stdout is for scripts: verdict=proven tables=12 differences=0 ..."
     )]
     Verify(VerifyArgs),
-    /// What was migrated and how it compares, as text or (--json) JSON
-    Report(Ends),
+    /// What was migrated and how it compares, as text, as JSON (--json), or as one HTML file (--html)
+    #[command(
+        after_help = "Example:\n  pgconvoy report --target https://dst:7402 --identity coordinator.pem --html report.html"
+    )]
+    Report(ReportArgs),
+    /// How the target does in the days after: connections, sequences, indexes, replication, sizes, slow statements; with --source also what
+    /// differs from the source since
+    #[command(
+        after_help = "Example:\n  pgconvoy monitor --target https://dst:7402 --identity coordinator.pem --json"
+    )]
+    Monitor(Ends),
     /// Removes ledger, archives and leftovers; what was migrated stays
     Clean(CleanArgs),
     /// Two throw-away servers, sample data, both agents: a whole migration on this machine
@@ -177,6 +192,17 @@ pub struct PreflightArgs {
         default_value = "used"
     )]
     pub roles: RoleChoice,
+    /// Only what stands in the way; nobody watches for writes
+    #[arg(long, env = "PGCONVOY_CRITICAL_ONLY")]
+    pub critical_only: bool,
+    /// How long the source is watched for writes, at most 1m
+    #[arg(
+        long,
+        env = "PGCONVOY_SAMPLE",
+        value_name = "TIME",
+        default_value = "2s"
+    )]
+    pub sample: humantime::Duration,
 }
 
 /// How much is done at once.
@@ -257,6 +283,9 @@ pub struct MigrateArgs {
     /// The application goes on writing to the source: measure and tell, at the end, what the sync after it was stopped will take
     #[arg(long, env = "PGCONVOY_THEN_SYNC", conflicts_with_all = ["skip_data", "no_verify"])]
     pub then_sync: bool,
+    /// Business checks, TOML or SQL with headers, that are part of the proof
+    #[arg(long, env = "PGCONVOY_CHECKS", value_name = "FILE", conflicts_with_all = ["skip_data", "no_verify"])]
+    pub checks: Option<PathBuf>,
     /// Tables are cut into parts of about this size, MiB [default: 16 to 128, several of the largest table for every stream]
     #[arg(long, env = "PGCONVOY_PART_SIZE", value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=65536))]
     pub part_size: Option<u64>,
@@ -315,6 +344,12 @@ pub struct VerifyArgs {
     /// Name the rows that differ, by key, and the columns
     #[arg(long, env = "PGCONVOY_DETAILED")]
     pub detailed: bool,
+    /// Counts of rows, schemas, constraints, orphans, indexes and policies; no row is compared, the verdict is at best "ok"
+    #[arg(long, env = "PGCONVOY_CRITICAL_ONLY", conflicts_with = "detailed")]
+    pub critical_only: bool,
+    /// Also what is equal: every table with its rows and digests, what was compared of the schemas, every business check
+    #[arg(long, env = "PGCONVOY_VERBOSE")]
+    pub verbose: bool,
     /// Show the values that differ; without it they stay with the agents
     #[arg(long, env = "PGCONVOY_SHOW_VALUES", requires = "detailed")]
     pub show_values: bool,
@@ -322,12 +357,38 @@ pub struct VerifyArgs {
     #[arg(long, env = "PGCONVOY_ROWS", value_name = "N", default_value_t = 20,
           value_parser = clap::value_parser!(u32).range(0..=10_000))]
     pub rows: u32,
+    /// Business checks, TOML or SQL with headers, beside those that the migration was given
+    #[arg(long, env = "PGCONVOY_CHECKS", value_name = "FILE")]
+    pub checks: Option<PathBuf>,
     /// Rows only: definitions, owners and grants are not compared
     #[arg(long, env = "PGCONVOY_SKIP_SCHEMA")]
     pub skip_schema: bool,
     /// Tables that are compared at once [default: the target's processors, 2 to 8]
     #[arg(long, env = "PGCONVOY_STREAMS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
     pub streams: Option<u32>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct WatchArgs {
+    #[command(flatten)]
+    pub ends: Ends,
+    /// How often the ledger is read
+    #[arg(
+        long,
+        env = "PGCONVOY_INTERVAL",
+        value_name = "TIME",
+        default_value = "2s"
+    )]
+    pub interval: humantime::Duration,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct ReportArgs {
+    #[command(flatten)]
+    pub ends: Ends,
+    /// Write the report as one self-contained HTML file
+    #[arg(long, env = "PGCONVOY_HTML", value_name = "FILE")]
+    pub html: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Args)]

@@ -7,6 +7,7 @@ use pgconvoy_proto::channel;
 use pgconvoy_proto::facts::{BuiltIn, SourceFacts, TargetFacts};
 use pgconvoy_proto::identity::{Identity, Role};
 use pgconvoy_proto::model::{RoleChoice, Selection, parse_json, to_json};
+use pgconvoy_proto::survey::{SourceSurvey, TargetSurvey};
 use pgconvoy_proto::wire;
 use pgconvoy_proto::wire::source_client::SourceClient;
 use pgconvoy_proto::wire::target_client::TargetClient;
@@ -95,6 +96,25 @@ impl Ends {
             .await
             .map_err(said("target"))?;
         Ok(parse_json(&answer.into_inner().facts)?)
+    }
+
+    pub async fn source_survey(
+        &mut self,
+        selection: &Selection,
+        sample_ms: u32,
+    ) -> anyhow::Result<SourceSurvey> {
+        let request = wire::SourceSurveyRequest {
+            selection: Some(selection.clone().into()),
+            sample_ms,
+        };
+        let answer = self.source.survey(request).await.map_err(said("source"))?;
+        Ok(parse_json(&answer.into_inner().survey)?)
+    }
+
+    pub async fn target_survey(&mut self) -> anyhow::Result<TargetSurvey> {
+        let request = wire::TargetSurveyRequest {};
+        let answer = self.target.survey(request).await.map_err(said("target"))?;
+        Ok(parse_json(&answer.into_inner().survey)?)
     }
 
     /// Those that the target's server does not know.

@@ -9,6 +9,7 @@ use pgconvoy_proto::model::{Finding, How, Severity, SyncCounts};
 use serde::Serialize;
 
 use crate::live::{End, Moment};
+use crate::watch::Standing;
 
 #[derive(Debug, Clone, Serialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
@@ -57,6 +58,8 @@ pub enum Event {
         reason: String,
     },
     Finding(Finding),
+    /// What `watch` saw in the ledger.
+    Status(Standing),
     Note {
         text: String,
     },
@@ -187,6 +190,7 @@ impl Reporter {
                 ));
             }
             Event::Finding(finding) => self.line(&finding_text(finding)),
+            Event::Status(standing) => self.line(&standing.to_string()),
             Event::Note { text } => self.line(&format!("  {text}")),
             Event::Synced { table, counts, .. } if counts.how != How::Equal => {
                 self.line(&format!("  {table}: {}", synced_text(counts)));

@@ -1,6 +1,7 @@
 //! pgconvoy, the coordinator: the operator's program. It sequences the phases, schedules the work, compares digests and reports.
 //!
 //! It has no database credentials and links no PostgreSQL client; it keeps no state but the run folder's artefacts.
+mod checks;
 pub mod cli;
 mod compare;
 mod converge;
@@ -12,6 +13,7 @@ mod inventory;
 mod ledger;
 mod live;
 mod migrate;
+mod monitor;
 mod narrow;
 mod phases;
 mod plan;
@@ -24,21 +26,20 @@ mod sync;
 mod text;
 mod verdict;
 mod verify;
+mod watch;
 
 use std::sync::Arc;
 
 use anyhow::Context;
 use clap::CommandFactory;
-use pgconvoy_proto::model::Finding;
 use pgconvoy_proto::{errors, pki, wire};
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::cli::{CleanArgs, Cli, Command, Ends, PkiCommand, PreflightArgs};
+use crate::cli::{CleanArgs, Cli, Command, Ends, PkiCommand};
 use crate::ends::{Usage, said};
-use crate::events::{Event, Reporter};
+use crate::events::Reporter;
 use crate::ledger::Ledger;
-use crate::preflight::Intent;
 pub use crate::verdict::Verdict;
 
 /// A command's end: the verdict, and what the last JSON line says beside it.
@@ -108,7 +109,7 @@ async fn command(cli: Cli, reporter: &Arc<Reporter>) -> Ended {
             reporter.line("keep ca.key off both hosts; give each program its own bundle");
             Ok((Verdict::Ok, json!({ "files": files })))
         }
-        Command::Preflight(args) => preflight(args, reporter).await,
+        Command::Preflight(args) => preflight::preflight(args, &global.run_dir, reporter).await,
         Command::Plan(mut args) => {
             args.dry_run = true;
             migrate::migrate(args, global, reporter).await
@@ -122,11 +123,19 @@ async fn command(cli: Cli, reporter: &Arc<Reporter>) -> Ended {
             show(reporter, &report::status_text(&ledger));
             Ok((Verdict::Ok, report::json(&ledger)))
         }
-        Command::Report(ends) => {
-            let ledger = read_ledger(&ends, migration).await?;
-            show(reporter, &report::text(&ledger));
+        Command::Watch(args) => watch::watch(args, migration, reporter).await,
+        Command::Report(args) => {
+            let ledger = read_ledger(&args.ends, migration).await?;
+            if let Some(file) = &args.html {
+                std::fs::write(file, report::html(&ledger))
+                    .with_context(|| format!("--html {}", file.display()))?;
+                reporter.line(&format!("  {}", file.display()));
+            } else {
+                show(reporter, &report::text(&ledger));
+            }
             Ok((ledger.verdict.unwrap_or(Verdict::Ok), report::json(&ledger)))
         }
+        Command::Monitor(ends) => Box::pin(monitor::monitor(ends, migration, reporter)).await,
         Command::Clean(args) => clean(args, migration, reporter).await,
         Command::Demo(options) => {
             let code = demo::run(options).await?;
@@ -163,44 +172,6 @@ fn show(reporter: &Reporter, text: &str) {
 
 async fn read_ledger(ends: &Ends, migration: Option<&str>) -> anyhow::Result<Ledger> {
     Ledger::read(&mut ends::target(ends).await?, migration).await
-}
-
-async fn preflight(args: PreflightArgs, reporter: &Reporter) -> Ended {
-    let mut ends = ends::connect(&args.ends).await?;
-    let facts = preflight::gather(&mut ends, &args.filters.selection(), args.roles).await?;
-    let intent = Intent {
-        skip_schema: args.skip_schema,
-        roles: args.roles,
-        ..Intent::default()
-    };
-    let mut findings = preflight::findings(&facts, intent);
-    if let Some((id, phase)) = &facts.target.unfinished {
-        findings.insert(
-            0,
-            Finding::new(
-                pgconvoy_proto::model::Severity::Blocker,
-                "unfinished",
-                id.clone(),
-                format!("a migration is unfinished, in phase {phase}"),
-            )
-            .hint("pgconvoy resume"),
-        );
-    }
-    for finding in &findings {
-        reporter.emit(&Event::Finding(finding.clone()));
-    }
-    let blocked = preflight::is_blocked(&findings);
-    let verdict = if blocked {
-        Verdict::Blocked
-    } else {
-        Verdict::Ok
-    };
-    reporter.line(if blocked {
-        "blocked: nothing was changed"
-    } else {
-        "ready: nothing was changed"
-    });
-    Ok((verdict, json!({ "findings": findings })))
 }
 
 async fn clean(args: CleanArgs, migration: Option<&str>, reporter: &Reporter) -> Ended {

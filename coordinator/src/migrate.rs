@@ -15,24 +15,26 @@ use crate::inventory::{self, Inventory, Lease};
 use crate::ledger::Ledger;
 use crate::phases::{Run, Settings, snapshot};
 use crate::plan::Plan;
+use crate::preflight::estimate::{self, SCAN_RATE};
 use crate::preflight::{self, Facts, Intent};
 use crate::run_dir::RunDir;
 use crate::text::{bytes, columns, duration};
 use crate::verdict::Verdict;
-use crate::{Ended, report, sync};
+use crate::{Ended, checks, report, sync};
 
 /// The whole migration.
 pub async fn migrate(args: MigrateArgs, global: &Global, reporter: &Arc<Reporter>) -> Ended {
     check_usage(&args, global)?;
+    let options = options(&args)?;
     let mut ends = ends::connect(&args.ends).await?;
-    let options = options(&args);
     let facts = preflight::gather(&mut ends, &options.selection, options.roles).await?;
     if !args.dry_run
         && let Some(ended) = earlier(&mut ends, &facts, args.force, reporter).await?
     {
         return Ok(ended);
     }
-    let findings = preflight::findings(&facts, intent(&args));
+    let mut findings = preflight::findings(&facts, intent(&args));
+    findings.extend(checks::parse_all(&ends, &options.checks, reporter).await?);
     for finding in &findings {
         reporter.emit(&Event::Finding(finding.clone()));
     }
@@ -139,8 +141,9 @@ fn check_usage(args: &MigrateArgs, global: &Global) -> Result<(), Usage> {
     }
 }
 
-fn options(args: &MigrateArgs) -> Options {
-    Options {
+fn options(args: &MigrateArgs) -> anyhow::Result<Options> {
+    let checks = args.checks.as_deref().map(checks::read).transpose()?;
+    Ok(Options {
         selection: args.filters.selection(),
         skip_schema: args.skip_schema,
         skip_data: args.skip_data,
@@ -149,7 +152,8 @@ fn options(args: &MigrateArgs) -> Options {
         roles: args.roles,
         // 0: not said.
         part_bytes: args.part_size.unwrap_or(0) << 20,
-    }
+        checks: checks.unwrap_or_default(),
+    })
 }
 
 /// Parts of the largest table for each stream: the streams then end at about the same time.
@@ -234,6 +238,16 @@ const SMALL_STREAM_PER: f64 = 0.01;
 /// Every stream is a connection with each database: some have few to give.
 const MOST_SMALL_STREAMS: usize = 6;
 
+/// Of a migration that is not told otherwise.
+pub fn usual_settings(facts: &Facts) -> Settings {
+    let effort = Effort {
+        streams: None,
+        index_jobs: None,
+        compression: Compression::Auto,
+    };
+    settings(&effort, facts)
+}
+
 fn settings(effort: &Effort, facts: &Facts) -> Settings {
     let cpus = facts.target.server.cpus;
     let link = facts.link.bytes as f64 / facts.link.seconds.max(1e-6);
@@ -298,6 +312,9 @@ async fn carry_out(run: &mut Run, resumed: bool) -> Ended {
         run.ledger.id.clone(),
         run.ledger.snapshot.clone(),
     );
+    run.dir
+        .fetch_source_artefacts(&mut run.ends.source, &run.ledger.options.selection)
+        .await?;
     let verdict = run.phases().await?;
     finish(run, verdict).await
 }
@@ -324,24 +341,14 @@ async fn finish(run: &mut Run, verdict: Verdict) -> Ended {
             "the snapshot could not be closed ({error}): it ends with its lease"
         ));
     }
-    let text = report::text(&run.ledger);
-    run.dir.write("summary.txt", &text)?;
     let json = report::json(&run.ledger);
-    run.dir
-        .write("verification.json", &serde_json::to_string_pretty(&json)?)?;
+    run.dir.write_report(&run.ledger, &json)?;
     run.reporter.quiet();
-    run.reporter.line(&text);
+    run.reporter.line(&report::text(&run.ledger));
     run.reporter
         .line(&format!("artefacts in {}", run.dir.path().display()));
     Ok((verdict, json))
 }
-
-/// Bytes per second that one stream brings into a target, as measured on small servers; an estimate is an estimate.
-const STREAM_RATE: f64 = 40e6;
-/// Bytes per second that one session reads of a table to digest it.
-const SCAN_RATE: f64 = 100e6;
-/// Rows compress about this much on the way.
-const COMPRESSION_RATIO: f64 = 3.0;
 
 fn show_plan(
     plan: &Plan,
@@ -370,13 +377,7 @@ fn show_plan(
             },
         ]
     }));
-    let ratio = if settings.compression == 0 {
-        1.0
-    } else {
-        COMPRESSION_RATIO
-    };
-    let link = facts.link.bytes as f64 / facts.link.seconds.max(1e-6) * ratio;
-    let rate = link.min(STREAM_RATE * settings.streams as f64);
+    let rate = estimate::rate(&facts.link, settings.streams, settings.compression > 0);
     let seconds = plan.size_bytes() as f64 / rate;
     reporter.line(&columns(&rows));
     for (kind, count) in kinds(plan) {

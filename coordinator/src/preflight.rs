@@ -1,10 +1,15 @@
 //! What would stand in the way: facts of both ends become findings. Pure, but for [`gather`].
+mod activity;
+mod command;
+pub mod estimate;
 mod roles;
 mod versions;
 
 use pgconvoy_proto::facts::{BuiltIn, SourceFacts, TargetFacts};
 use pgconvoy_proto::model::{Finding, RoleChoice, Selection, Severity};
 use pgconvoy_proto::wire::MeasureLinkResponse;
+
+pub use command::preflight;
 
 use crate::ends::Ends;
 use crate::text::bytes;
@@ -400,14 +405,18 @@ fn capacity(facts: &Facts, intent: Intent, found: &mut Vec<Finding>) {
             .hint("make room, or move the data directory; --force goes on"),
         ),
         Some(_) => {}
-        None => found.push(info(
-            "disk-unknown",
-            target.server.place.clone(),
-            format!(
-                "the target agent cannot see the server's disk: make sure of {} free",
-                bytes(needed)
-            ),
-        )),
+        None => found.push(
+            warning(
+                "disk-unknown",
+                target.server.place.clone(),
+                format!(
+                    "the target agent cannot see the server's disk: {} are needed (twice the source's {})",
+                    bytes(needed),
+                    bytes(source.size_bytes)
+                ),
+            )
+            .hint("look yourself, or run the agent on the server's host as a role that may read data_directory"),
+        ),
     }
     let streams = u64::from(intent.streams.unwrap_or(8));
     for (end, server, sessions) in [

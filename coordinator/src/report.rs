@@ -1,11 +1,15 @@
 //! What was migrated and how it compares: from the ledger alone, for people and for machines.
-use pgconvoy_proto::model::{SCHEMA_COMPARED, Severity, TOLD};
+mod html;
+
+use pgconvoy_proto::model::{CHECKS_RUN, SCHEMA_COMPARED, Severity, TOLD};
 use serde_json::{Value, json};
 
 use crate::events::finding_text;
 use crate::ledger::{Ledger, TableEntry};
-use crate::schema;
 use crate::text::{bytes, columns};
+use crate::{checks, schema};
+
+pub use html::html;
 
 /// The verdict in words, with what else must be known.
 pub fn verdict_text(ledger: &Ledger) -> String {
@@ -81,8 +85,9 @@ pub fn text(ledger: &Ledger) -> String {
     text += &steps_text(ledger);
     text += &crossed_text(ledger);
     text += &schema::text(ledger);
+    text += &checks::text(ledger);
     let mut findings = ledger.findings.clone();
-    let ours = [SCHEMA_COMPARED, TOLD];
+    let ours = [SCHEMA_COMPARED, TOLD, CHECKS_RUN];
     findings.retain(|finding| !ours.contains(&finding.code.as_str()));
     if !findings.is_empty() {
         text += "\nfindings\n";
@@ -92,7 +97,27 @@ pub fn text(ledger: &Ledger) -> String {
             text.push('\n');
         }
     }
-    text
+    text + &application_text(ledger)
+}
+
+/// What an application needs after the database has moved; the database cannot do it.
+const APPLICATION: &[&str] = &[
+    "Change the database's address in the application's settings (NEXT_PUBLIC_SUPABASE_URL, DATABASE_URL and the like), and every key that \
+     belongs to the old place (NEXT_PUBLIC_SUPABASE_ANON_KEY, service role keys, JWT secrets).",
+    "Look at the functions and triggers with an address or a key in them (address-in-code, above).",
+    "Build and deploy the application; end the maintenance mode.",
+    "Enable scheduled jobs and subscriptions at the target, when those of the source are stopped.",
+    "Test: sign in, roles, the core functions, real-time features.",
+    "Watch the target for 24 to 48 hours: pgconvoy monitor. Then pgconvoy clean.",
+];
+
+fn application_text(ledger: &Ledger) -> String {
+    if ledger.verdict.is_none() {
+        return String::new();
+    }
+    let steps = APPLICATION.iter().zip(1..);
+    let lines: Vec<String> = steps.map(|(step, n)| format!("  {n}. {step}\n")).collect();
+    format!("\nleft to do at the application\n{}", lines.concat())
 }
 
 fn table_row(entry: &TableEntry) -> Vec<String> {
@@ -211,6 +236,7 @@ pub fn json(ledger: &Ledger) -> Value {
         "tables": tables,
         "steps": steps,
         "schema": schema::json(ledger),
+        "checks": checks::json(ledger),
         "findings": ledger.findings,
         "differences": ledger.findings.iter().filter(|f| f.severity == Severity::Difference).count(),
     })

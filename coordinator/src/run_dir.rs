@@ -5,16 +5,36 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use pgconvoy_proto::model::Selection;
 use pgconvoy_proto::wire;
+use pgconvoy_proto::wire::source_client::SourceClient;
 use pgconvoy_proto::wire::target_client::TargetClient;
+use serde_json::Value;
 use tokio_stream::StreamExt;
+use tonic::Streaming;
 use tonic::transport::Channel;
 
 use crate::ends::said;
+use crate::ledger::Ledger;
+use crate::report;
 
 #[derive(Clone, Debug)]
 pub struct RunDir {
     path: PathBuf,
+}
+
+/// Whether runs can leave their artefacts under this folder, or why not: tried where it is, or where it would be made.
+pub fn is_writable(parent: &Path) -> Result<(), String> {
+    let mut there = parent;
+    while !there.exists() {
+        there = match there.parent() {
+            Some(up) if !up.as_os_str().is_empty() => up,
+            _ => Path::new("."),
+        };
+    }
+    // The file is gone when it is dropped.
+    let tried = tempfile::NamedTempFile::new_in(there);
+    tried.map(drop).map_err(|error| error.to_string())
 }
 
 impl RunDir {
@@ -51,7 +71,28 @@ impl RunDir {
         fs::write(&path, content).with_context(|| path.display().to_string())
     }
 
-    /// schema.sql and rls_policies.sql, from the target agent's archive.
+    /// What there is to say of the migration: summary.txt, verification.json, report.html.
+    pub fn write_report(&self, ledger: &Ledger, verification: &Value) -> anyhow::Result<()> {
+        self.write("summary.txt", &report::text(ledger))?;
+        let pretty = serde_json::to_string_pretty(verification)?;
+        self.write("verification.json", &pretty)?;
+        self.write("report.html", &report::html(ledger))
+    }
+
+    /// rls_policies.sql and storage_config.sql, from the source.
+    pub async fn fetch_source_artefacts(
+        &self,
+        source: &mut SourceClient<Channel>,
+        selection: &Selection,
+    ) -> anyhow::Result<()> {
+        let request = wire::SourceArtefactsRequest {
+            selection: Some(selection.clone().into()),
+        };
+        let artefacts = source.artefacts(request).await.map_err(said("source"))?;
+        self.receive(artefacts.into_inner(), "source").await
+    }
+
+    /// schema.sql, from the target agent's archive.
     pub async fn fetch_artefacts(
         &self,
         target: &mut TargetClient<Channel>,
@@ -60,18 +101,22 @@ impl RunDir {
         let request = wire::ArtefactsRequest {
             migration: migration.to_owned(),
         };
-        let mut artefacts = target
-            .artefacts(request)
-            .await
-            .map_err(said("target"))?
-            .into_inner();
+        let artefacts = target.artefacts(request).await.map_err(said("target"))?;
+        self.receive(artefacts.into_inner(), "target").await
+    }
+
+    async fn receive(
+        &self,
+        mut artefacts: Streaming<wire::Artefact>,
+        agent: &'static str,
+    ) -> anyhow::Result<()> {
         let mut open: Option<(String, File)> = None;
         while let Some(artefact) = artefacts.next().await {
-            let artefact = artefact.map_err(said("target"))?;
+            let artefact = artefact.map_err(said(agent))?;
             let name = &artefact.name;
             anyhow::ensure!(
                 !name.contains('/') && !name.starts_with('.'),
-                "the target agent sent an artefact with the name {name:?}"
+                "the {agent} agent sent an artefact with the name {name:?}"
             );
             let mut file = match open.take() {
                 Some((opened, file)) if opened == *name => file,

@@ -1,10 +1,12 @@
 //! `verify`: both agents read their databases again, and the digests are compared. The source reads all tables under one
 //! snapshot. With --detailed, tables that differ are narrowed down to rows (see `narrow`).
+mod critical;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use pgconvoy_proto::model::{
-    Buckets, Digest, Finding, OF_COMPARISON, Oid, RoleChoice, Severity, Table,
+    Buckets, Check, Digest, Finding, OF_COMPARISON, Oid, RoleChoice, Selection, Severity, Table,
 };
 use pgconvoy_proto::selection::Filter;
 use pgconvoy_proto::wire;
@@ -21,29 +23,70 @@ use crate::phases::verify::{Digester, Held, compare, compare_generated, each};
 use crate::run_dir::RunDir;
 use crate::schema::{self, Sequences};
 use crate::verdict::Verdict;
-use crate::{Ended, report, text};
+use crate::{Ended, checks, report, text};
+pub use critical::{Counted, count};
 
 pub async fn verify(args: VerifyArgs, global: &Global, reporter: &Arc<Reporter>) -> Ended {
+    let given = args.checks.as_deref().map(checks::read).transpose()?;
     let mut ends = ends::connect(&args.ends).await?;
     let ledger = Ledger::read(&mut ends.target, global.migration.as_deref()).await?;
     let dir = RunDir::create(&global.run_dir, &ledger.id)?;
     reporter.log_to(dir.events()?);
     let cpus = ends.target_facts().await?.server.cpus;
-    let streams = args.streams.unwrap_or(cpus.clamp(2, 8)) as usize;
+    let asked = Asked {
+        ledger: &ledger,
+        selection: args.filters.selection(),
+        skip_schema: args.skip_schema || ledger.options.skip_schema,
+        checks: checks::with(&ledger.options.checks, given.unwrap_or_default()),
+        jobs: args.streams.unwrap_or(cpus.clamp(2, 8)) as usize,
+        verbose: args.verbose,
+    };
+    if args.critical_only {
+        return Box::pin(critical::verify(asked, ends, reporter)).await;
+    }
+    let detail = args.detailed.then_some(Detail {
+        rows: args.rows as usize,
+        show_values: args.show_values,
+    });
+    let looked = Box::pin(look(&asked, &mut ends, detail, reporter)).await?;
+    conclude(&asked, looked, &mut ends, &dir, reporter).await
+}
 
+/// What a verification is asked for.
+struct Asked<'a> {
+    ledger: &'a Ledger,
+    selection: Selection,
+    skip_schema: bool,
+    checks: Vec<Check>,
+    jobs: usize,
+    verbose: bool,
+}
+
+/// What came of looking.
+struct Looked {
+    tables: Vec<Table>,
+    schema: schema::Compared,
+    digests: Digests,
+    /// Of the schema and of rows.
+    findings: Vec<Finding>,
+    checked: checks::Checked,
+}
+
+/// Compares schemas, then rows and what the business checks say, under one snapshot of the source.
+async fn look(
+    asked: &Asked<'_>,
+    ends: &mut Ends,
+    detail: Option<Detail>,
+    reporter: &Arc<Reporter>,
+) -> anyhow::Result<Looked> {
+    let ledger = asked.ledger;
     // A key of its own: the snapshot of an unfinished copy stays open.
     let key = format!("{}-verify", ledger.id);
-    let asked = args.filters.selection();
-    let schema = if args.skip_schema || ledger.options.skip_schema {
-        schema::Compared::default()
-    } else {
-        schema::compare_ends(&ends, &ledger, &asked, Sequences::Now, reporter).await?
-    };
+    let schema = compare_schemas(asked, ends, reporter).await?;
     let selection = &ledger.options.selection;
-    let inventory =
-        inventory::open(&mut ends, &key, selection, RoleChoice::None, Lease::Short).await?;
-    let chosen = Filter::new(&asked)?;
-    let (mut tables, mut findings) = shapes(&ledger, &inventory, &chosen);
+    let inventory = inventory::open(ends, &key, selection, RoleChoice::None, Lease::Short).await?;
+    let chosen = Filter::new(&asked.selection)?;
+    let (mut tables, mut findings) = shapes(ledger, &inventory, &chosen);
     tables.retain(|table| schema.is_readable(table));
     findings.extend(schema.findings.iter().cloned());
     let live = Arc::new(Live::traced(reporter.clone()));
@@ -58,48 +101,105 @@ pub async fn verify(args: VerifyArgs, global: &Global, reporter: &Arc<Reporter>)
         digester: Digester {
             migration: ledger.id.clone(),
             ends: ends.clone(),
-            jobs: streams,
+            jobs: asked.jobs,
             reporter: reporter.clone(),
             live,
         },
-        detail: args.detailed.then_some(Detail {
-            rows: args.rows as usize,
-            show_values: args.show_values,
-        }),
+        detail,
     };
-    let compared = comparison.tables(&tables).await;
+    let read = async {
+        let compared = comparison.tables(&tables).await?;
+        let held = Some(&comparison.held);
+        let checked = checks::run(&comparison.digester.ends, &asked.checks, held, reporter).await?;
+        anyhow::Ok((compared, checked))
+    };
+    let read = read.await;
     // Whatever came of it: the snapshot holds locks at the source.
-    inventory::close(&mut ends, &key).await?;
+    inventory::close(ends, &key).await?;
     drop(display);
-    let (digests, of_rows) = compared?;
+    let ((digests, of_rows), checked) = read?;
     findings.extend(of_rows);
-    let lasting = lasting(&ledger, &schema);
+    Ok(Looked {
+        tables,
+        schema,
+        digests,
+        findings,
+        checked,
+    })
+}
+
+async fn compare_schemas(
+    asked: &Asked<'_>,
+    ends: &Ends,
+    reporter: &Reporter,
+) -> anyhow::Result<schema::Compared> {
+    if asked.skip_schema {
+        return Ok(schema::Compared::default());
+    }
+    schema::compare_ends(
+        ends,
+        asked.ledger,
+        &asked.selection,
+        Sequences::Now,
+        reporter,
+    )
+    .await
+}
+
+/// Writes down what was found, and tells.
+async fn conclude(
+    asked: &Asked<'_>,
+    looked: Looked,
+    ends: &mut Ends,
+    dir: &RunDir,
+    reporter: &Reporter,
+) -> Ended {
+    let ledger = asked.ledger;
+    let Looked {
+        tables,
+        schema,
+        digests,
+        mut findings,
+        checked,
+    } = looked;
+    let mut lasting = lasting(ledger, &schema);
+    lasting.retain(|finding| !checked.supersedes(finding));
     for finding in findings.iter().chain(&lasting) {
         reporter.emit(&Event::Finding(finding.clone()));
     }
-    if tables.is_empty() && findings.is_empty() && schema.summary.is_none() {
+    let nothing = findings.is_empty() && checked.findings.is_empty();
+    if tables.is_empty() && nothing && schema.summary.is_none() {
         reporter.note("there is no table to compare: nothing is proven");
-        return Ok((Verdict::Unverified, report::json(&ledger)));
+        conclude_line(Verdict::Unverified, 0, &[], reporter);
+        return Ok((Verdict::Unverified, report::json(ledger)));
     }
-    let verdict = verdict(&findings, &lasting);
+    let verdict = verdict(findings.iter().chain(&checked.findings), &lasting);
     // The ledger of an unfinished migration is its driver's alone to write.
     if ledger.verdict.is_some() {
-        schema.record(&mut ends, &ledger).await?;
+        schema.record(ends, ledger).await?;
+        checked.record(ends, ledger).await?;
     }
-    record(
-        &mut ends,
-        &ledger,
-        &digests,
-        verdict,
-        &findings,
-        !asked.is_everything(),
-    )
-    .await?;
+    let partial = !asked.selection.is_everything();
+    record(ends, ledger, &digests, verdict, &findings, partial).await?;
+    findings.extend(checked.findings);
     findings.extend(lasting);
-    conclude(
-        &mut ends, &ledger.id, &dir, &tables, &findings, verdict, reporter,
-    )
-    .await
+    tell(asked, ends, dir, &tables, &findings, verdict, reporter).await
+}
+
+/// The last line of stdout, for a script: `verdict=proven tables=12 differences=0 warnings=0 checks=5 checks_failed=0`.
+fn conclude_line(verdict: Verdict, tables: usize, findings: &[Finding], reporter: &Reporter) {
+    let failed = findings
+        .iter()
+        .filter(|f| f.code == "check-failed" || f.code == "check-not-run")
+        .count();
+    let line = format!(
+        "verdict={verdict} tables={tables} differences={} warnings={} checks={} checks_failed={failed}\n",
+        count_of(Severity::Difference, findings),
+        count_of(Severity::Warning, findings),
+        checks::count(findings),
+    );
+    reporter.quiet();
+    crate::show(reporter, &line);
 }
 
 /// Differences that the migration left, and that no comparison makes anew: equal rows do not prove a target that lacks a policy or
@@ -113,8 +213,11 @@ pub fn lasting(ledger: &Ledger, schema: &schema::Compared) -> Vec<Finding> {
     left.cloned().collect()
 }
 
-pub fn verdict(findings: &[Finding], lasting: &[Finding]) -> Verdict {
-    let mut all = findings.iter().chain(lasting);
+pub fn verdict<'a>(
+    findings: impl IntoIterator<Item = &'a Finding>,
+    lasting: &'a [Finding],
+) -> Verdict {
+    let mut all = findings.into_iter().chain(lasting);
     if all.all(|finding| finding.severity != Severity::Difference) {
         Verdict::Proven
     } else {
@@ -308,33 +411,40 @@ fn compared(digests: &Digests, findings: &[Finding], ledger: &Ledger) -> Vec<Str
         .collect()
 }
 
-async fn conclude(
+async fn tell(
+    asked: &Asked<'_>,
     ends: &mut Ends,
-    migration: &str,
     dir: &RunDir,
     tables: &[Table],
     findings: &[Finding],
     verdict: Verdict,
     reporter: &Reporter,
 ) -> Ended {
-    let ledger = Ledger::read(&mut ends.target, Some(migration)).await?;
+    let ledger = Ledger::read(&mut ends.target, Some(&asked.ledger.id)).await?;
     let json = report::json(&ledger);
-    dir.write("verification.json", &serde_json::to_string_pretty(&json)?)?;
+    dir.write_report(&ledger, &json)?;
     reporter.quiet();
+    if asked.verbose {
+        reporter.line(&report::text(&ledger));
+    }
     let bytes = ledger
         .tables
         .iter()
         .filter(|entry| tables.iter().any(|table| table.oid == entry.table.oid))
         .map(|entry| entry.source().bytes)
         .sum();
-    let counts = |finding: &&Finding| {
-        finding.severity == Severity::Difference && !finding.code.starts_with("row-")
-    };
     reporter.line(&format!(
         "{verdict}: {} tables, {} of COPY data compared, {} differences",
         tables.len(),
         text::bytes(bytes),
-        findings.iter().filter(counts).count()
+        count_of(Severity::Difference, findings)
     ));
+    conclude_line(verdict, tables.len(), findings, reporter);
     Ok((verdict, json))
+}
+
+/// Rows are counted with their table.
+fn count_of(severity: Severity, findings: &[Finding]) -> usize {
+    let of = findings.iter().filter(|f| f.severity == severity);
+    of.filter(|f| !f.code.starts_with("row-")).count()
 }

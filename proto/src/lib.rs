@@ -4,6 +4,7 @@ pub mod channel;
 pub mod errors;
 pub mod facts;
 pub mod frame;
+pub mod health;
 pub mod identity;
 pub mod model;
 pub mod pki;
@@ -11,6 +12,7 @@ pub mod secrets;
 pub mod selection;
 pub mod serve;
 pub mod settings;
+pub mod survey;
 mod tls;
 pub mod wire {
     //! Generated from `proto/pgconvoy/v1`. Stops at the door: see [`crate::model`].

@@ -4,6 +4,7 @@ use std::ops::AddAssign;
 
 use serde::{Deserialize, Serialize};
 
+mod check;
 mod convert;
 mod pair;
 mod roles;
@@ -13,6 +14,9 @@ mod sync;
 mod system;
 mod table;
 
+pub use check::{
+    Answer, Ask, At, CHECKS_RUN, Check, Expect, LONGEST_TIMEOUT_MS, OF_CHECKS, Refusal, Rows, Why,
+};
 pub use pair::{Buckets, MAX_BUCKETS, Pair, Place, RowValues, TableDigest, Value, bucket_count};
 pub use roles::{
     Membership, ParameterGrant, Properties, Role, RoleChoice, Roles, Setting, is_built_in,
@@ -471,6 +475,9 @@ pub struct Options {
     pub roles: RoleChoice,
     /// Tables are cut into parts of about this size.
     pub part_bytes: u64,
+    /// Business checks, run with each verification.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub checks: Vec<Check>,
 }
 
 /// A field that the specification requires.

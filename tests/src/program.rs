@@ -126,6 +126,11 @@ impl Running {
         self.process.try_wait().is_ok_and(|status| status.is_none())
     }
 
+    /// What it has written to stderr until now.
+    pub fn said_so_far(&self) -> Result<String> {
+        read(&self.stderr)
+    }
+
     /// `kill -9`.
     pub fn kill(mut self) -> Result<Outcome> {
         self.process.kill()?;

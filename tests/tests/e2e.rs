@@ -1,8 +1,12 @@
 //! End to end: what pgconvoy promises, on real PostgreSQL servers. One binary, one module per topic.
+#[path = "e2e/artefacts.rs"]
+mod artefacts;
 #[path = "e2e/bad_input.rs"]
 mod bad_input;
 #[path = "e2e/by_hand.rs"]
 mod by_hand;
+#[path = "e2e/checks.rs"]
+mod checks;
 #[path = "e2e/commands.rs"]
 mod commands;
 #[path = "e2e/database.rs"]
@@ -27,6 +31,8 @@ mod large_objects;
 mod locks;
 #[path = "e2e/migrate.rs"]
 mod migrate;
+#[path = "e2e/monitor.rs"]
+mod monitor;
 #[path = "e2e/mutations.rs"]
 mod mutations;
 #[path = "e2e/older.rs"]
@@ -35,10 +41,14 @@ mod older;
 mod options;
 #[path = "e2e/order.rs"]
 mod order;
+#[path = "e2e/preflight.rs"]
+mod preflight;
 #[path = "e2e/printed.rs"]
 mod printed;
 #[path = "e2e/roles.rs"]
 mod roles;
+#[path = "e2e/runbook.rs"]
+mod runbook;
 #[path = "e2e/secrets.rs"]
 mod secrets;
 #[path = "e2e/seen.rs"]
@@ -59,5 +69,7 @@ mod values;
 mod verify;
 #[path = "e2e/versions.rs"]
 mod versions;
+#[path = "e2e/watch.rs"]
+mod watch;
 #[path = "e2e/wire.rs"]
 mod wire;

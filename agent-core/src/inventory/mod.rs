@@ -2,6 +2,7 @@
 //!
 //! Every query names `pg_catalog` objects under an empty search path, so that no user object can stand in for them.
 pub mod access;
+pub mod addresses;
 pub mod built;
 pub mod built_in;
 pub mod large_objects;

@@ -22,6 +22,8 @@ use self::stage::Stage;
 /// The shop that the demo moves. `psql -v scale=N` multiplies its orders and events.
 pub const SAMPLE: &str = include_str!("sample.sql");
 pub const DATABASE: &str = "shop";
+/// What must hold in the shop, whoever moves it.
+pub const CHECKS: &str = include_str!("checks.toml");
 
 /// Exit code of a command that was interrupted.
 const INTERRUPTED: u8 = 130;
@@ -54,7 +56,7 @@ pub async fn run(options: Options) -> Result<u8> {
     }
     let stage = stage?;
 
-    say(4, "migrating: pgconvoy migrate");
+    say(4, "migrating: pgconvoy migrate --checks checks.toml");
     let code = pgconvoy(&stage, "migrate", &mut interrupt).await?;
     if code != INTERRUPTED {
         say(5, "the report: pgconvoy report");

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use super::agent::{Agent, clean_command};
 use super::server::{self, Server};
-use super::{DATABASE, SAMPLE};
+use super::{CHECKS, DATABASE, SAMPLE};
 
 const CERTIFICATE_DAYS: u32 = 30;
 const LOOPBACK: &str = "127.0.0.1";
@@ -64,6 +64,7 @@ impl Stage {
     pub fn load_sample(&self, scale: u32) -> Result<String> {
         let file = self.folder().join("sample.sql");
         fs::write(&file, SAMPLE)?;
+        fs::write(self.checks(), CHECKS)?;
         self.source
             .psql_file_with(DATABASE, &file, &[("scale", &scale.to_string())])?;
         self.source.psql(
@@ -106,6 +107,10 @@ impl Stage {
         self.folder().join("pki")
     }
 
+    fn checks(&self) -> PathBuf {
+        self.folder().join("checks.toml")
+    }
+
     /// Arguments that make this program run `command` on this stage.
     pub fn arguments(&self, command: &str) -> Vec<String> {
         let mut arguments = vec![command.to_owned()];
@@ -118,6 +123,9 @@ impl Stage {
             shown(&self.pki().join("coordinator.pem")),
         ]);
         arguments.extend(["--run-dir".to_owned(), shown(&self.folder().join("runs"))]);
+        if command == "migrate" {
+            arguments.extend(["--checks".to_owned(), shown(&self.checks())]);
+        }
         arguments
     }
 

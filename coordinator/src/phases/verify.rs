@@ -14,6 +14,7 @@ use tokio_stream::StreamExt;
 use tonic::{Status, Streaming};
 
 use super::{Run, snapshot, steps};
+use crate::checks;
 use crate::ends::{Ends, retry, said};
 use crate::events::{Event, Reporter};
 use crate::inventory;
@@ -149,10 +150,25 @@ pub async fn run(run: &mut Run) -> anyhow::Result<()> {
     if !findings.is_empty() {
         run.record_findings(findings).await?;
     }
+    checks(run).await?;
     if run.ledger.options.skip_schema {
         return Ok(());
     }
     schema(run).await
+}
+
+/// Business checks: at the source under the snapshot, as long as that lives.
+async fn checks(run: &mut Run) -> anyhow::Result<()> {
+    let checks = &run.ledger.options.checks;
+    if checks.is_empty() {
+        return Ok(());
+    }
+    let held = snapshot::is_alive(run).await?.then(|| Held {
+        key: run.ledger.id.clone(),
+        snapshot: run.ledger.snapshot.clone(),
+    });
+    let checked = checks::run(&run.ends, checks, held.as_ref(), &run.reporter).await?;
+    checked.record(&mut run.ends, &run.ledger).await
 }
 
 /// Everything is built: what is not as at the source now, is not going to be. The snapshot goes first: who waits for its locks stands in

@@ -213,9 +213,7 @@ pub fn json(run: &Run, outcome: &Outcome, findings: &[Finding]) -> Value {
 
 /// Into the run folder, and to people.
 pub fn tell(run: &Run, outcome: &Outcome, verdict: Verdict, json: &Value) -> anyhow::Result<()> {
-    run.dir.write("summary.txt", &report::text(&run.ledger))?;
-    run.dir
-        .write("verification.json", &serde_json::to_string_pretty(json)?)?;
+    run.dir.write_report(&run.ledger, json)?;
     run.reporter.quiet();
     let table = table_text(&outcome.tables);
     if !table.is_empty() {

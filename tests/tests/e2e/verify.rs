@@ -71,3 +71,64 @@ fn a_row_swapped_for_an_equally_long_one_is_found() {
         "shop.log",
     );
 }
+
+#[test]
+fn critical_only_counts_rows_and_looks_for_orphans_and_invalid_indexes() {
+    let pair = Pair::new().expect("two servers and two agents");
+    pair.at_source(
+        "CREATE TABLE person (id int PRIMARY KEY);
+         INSERT INTO person SELECT generate_series(1, 10);
+         CREATE TABLE item (id int PRIMARY KEY, person int REFERENCES person);
+         INSERT INTO item SELECT i, i FROM generate_series(1, 10) i;
+         CREATE INDEX item_person ON item (person);
+         ALTER TABLE item ENABLE ROW LEVEL SECURITY;
+         CREATE POLICY mine ON item USING (true);",
+    )
+    .expect("two tables");
+    pair.migrate(&[]);
+    let quick = |code: i32| {
+        let quick = pair.pgconvoy(&["verify", "--critical-only", "--verbose"]);
+        quick.expect("verify runs").expect(code)
+    };
+    let ok = quick(0).says("rows at source");
+    let line = ok.stdout.lines().last().unwrap_or_default();
+    assert_eq!(
+        line,
+        "verdict=ok tables=2 differences=0 warnings=0 checks=0 checks_failed=0"
+    );
+
+    // Contents that differ are not seen; numbers, orphans, indexes and policies are.
+    pair.at_target("UPDATE item SET person = 1 WHERE id = 2")
+        .expect("a change");
+    quick(0);
+    pair.at_target(
+        "SET session_replication_role = replica;
+         DELETE FROM person WHERE id = 3;
+         UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'item_person'::regclass;
+         ALTER TABLE item DISABLE ROW LEVEL SECURITY;",
+    )
+    .expect("damage");
+    let differs = quick(3)
+        .says("[counts-differ] public.person")
+        .says("[orphans] public.item: item_person_fkey: 1 rows refer to nothing")
+        .says("[index-invalid] public.item: item_person")
+        .says("[policy-idle] public.item: mine");
+    assert!(
+        differs
+            .stdout
+            .lines()
+            .last()
+            .unwrap_or_default()
+            .starts_with("verdict=differs tables=2")
+    );
+    // It is no verdict on the migration: the ledger has what was proven.
+    let verdict = "SELECT verdict FROM pgconvoy.migrations";
+    assert_eq!(pair.at_target(verdict).expect("the ledger"), "proven");
+    let verbose = pair
+        .pgconvoy(&["verify", "--verbose"])
+        .expect("verify runs");
+    verbose
+        .expect(3)
+        .says("digest at source")
+        .says("verdict=differs");
+}

@@ -1,0 +1,190 @@
+//! `verify --critical-only`: what can be seen without reading every byte. Schemas are compared as always, of rows the number; the target's
+//! keys are read for orphans. Counts that agree prove nothing of the rows: the verdict is at best "ok", and the ledger is left alone.
+use std::sync::{Arc, Mutex, PoisonError};
+
+use pgconvoy_proto::model::{Finding, RoleChoice, Severity, Table};
+use pgconvoy_proto::selection::Filter;
+use pgconvoy_proto::wire;
+use serde_json::{Value, json};
+
+use super::{Asked, compare_schemas, shapes};
+use crate::Ended;
+use crate::ends::{Ends, retry, said};
+use crate::events::{Event, Reporter};
+use crate::inventory::{self, Lease};
+use crate::phases::verify::{Held, each};
+use crate::verdict::Verdict;
+use crate::{checks, text};
+
+/// Rows of a table at the source and at the target.
+pub type Counted = (Table, u64, u64);
+
+pub async fn verify(asked: Asked<'_>, mut ends: Ends, reporter: &Arc<Reporter>) -> Ended {
+    let ledger = asked.ledger;
+    let key = format!("{}-verify", ledger.id);
+    let compared = compare_schemas(&asked, &ends, reporter).await?;
+    let selection = &ledger.options.selection;
+    let inventory =
+        inventory::open(&mut ends, &key, selection, RoleChoice::None, Lease::Short).await?;
+    let held = Held {
+        key: key.clone(),
+        snapshot: inventory.snapshot.clone(),
+    };
+    let (mut tables, mut findings) = shapes(ledger, &inventory, &Filter::new(&asked.selection)?);
+    tables.retain(|table| compared.is_readable(table));
+    let counted = count(&ends, &held, &tables, asked.jobs, reporter).await;
+    let checked = checks::run(&ends, &asked.checks, Some(&held), reporter).await;
+    inventory::close(&mut ends, &key).await?;
+    let (counted, checked) = (counted?, checked?);
+    let (mended, integrity) = integrity(&mut ends, &asked).await?;
+    findings.extend(compared.findings);
+    findings.extend(counted.iter().filter_map(differ));
+    findings.extend(mended);
+    for finding in &findings {
+        reporter.emit(&Event::Finding(finding.clone()));
+    }
+    findings.extend(checked.findings);
+    let differences = findings
+        .iter()
+        .filter(|f| f.severity == Severity::Difference);
+    let verdict = match differences.count() {
+        0 => Verdict::Ok,
+        _ => Verdict::Differs,
+    };
+    if asked.verbose {
+        reporter.line(&rows_text(&counted));
+    }
+    reporter.line(&format!(
+        "  {} foreign keys have no orphans but those told, {} other constraints, {} indexes, {} policies",
+        integrity.foreign_keys, integrity.constraints, integrity.indexes, integrity.policies
+    ));
+    super::conclude_line(verdict, counted.len(), &findings, reporter);
+    Ok((
+        verdict,
+        json!({
+            "migration": ledger.id, "critical_only": true, "findings": findings,
+            "tables": counted.iter().map(table_json).collect::<Vec<_>>(),
+            "integrity": {
+                "foreign_keys": integrity.foreign_keys, "constraints": integrity.constraints,
+                "indexes": integrity.indexes, "policies": integrity.policies,
+            },
+        }),
+    ))
+}
+
+/// Both ends count, several tables at once.
+pub async fn count(
+    ends: &Ends,
+    held: &Held,
+    tables: &[Table],
+    jobs: usize,
+    reporter: &Arc<Reporter>,
+) -> anyhow::Result<Vec<Counted>> {
+    let counted: Arc<Mutex<Vec<Counted>>> = Arc::default();
+    let work = {
+        let (ends, held, counted, reporter) = (
+            ends.clone(),
+            held.clone(),
+            counted.clone(),
+            reporter.clone(),
+        );
+        move |table: Table| {
+            let (ends, held, counted, reporter) = (
+                ends.clone(),
+                held.clone(),
+                counted.clone(),
+                reporter.clone(),
+            );
+            async move {
+                let (source, target) = tokio::try_join!(
+                    count_at_source(&ends, &held, &table, &reporter),
+                    count_at_target(&ends, &table, &reporter)
+                )?;
+                let mut counted = counted.lock().unwrap_or_else(PoisonError::into_inner);
+                counted.push((table, source, target));
+                Ok(())
+            }
+        }
+    };
+    each(tables.to_vec(), jobs, work).await?;
+    let mut all = std::mem::take(&mut *counted.lock().unwrap_or_else(PoisonError::into_inner));
+    all.sort_by_cached_key(|(table, ..)| tables.iter().position(|t| t.oid == table.oid));
+    Ok(all)
+}
+
+async fn count_at_source(
+    ends: &Ends,
+    held: &Held,
+    table: &Table,
+    reporter: &Reporter,
+) -> anyhow::Result<u64> {
+    let request = wire::CountRequest {
+        table: Some(table.clone().into()),
+        migration: held.key.clone(),
+        snapshot: held.snapshot.clone(),
+    };
+    let counted = retry(reporter, "counting rows at the source", || {
+        let (mut source, request) = (ends.source.clone(), request.clone());
+        async move { source.count_rows(request).await }
+    });
+    Ok(counted.await.map_err(said("source"))?.into_inner().rows)
+}
+
+async fn count_at_target(ends: &Ends, table: &Table, reporter: &Reporter) -> anyhow::Result<u64> {
+    let request = wire::CountRequest {
+        table: Some(table.clone().into()),
+        ..Default::default()
+    };
+    let counted = retry(reporter, "counting rows at the target", || {
+        let (mut target, request) = (ends.target.clone(), request.clone());
+        async move { target.count_rows(request).await }
+    });
+    Ok(counted.await.map_err(said("target"))?.into_inner().rows)
+}
+
+async fn integrity(
+    ends: &mut Ends,
+    asked: &Asked<'_>,
+) -> anyhow::Result<(Vec<Finding>, wire::IntegrityResponse)> {
+    let selections = [&asked.ledger.options.selection, &asked.selection];
+    let request = wire::IntegrityRequest {
+        selections: selections.map(|s| s.clone().into()).into(),
+    };
+    let answer = ends.target.check_integrity(request).await;
+    let mut answer = answer.map_err(said("target"))?.into_inner();
+    let findings: Result<Vec<Finding>, _> = std::mem::take(&mut answer.findings)
+        .into_iter()
+        .map(Finding::try_from)
+        .collect();
+    Ok((findings?, answer))
+}
+
+fn differ((table, source, target): &Counted) -> Option<Finding> {
+    (source != target).then(|| {
+        let what = "the two ends have another number of rows";
+        Finding::new(
+            Severity::Difference,
+            "counts-differ",
+            table.to_string(),
+            what,
+        )
+        .values(source.to_string(), target.to_string())
+        .hint("pgconvoy verify --detailed names the rows")
+    })
+}
+
+fn table_json((table, source, target): &Counted) -> Value {
+    json!({
+        "schema": table.schema, "table": table.name, "source_rows": source, "target_rows": target,
+        "equal": source == target,
+    })
+}
+
+fn rows_text(counted: &[Counted]) -> String {
+    let head = ["table", "rows at source", "rows at target"].map(str::to_owned);
+    let rows = counted.iter().map(|(table, source, target)| {
+        vec![table.to_string(), source.to_string(), target.to_string()]
+    });
+    let all: Vec<Vec<String>> = std::iter::once(head.to_vec()).chain(rows).collect();
+    text::columns(&all)
+}
