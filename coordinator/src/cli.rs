@@ -82,6 +82,12 @@ pub enum Command {
     Verify(VerifyArgs),
     /// What was migrated and how it compares, as text or (--json) JSON
     Report(Ends),
+    /// Takes a migration back, from any point: the target is what it was before, and that is proven
+    #[command(
+        after_help = "Example:\n  pgconvoy rollback --target https://dst:7402 --identity coordinator.pem\n\n\
+                            Interrupted: rollback again."
+    )]
+    Rollback(RollbackArgs),
     /// Removes ledger, archives and leftovers; what was migrated stays
     Clean(CleanArgs),
     /// Two throw-away servers, sample data, both agents: a whole migration on this machine
@@ -325,6 +331,15 @@ pub struct VerifyArgs {
     /// Tables that are compared at once [default: the target's processors, 2 to 8]
     #[arg(long, env = "PGCONVOY_STREAMS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
     pub streams: Option<u32>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct RollbackArgs {
+    #[command(flatten)]
+    pub ends: Ends,
+    /// Also drop what others have made in the target since the migration began
+    #[arg(long, env = "PGCONVOY_FORCE")]
+    pub force: bool,
 }
 
 #[derive(Debug, Clone, Args)]

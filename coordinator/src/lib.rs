@@ -17,6 +17,7 @@ mod phases;
 mod plan;
 mod preflight;
 mod report;
+mod rollback;
 mod run_dir;
 mod schedule;
 mod schema;
@@ -127,6 +128,7 @@ async fn command(cli: Cli, reporter: &Arc<Reporter>) -> Ended {
             show(reporter, &report::text(&ledger));
             Ok((ledger.verdict.unwrap_or(Verdict::Ok), report::json(&ledger)))
         }
+        Command::Rollback(args) => rollback::rollback(args, global, reporter).await,
         Command::Clean(args) => clean(args, migration, reporter).await,
         Command::Demo(options) => {
             let code = demo::run(options).await?;

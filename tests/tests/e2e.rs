@@ -39,6 +39,8 @@ mod order;
 mod printed;
 #[path = "e2e/roles.rs"]
 mod roles;
+#[path = "e2e/rollback.rs"]
+mod rollback;
 #[path = "e2e/secrets.rs"]
 mod secrets;
 #[path = "e2e/seen.rs"]
