@@ -107,7 +107,7 @@ async fn default_privileges(session: &Session) -> Result<Vec<String>, Error> {
 }
 
 /// User tables, views, sequences, functions and types outside extensions and the ledger: what makes a target not empty.
-async fn objects(session: &Session) -> Result<Vec<String>, Error> {
+pub async fn objects(session: &Session) -> Result<Vec<String>, Error> {
     let rows = session
         .query(
             "WITH o AS (
@@ -134,7 +134,7 @@ const TABLES_PER_STATEMENT: usize = 200;
 
 /// User tables, with whether they hold rows, for a migration into an existing schema. What the role may not read counts as
 /// holding some; a partitioned table holds what its partitions hold, of those that are not on another server.
-async fn tables(session: &Session) -> Result<Vec<(String, bool)>, Error> {
+pub async fn tables(session: &Session) -> Result<Vec<(String, bool)>, Error> {
     let named = session
         .query(
             "SELECT c.oid, n.nspname || '.' || c.relname, c.oid::regclass::text, c.relkind = 'p',

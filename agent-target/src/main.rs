@@ -21,6 +21,7 @@ use crate::steps::Runner;
 
 mod archive;
 mod artefacts;
+mod before;
 mod clean;
 mod copy_in;
 mod digest;
@@ -35,6 +36,7 @@ mod ledger;
 mod load;
 mod reprint;
 mod restore;
+mod rollback;
 mod service;
 mod sessions;
 mod steps;

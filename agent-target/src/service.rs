@@ -18,7 +18,7 @@ use crate::sessions::Purpose;
 use crate::steps::Runner;
 use crate::{
     artefacts, clean, digest, drive, empty, facts, health, integrity, ledger, load, reprint,
-    survey, sync,
+    rollback, survey, sync,
 };
 
 pub struct Service {
@@ -388,6 +388,20 @@ impl Target for Service {
         Ok(Response::new(wire::CleanResponse {
             removed: cleaned.removed,
             kept: cleaned.kept,
+        }))
+    }
+
+    async fn rollback(
+        &self,
+        request: Request<wire::RollbackRequest>,
+    ) -> Result<Response<wire::RollbackResponse>, Status> {
+        let wire::RollbackRequest { migration, force } = command(request)?;
+        let (sessions, store) = (&self.runner.sessions, &self.runner.store);
+        let done = Box::pin(rollback::roll_back(sessions, store, &migration, force)).await?;
+        Ok(Response::new(wire::RollbackResponse {
+            removed: done.removed,
+            kept: done.kept,
+            findings: done.findings.into_iter().map(Into::into).collect(),
         }))
     }
 }

@@ -97,6 +97,12 @@ pub enum Command {
         after_help = "Example:\n  pgconvoy monitor --target https://dst:7402 --identity coordinator.pem --json"
     )]
     Monitor(Ends),
+    /// Takes a migration back, from any point: the target is what it was before, and that is proven
+    #[command(
+        after_help = "Example:\n  pgconvoy rollback --target https://dst:7402 --identity coordinator.pem\n\n\
+                            Interrupted: rollback again."
+    )]
+    Rollback(RollbackArgs),
     /// Removes ledger, archives and leftovers; what was migrated stays
     Clean(CleanArgs),
     /// Two throw-away servers, sample data, both agents: a whole migration on this machine
@@ -389,6 +395,15 @@ pub struct ReportArgs {
     /// Write the report as one self-contained HTML file
     #[arg(long, env = "PGCONVOY_HTML", value_name = "FILE")]
     pub html: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct RollbackArgs {
+    #[command(flatten)]
+    pub ends: Ends,
+    /// Also drop what others have made in the target since the migration began
+    #[arg(long, env = "PGCONVOY_FORCE")]
+    pub force: bool,
 }
 
 #[derive(Debug, Clone, Args)]

@@ -3,8 +3,10 @@ use std::sync::Arc;
 
 use anyhow::anyhow;
 use pgconvoy_proto::wire;
+use pgconvoy_proto::wire::target_client::TargetClient;
 use tokio_stream::StreamExt;
 use tonic::Streaming;
+use tonic::transport::Channel;
 
 use crate::Ended;
 use crate::ends::{Ends, said};
@@ -26,7 +28,7 @@ pub struct Driven<'a> {
 impl Driven<'_> {
     /// Takes the migration over and does the work; an error when it is lost meanwhile.
     pub async fn drive(mut self, work: impl AsyncFnOnce(&mut Run) -> Ended) -> Ended {
-        let driving = take_over(&mut self.ends, self.id).await?;
+        let driving = take_over(&mut self.ends.target, self.id).await?;
         // Only now: what an earlier driver left behind cannot change it any more.
         let ledger = Ledger::read(&mut self.ends.target, Some(self.id)).await?;
         self.reporter.emit(&Event::Migration {
@@ -60,13 +62,16 @@ fn driver() -> String {
     )
 }
 
-async fn take_over(ends: &mut Ends, id: &str) -> anyhow::Result<Streaming<wire::DriveGranted>> {
+/// For as long as the answer lives, nobody else drives the migration.
+pub async fn take_over(
+    target: &mut TargetClient<Channel>,
+    id: &str,
+) -> anyhow::Result<Streaming<wire::DriveGranted>> {
     let request = wire::DriveRequest {
         migration: id.into(),
         driver: driver(),
     };
-    let mut driving = ends
-        .target
+    let mut driving = target
         .drive(request)
         .await
         .map_err(said("target"))?
@@ -79,7 +84,7 @@ async fn take_over(ends: &mut Ends, id: &str) -> anyhow::Result<Streaming<wire::
 }
 
 /// Ends when the migration is not ours any more: the target database or its agent was lost.
-async fn lost(mut driving: Streaming<wire::DriveGranted>) -> anyhow::Error {
+pub async fn lost(mut driving: Streaming<wire::DriveGranted>) -> anyhow::Error {
     match driving.next().await {
         Some(Err(status)) => said("target")(status),
         Some(Ok(_)) | None => anyhow!("the target agent gave the migration up"),

@@ -19,6 +19,7 @@ mod phases;
 mod plan;
 mod preflight;
 mod report;
+mod rollback;
 mod run_dir;
 mod schedule;
 mod schema;
@@ -136,6 +137,7 @@ async fn command(cli: Cli, reporter: &Arc<Reporter>) -> Ended {
             Ok((ledger.verdict.unwrap_or(Verdict::Ok), report::json(&ledger)))
         }
         Command::Monitor(ends) => Box::pin(monitor::monitor(ends, migration, reporter)).await,
+        Command::Rollback(args) => rollback::rollback(args, global, reporter).await,
         Command::Clean(args) => clean(args, migration, reporter).await,
         Command::Demo(options) => {
             let code = demo::run(options).await?;

@@ -2,7 +2,7 @@
 use std::sync::Arc;
 
 use anyhow::bail;
-use pgconvoy_proto::model::{Options, Table};
+use pgconvoy_proto::model::{Options, ROLLING_BACK, Table};
 use pgconvoy_proto::wire;
 use pgconvoy_proto::wire::plan_item::Item;
 use serde_json::{Value, json};
@@ -104,6 +104,12 @@ pub async fn resume(args: ResumeArgs, global: &Global, reporter: &Arc<Reporter>)
     if let Some(verdict) = ledger.verdict {
         reporter.note(format!("migration {} is finished: {verdict}", ledger.id));
         return Ok((verdict, report::json(&ledger)));
+    }
+    if ledger.phase == ROLLING_BACK {
+        bail!(
+            "migration {} is being taken back: run pgconvoy rollback to its end",
+            ledger.id
+        );
     }
     if let Some(under_way) = ledger.sync.clone() {
         return sync::carry_on(ends, &ledger, under_way, &args.effort, global, reporter).await;
@@ -207,8 +213,7 @@ async fn earlier(
 ) -> anyhow::Result<Option<(Verdict, Value)>> {
     if let Some((id, phase)) = &facts.target.unfinished {
         bail!(
-            "migration {id} is unfinished, in phase {phase}: run pgconvoy resume (or pgconvoy clean --force, and empty \
-             the target)"
+            "migration {id} is unfinished, in phase {phase}: run pgconvoy resume, or pgconvoy rollback"
         );
     }
     match &facts.target.finished {

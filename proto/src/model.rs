@@ -463,6 +463,9 @@ impl Selection {
     }
 }
 
+/// The ledger's phase of a migration that is being taken back, and cannot go forward any more.
+pub const ROLLING_BACK: &str = "rollback";
+
 /// What a migration was asked for; kept in the ledger.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]

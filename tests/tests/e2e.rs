@@ -47,6 +47,8 @@ mod preflight;
 mod printed;
 #[path = "e2e/roles.rs"]
 mod roles;
+#[path = "e2e/rollback.rs"]
+mod rollback;
 #[path = "e2e/runbook.rs"]
 mod runbook;
 #[path = "e2e/secrets.rs"]

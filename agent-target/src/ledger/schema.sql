@@ -21,6 +21,12 @@ CREATE TABLE IF NOT EXISTS pgconvoy.migrations (
 COMMENT ON COLUMN pgconvoy.migrations.verdict IS 'null while unfinished; proven, unverified, differs';
 COMMENT ON COLUMN pgconvoy.migrations.sync IS 'what a sync was asked for, from its first change of the target until its end';
 
+CREATE TABLE IF NOT EXISTS pgconvoy.before (
+    migration text PRIMARY KEY REFERENCES pgconvoy.migrations ON DELETE CASCADE,
+    target    jsonb NOT NULL
+);
+COMMENT ON TABLE pgconvoy.before IS 'the target as it was when the migration was planned: what pgconvoy rollback returns to';
+
 CREATE TABLE IF NOT EXISTS pgconvoy.tables (
     migration     text NOT NULL REFERENCES pgconvoy.migrations ON DELETE CASCADE,
     oid           oid NOT NULL,

@@ -11,6 +11,8 @@ use tokio_stream::{Stream, StreamExt};
 use tonic::Status;
 
 use super::{failed, json};
+use crate::before::Before;
+use crate::facts;
 
 /// Rows of the plan per statement.
 const BATCH: usize = 500;
@@ -22,7 +24,7 @@ struct Batch {
     findings: Vec<Finding>,
 }
 
-/// Writes header, tables and steps in one transaction.
+/// Writes header, tables and steps in one transaction, and what the target is before the migration.
 pub async fn create(
     session: &Session,
     mut items: impl Stream<Item = Result<wire::PlanItem, Status>> + Unpin,
@@ -31,6 +33,7 @@ pub async fn create(
     let Some(Item::Header(header)) = first else {
         return Err(Status::invalid_argument("a plan begins with its header"));
     };
+    let before = Before::read(session).await.map_err(failed)?;
     session.batch_execute("BEGIN").await.map_err(failed)?;
     // Two coordinators at once: the second waits here, and then sees the first one's migration.
     session
@@ -42,7 +45,12 @@ pub async fn create(
         .await
         .map_err(failed)?;
     refuse_unfinished(session).await?;
+    let options: Options = parse_json(&header.options)?;
+    if !options.skip_schema {
+        refuse_objects(session).await?;
+    }
     insert_header(session, &header).await?;
+    insert_before(session, &header.id, &before).await?;
     let mut batch = Batch::default();
     while let Some(item) = items.next().await {
         match required(item?.item, "plan item")? {
@@ -74,6 +82,29 @@ async fn refuse_unfinished(session: &Session) -> Result<(), Status> {
             row.get::<_, &str>(0)
         ))),
     }
+}
+
+/// Somebody may have made something since preflight looked.
+async fn refuse_objects(session: &Session) -> Result<(), Status> {
+    let objects = facts::objects(session).await.map_err(failed)?;
+    match objects.first() {
+        None => Ok(()),
+        Some(first) => Err(Status::failed_precondition(format!(
+            "the target database is not empty any more: {} objects ({first}); nothing is overwritten",
+            objects.len()
+        ))),
+    }
+}
+
+async fn insert_before(session: &Session, id: &str, before: &Before) -> Result<(), Status> {
+    session
+        .execute(
+            "INSERT INTO pgconvoy.before (migration, target) VALUES ($1, $2)",
+            &[&id, &json(before)],
+        )
+        .await
+        .map_err(failed)?;
+    Ok(())
 }
 
 async fn insert_header(session: &Session, header: &wire::MigrationHeader) -> Result<(), Status> {

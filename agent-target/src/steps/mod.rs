@@ -14,6 +14,10 @@ mod roles;
 mod setting;
 mod system_grants;
 
+pub use access::{Among, apply as apply_access};
+pub use rest::set_sequences;
+pub use system_grants::apply as apply_system_grants;
+
 use pgconvoy_agent_core::session::Session;
 use pgconvoy_agent_core::status;
 use pgconvoy_proto::model::{Entry, Finding, Options, Severity, Step, Work};
@@ -57,7 +61,7 @@ impl Migration {
 }
 
 /// Runs statements of a transaction in a savepoint: none when it went well, else what PostgreSQL said.
-async fn attempt(
+pub async fn attempt(
     session: &Session,
     statement: &str,
 ) -> Result<Option<String>, tokio_postgres::Error> {

@@ -1,6 +1,8 @@
 //! A database without its rows, as each agent describes its own.
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 /// How the digest of a secret begins, where a property would hold the secret itself: `(masked:` and hexadecimal digits and `)`.
 pub const MASK: &str = "(masked:";
 
@@ -30,7 +32,7 @@ pub const OF_STEPS: &[&str] = &[
 ];
 
 /// An object of a database and what makes it that one. Two ends have the same object when `kind` and `identity` agree.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SchemaObject {
     /// "table", "column", "function": mostly as pg_identify_object() says it.
     pub kind: String,

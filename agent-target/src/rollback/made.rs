@@ -1,0 +1,253 @@
+//! What is new in the target since the plan was written: of the migration, or of somebody else.
+use std::collections::HashSet;
+
+use pgconvoy_agent_core::inventory::access;
+use pgconvoy_agent_core::session::Session;
+use pgconvoy_agent_core::status;
+use pgconvoy_proto::model::{Access, Entry, Oid, Work};
+use tokio_postgres::Error;
+use tonic::Status;
+
+use super::Undone;
+use crate::archive::Store;
+use crate::before::{self, Before, Ownerless};
+
+/// Dropped in one transaction. A table takes a lock for itself, for each of its indexes and for its TOAST table: so many fit into the lock
+/// table of an untuned server.
+const TOGETHER: usize = 200;
+/// How many a message names.
+const NAMES: usize = 8;
+
+pub struct New {
+    objects: Vec<Object>,
+    strangers: Vec<String>,
+}
+
+struct Object {
+    rank: Rank,
+    name: String,
+    drop: String,
+}
+
+/// The order in which kinds are dropped: what reacts to DDL first, what holds others last.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Rank {
+    Reacting,
+    View,
+    /// A tree of partitions goes leaf by leaf: its locks are many.
+    Leaf,
+    Table,
+    /// Before the functions that came with it: a range's constructors.
+    Type,
+    Other,
+    Extension,
+    Language,
+    Schema,
+}
+
+impl New {
+    pub(super) async fn read(
+        session: &Session,
+        store: &Store,
+        undone: &Undone,
+    ) -> Result<Self, Status> {
+        let failed = |error: Error| status::postgres("looking for what is new", &error);
+        let were_there = undone.before.entries();
+        let is_new = |entry: &Entry| !were_there.contains(entry);
+        let mut owned: Vec<Access> = access::read(session)
+            .await
+            .map_err(failed)?
+            .into_iter()
+            .map(|found| found.access)
+            .filter(|access| is_new(&access.entry) && !access.owner_keyword.is_empty())
+            .collect();
+        let leaves = leaves(session).await.map_err(failed)?;
+        let mut ownerless = before::ownerless(session).await.map_err(failed)?;
+        ownerless.retain(|object| is_new(&object.entry));
+        let planned = planned(undone);
+        let listed = listed(session, store, undone, &ownerless).await?;
+        let strange = |access: &&Access| !planned.contains(&named(access));
+        let mut strangers: Vec<String> = owned.iter().filter(strange).map(named_text).collect();
+        strangers.extend(
+            ownerless
+                .iter()
+                .filter(|object| !listed.contains(&object.entry))
+                .map(|object| format!("{} {}", object.keyword.to_lowercase(), object.identity)),
+        );
+        strangers.sort();
+        let mut objects: Vec<Object> = owned
+            .drain(..)
+            .map(|access| owned_object(&access, &leaves))
+            .chain(ownerless.iter().map(ownerless_object))
+            .collect();
+        objects.sort_by_key(|object| object.rank);
+        Ok(Self { objects, strangers })
+    }
+
+    /// FAILED_PRECONDITION: there is what the migration did not make.
+    pub fn refuse_strangers(&self, force: bool) -> Result<(), Status> {
+        if self.strangers.is_empty() || force {
+            return Ok(());
+        }
+        let more = match self.strangers.len().saturating_sub(NAMES) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        let names: Vec<&str> = self
+            .strangers
+            .iter()
+            .take(NAMES)
+            .map(String::as_str)
+            .collect();
+        Err(Status::failed_precondition(format!(
+            "the target has what was made since and is not of the migration: {}{more}. Nothing was changed: move it elsewhere \
+             (pg_dump), or rollback --force, which drops it too",
+            names.join(", ")
+        )))
+    }
+
+    /// What was there before is there after each transaction, or the transaction is undone.
+    pub async fn drop(&self, session: &Session, before: &Before) -> Result<Vec<String>, Status> {
+        let failed = |error: Error| status::postgres("dropping what the migration made", &error);
+        let were_there: Vec<Entry> = before.entries().into_iter().collect();
+        let mut removed = Vec::new();
+        let gone = gone(session, &were_there).await.map_err(failed)?;
+        for together in self.objects.chunks(TOGETHER) {
+            let statements: Vec<&str> = together.iter().map(|o| o.drop.as_str()).collect();
+            session.batch_execute("BEGIN").await.map_err(failed)?;
+            session
+                .batch_execute(&statements.join("; "))
+                .await
+                .map_err(failed)?;
+            let now = self::gone(session, &were_there).await.map_err(failed)?;
+            if let Some(lost) = now.difference(&gone).next() {
+                let lost = before.access.iter().find(|access| access.entry == *lost);
+                let lost = lost.map_or_else(|| "an object without an owner".to_owned(), named_text);
+                return Err(Status::failed_precondition(format!(
+                    "{lost} was there before the migration and now needs what it made: change that, and run rollback again"
+                )));
+            }
+            session.batch_execute("COMMIT").await.map_err(failed)?;
+            removed.extend(together.iter().map(|object| object.name.clone()));
+        }
+        Ok(removed)
+    }
+}
+
+fn named(access: &Access) -> (String, String) {
+    (access.kind.clone(), access.identity.clone())
+}
+
+fn named_text(access: &Access) -> String {
+    format!("{} {}", access.kind, access.identity)
+}
+
+/// What the plan makes, of what has an owner.
+fn planned(undone: &Undone) -> HashSet<(String, String)> {
+    let of_work = |work: &Work| match work {
+        Work::Access { objects, .. } => objects.iter().map(named).collect(),
+        _ => Vec::new(),
+    };
+    undone.works().flat_map(of_work).collect()
+}
+
+/// What the archive makes, of what has no owner.
+async fn listed(
+    session: &Session,
+    store: &Store,
+    undone: &Undone,
+    new: &[Ownerless],
+) -> Result<HashSet<Entry>, Status> {
+    if new.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let server = session.server_version() / 10_000;
+    let skipped = &undone.migration.skipped;
+    let Some(archive) = store.open(&undone.migration.id, skipped, server).await? else {
+        return Ok(HashSet::new());
+    };
+    let all = || {
+        let contents = &archive.contents;
+        contents.pre_data.iter().chain(&contents.post_data)
+    };
+    let is_listed = |object: &&Ownerless| {
+        all().any(|line| line.is(object.listed) && line.rest.contains(&object.name))
+    };
+    Ok(new.iter().filter(is_listed).map(|o| o.entry).collect())
+}
+
+fn owned_object(access: &Access, leaves: &HashSet<Oid>) -> Object {
+    let keyword = access.owner_keyword.as_str();
+    let rank = match keyword {
+        "EVENT TRIGGER" | "PUBLICATION" => Rank::Reacting,
+        "VIEW" | "MATERIALIZED VIEW" => Rank::View,
+        "TABLE" | "FOREIGN TABLE" if leaves.contains(&access.entry.oid) => Rank::Leaf,
+        "TABLE" | "FOREIGN TABLE" => Rank::Table,
+        "TYPE" => Rank::Type,
+        "LANGUAGE" => Rank::Language,
+        "SCHEMA" => Rank::Schema,
+        _ => Rank::Other,
+    };
+    Object {
+        rank,
+        name: named_text(access),
+        drop: drop_statement(keyword, &access.identity),
+    }
+}
+
+fn ownerless_object(object: &Ownerless) -> Object {
+    let identity = &object.identity;
+    let mut drop = drop_statement(object.keyword, identity);
+    let rank = match object.keyword {
+        "SUBSCRIPTION" => {
+            // Its slot is the publisher's affair: pgconvoy made none.
+            drop = format!(
+                "ALTER SUBSCRIPTION {identity} DISABLE; ALTER SUBSCRIPTION {identity} SET (slot_name = NONE); {drop}"
+            );
+            Rank::Reacting
+        }
+        "EXTENSION" => Rank::Extension,
+        "LANGUAGE" => Rank::Language,
+        _ => Rank::Other,
+    };
+    Object {
+        rank,
+        name: format!("{} {identity}", object.keyword.to_lowercase()),
+        drop,
+    }
+}
+
+/// CASCADE takes what depends on it: a foreign key, a default. What was there before is looked for afterwards.
+fn drop_statement(keyword: &str, identity: &str) -> String {
+    format!("DROP {keyword} IF EXISTS {identity} CASCADE")
+}
+
+/// Partitions, and children of inheritance.
+async fn leaves(session: &Session) -> Result<HashSet<Oid>, Error> {
+    let rows = session
+        .query(
+            "SELECT inhrelid FROM pg_inherits i WHERE NOT EXISTS (SELECT FROM pg_inherits c WHERE c.inhparent = i.inhrelid)",
+            &[],
+        )
+        .await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+/// Those of the objects that are not there.
+async fn gone(session: &Session, objects: &[Entry]) -> Result<HashSet<Entry>, Error> {
+    let (classes, oids): (Vec<Oid>, Vec<Oid>) = objects.iter().map(|e| (e.class, e.oid)).unzip();
+    let rows = session
+        .query(
+            "SELECT e.class, e.oid FROM unnest($1::oid[], $2::oid[]) e (class, oid)
+             WHERE (pg_identify_object(e.class, e.oid, 0)).identity IS NULL",
+            &[&classes, &oids],
+        )
+        .await?;
+    Ok(rows
+        .iter()
+        .map(|row| Entry {
+            class: row.get(0),
+            oid: row.get(1),
+        })
+        .collect())
+}

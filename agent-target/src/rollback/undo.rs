@@ -1,0 +1,332 @@
+//! What the migration changed of what was there before: rows and sequences of tables that existed, owners and grants, default privileges,
+//! settings and comments; and the roles that it created. What is refused shows in the comparison that follows.
+use std::collections::HashSet;
+
+use pgconvoy_agent_core::inventory::{roles, system};
+use pgconvoy_agent_core::session::{Session, qualified, quote_ident, quote_literal};
+use pgconvoy_agent_core::status;
+use pgconvoy_proto::model::{Access, Grant, Properties, Relation, SystemGrants, Work};
+use tokio_postgres::Error;
+use tonic::Status;
+
+use super::Undone;
+use crate::before::{self, DefaultPrivileges};
+use crate::steps::{self, Among};
+
+/// Tables that were there were empty: only then were they loaded. Sequences go back to where they stood.
+pub(super) async fn rows(session: &Session, undone: &Undone) -> Result<(), Status> {
+    let failed = |error: Error| status::postgres("emptying what was empty", &error);
+    let there: HashSet<String> = undone
+        .before
+        .access
+        .iter()
+        .filter(|access| access.kind == "table")
+        .map(|access| access.identity.clone())
+        .collect();
+    let loaded: Vec<String> = undone
+        .tables
+        .iter()
+        .filter(|table| table.relation == Relation::Table)
+        .map(|table| (table, qualified(&table.schema, &table.name)))
+        .filter(|(_, name)| there.contains(name))
+        .map(|(table, name)| format!("{}{name}", if table.through_root { "" } else { "ONLY " }))
+        .collect();
+    if !loaded.is_empty() {
+        session
+            .batch_execute(&format!("TRUNCATE {}", loaded.join(", ")))
+            .await
+            .map_err(failed)?;
+    }
+    let planned: HashSet<(&String, &String)> = undone
+        .works()
+        .flat_map(|work| match work {
+            Work::Sequences { values } => values.as_slice(),
+            _ => &[],
+        })
+        .map(|value| (&value.schema, &value.name))
+        .collect();
+    let stood = undone.before.sequences.iter();
+    let stood: Vec<_> = stood
+        .filter(|value| planned.contains(&(&value.schema, &value.name)))
+        .cloned()
+        .collect();
+    for finding in steps::set_sequences(session, &stood).await? {
+        tracing::warn!(object = finding.object, "{}", finding.message);
+    }
+    Ok(())
+}
+
+/// Owners, grants, comments and settings.
+pub(super) async fn rest(session: &Session, undone: &Undone) -> Result<(), Status> {
+    let failed = |error: Error| status::postgres("changing back what was there", &error);
+    let before = &undone.before;
+    default_privileges(session, &before.default_privileges)
+        .await
+        .map_err(failed)?;
+    let objects: Vec<&Access> = before.access.iter().collect();
+    let version = session.server_version();
+    let refused = steps::apply_access(session, version, Among::Objects, &objects).await?;
+    let changes = system_grants(session, &before.system)
+        .await
+        .map_err(failed)?;
+    let refused = [
+        refused,
+        steps::apply_system_grants(session, &changes).await?,
+    ];
+    for finding in refused.concat() {
+        tracing::warn!(object = finding.object, "{}", finding.message);
+    }
+    comments(session, undone).await.map_err(failed)?;
+    database(session, undone).await.map_err(failed)
+}
+
+/// Comments on schemas and extensions that were there.
+async fn comments(session: &Session, undone: &Undone) -> Result<(), Error> {
+    let now = undone.before.again(session).await?.schema;
+    session.batch_execute("BEGIN").await?;
+    for was in &undone.before.schema {
+        let keyword = match was.kind.as_str() {
+            "schema" => "SCHEMA",
+            "extension" => "EXTENSION",
+            _ => continue,
+        };
+        let here = now
+            .iter()
+            .find(|now| now.kind == was.kind && now.identity == was.identity);
+        if here.is_some_and(|now| now.get("comment") != was.get("comment")) {
+            let comment = literal(was.get("comment"));
+            let statement = format!("COMMENT ON {keyword} {} IS {comment}", was.identity);
+            tell(&statement, steps::attempt(session, &statement).await?);
+        }
+    }
+    session.batch_execute("COMMIT").await
+}
+
+fn literal(comment: Option<&str>) -> String {
+    comment.map_or_else(|| "NULL".into(), quote_literal)
+}
+
+/// Of statements that hold no secret.
+fn tell(statement: &str, refused: Option<String>) {
+    if let Some(reason) = refused {
+        tracing::warn!(statement, reason, "refused");
+    }
+}
+
+/// For each: everything is revoked, and what was granted is granted again; without a row it is PostgreSQL's own default.
+async fn default_privileges(session: &Session, before: &[DefaultPrivileges]) -> Result<(), Error> {
+    let now = before::default_privileges(session).await?;
+    session.batch_execute("BEGIN").await?;
+    let same = |one: &DefaultPrivileges, other: &DefaultPrivileges| {
+        let set = |of: &DefaultPrivileges| of.grants.iter().cloned().collect::<HashSet<Grant>>();
+        one.is_of(other) && set(one) == set(other)
+    };
+    let changed = now
+        .iter()
+        .filter(|now| !before.iter().any(|was| same(was, now)));
+    for now in changed {
+        let was = before.iter().find(|was| was.is_of(now));
+        for statement in privileges_again(now, was) {
+            tell(&statement, steps::attempt(session, &statement).await?);
+        }
+    }
+    let lost = before
+        .iter()
+        .filter(|was| !now.iter().any(|now| now.is_of(was)));
+    for was in lost {
+        for statement in privileges_again(was, Some(was)) {
+            tell(&statement, steps::attempt(session, &statement).await?);
+        }
+    }
+    session.batch_execute("COMMIT").await
+}
+
+fn privileges_again(now: &DefaultPrivileges, was: Option<&DefaultPrivileges>) -> Vec<String> {
+    let role = quote_ident(&now.role);
+    let place = now.schema.as_ref().map_or_else(String::new, |schema| {
+        format!(" IN SCHEMA {}", quote_ident(schema))
+    });
+    let alter = format!("ALTER DEFAULT PRIVILEGES FOR ROLE {role}{place}");
+    let on = &now.objects;
+    let grantees: HashSet<&str> = now.grants.iter().map(|g| g.grantee.as_str()).collect();
+    let mut statements: Vec<String> = grantees
+        .into_iter()
+        .map(|grantee| format!("{alter} REVOKE ALL ON {on} FROM {}", who(grantee)))
+        .collect();
+    match was {
+        Some(was) => statements.extend(was.grants.iter().map(|grant| {
+            let option = if grant.grantable && !grant.grantee.is_empty() {
+                " WITH GRANT OPTION"
+            } else {
+                ""
+            };
+            format!(
+                "{alter} GRANT {} ON {on} TO {}{option}",
+                grant.privilege,
+                who(&grant.grantee)
+            )
+        })),
+        // In a schema nothing is granted by default. Elsewhere: acldefault() (src/backend/utils/adt/acl.c).
+        None if now.schema.is_none() => {
+            statements.push(format!("{alter} GRANT ALL ON {on} TO {role}"));
+            match on.as_str() {
+                "FUNCTIONS" => statements.push(format!("{alter} GRANT EXECUTE ON {on} TO PUBLIC")),
+                "TYPES" => statements.push(format!("{alter} GRANT USAGE ON {on} TO PUBLIC")),
+                _ => {}
+            }
+        }
+        None => {}
+    }
+    statements
+}
+
+fn who(grantee: &str) -> String {
+    match grantee {
+        "" => "PUBLIC".into(),
+        role => quote_ident(role),
+    }
+}
+
+/// What makes of the grants that PostgreSQL's own objects have now those that they had.
+async fn system_grants(
+    session: &Session,
+    before: &[SystemGrants],
+) -> Result<Vec<SystemGrants>, Error> {
+    let now = system::changed(session).await?;
+    let without = |these: &[Grant], those: Option<&Vec<Grant>>| -> Vec<Grant> {
+        let kept = these
+            .iter()
+            .filter(|grant| those.is_none_or(|those| !those.contains(grant)));
+        kept.cloned().collect()
+    };
+    let find = |all: &'_ [SystemGrants], of: &SystemGrants| {
+        let found = all
+            .iter()
+            .find(|one| system::place(one) == system::place(of));
+        found.cloned()
+    };
+    let mut changes: Vec<SystemGrants> = Vec::new();
+    for now in &now {
+        let was = find(before, now);
+        let mut granted = without(&now.revoked, was.as_ref().map(|was| &was.revoked));
+        let mut revoked = without(&now.granted, was.as_ref().map(|was| &was.granted));
+        if let Some(was) = &was {
+            granted.extend(without(&was.granted, Some(&now.granted)));
+            revoked.extend(without(&was.revoked, Some(&now.revoked)));
+        }
+        changes.push(SystemGrants {
+            granted,
+            revoked,
+            ..now.clone()
+        });
+    }
+    let lost = before.iter().filter(|was| find(&now, was).is_none());
+    changes.extend(lost.cloned());
+    changes.retain(|change| !change.granted.is_empty() || !change.revoked.is_empty());
+    Ok(changes)
+}
+
+/// Of the database what the plan has set and was not there before.
+async fn database(session: &Session, undone: &Undone) -> Result<(), Error> {
+    let planned = undone.works().find_map(|work| match work {
+        Work::Database(properties) => Some(properties),
+        _ => None,
+    });
+    let Some(planned) = planned else {
+        return Ok(());
+    };
+    let before = &undone.before.database;
+    let now = roles::properties(session, true).await?;
+    let name: String = session
+        .query_one("SELECT current_database()::text", &[])
+        .await?
+        .get(0);
+    let statements = database_again(&quote_ident(&name), before, &now, planned);
+    session.batch_execute("BEGIN").await?;
+    for statement in statements {
+        tell(&statement, steps::attempt(session, &statement).await?);
+    }
+    session.batch_execute("COMMIT").await
+}
+
+fn database_again(
+    name: &str,
+    before: &Properties,
+    now: &Properties,
+    planned: &Properties,
+) -> Vec<String> {
+    let mut statements = Vec::new();
+    for setting in &now.settings {
+        let is = |s: &pgconvoy_proto::model::Setting| s.name == setting.name;
+        if planned.settings.iter().any(is) && !before.settings.iter().any(is) {
+            let what = quote_parameter(&setting.name);
+            statements.push(format!("ALTER DATABASE {name} RESET {what}"));
+        }
+    }
+    for (role, setting) in &now.role_settings {
+        let is =
+            |(r, s): &(String, pgconvoy_proto::model::Setting)| r == role && s.name == setting.name;
+        if planned.role_settings.iter().any(is) && !before.role_settings.iter().any(is) {
+            let (role, what) = (quote_ident(role), quote_parameter(&setting.name));
+            statements.push(format!("ALTER ROLE {role} IN DATABASE {name} RESET {what}"));
+        }
+    }
+    if now.comment != before.comment {
+        let comment = literal(before.comment.as_deref());
+        statements.push(format!("COMMENT ON DATABASE {name} IS {comment}"));
+    }
+    let each = |g: &Grant| (g.grantee.clone(), g.privilege.clone(), g.grantable);
+    let was: HashSet<_> = before.grants.iter().map(each).collect();
+    let have: HashSet<_> = now.grants.iter().map(each).collect();
+    for (grantee, privilege, _) in have.difference(&was) {
+        let from = who(grantee);
+        statements.push(format!("REVOKE {privilege} ON DATABASE {name} FROM {from}"));
+    }
+    for (grantee, privilege, grantable) in was.difference(&have) {
+        let option = if *grantable { " WITH GRANT OPTION" } else { "" };
+        let to = who(grantee);
+        statements.push(format!(
+            "GRANT {privilege} ON DATABASE {name} TO {to}{option}"
+        ));
+    }
+    statements
+}
+
+/// A parameter's name has a dot between its parts.
+fn quote_parameter(name: &str) -> String {
+    let parts: Vec<String> = name.split('.').map(quote_ident).collect();
+    parts.join(".")
+}
+
+/// Drops the roles that the migration created; what else uses one keeps it.
+pub(super) async fn roles(session: &Session, migration: &str) -> Result<Vec<String>, Error> {
+    let rows = session
+        .query(
+            "SELECT r.name, EXISTS (
+                 SELECT FROM pg_shdepend s LEFT JOIN pg_database d ON d.oid = s.dbid
+                 WHERE s.refclassid = 'pg_authid'::regclass AND s.refobjid = p.oid AND s.deptype = 'o'
+                   AND (s.dbid = 0 OR d.datname = current_database()))
+             FROM pgconvoy.roles r JOIN pg_roles p ON p.rolname = r.name WHERE r.migration = $1 ORDER BY r.created_at DESC",
+            &[&migration],
+        )
+        .await?;
+    let mut dropped = Vec::new();
+    session.batch_execute("BEGIN").await?;
+    for row in rows {
+        let (role, owns): (String, bool) = (row.get(0), row.get(1));
+        let name = quote_ident(&role);
+        // It owns nothing: what goes is what it was granted.
+        let ungrant = match owns {
+            true => String::new(),
+            false => format!("DROP OWNED BY {name}; "),
+        };
+        let statement = format!("{ungrant}DROP ROLE {name}");
+        let refused = steps::attempt(session, &statement).await?;
+        if refused.is_none() {
+            dropped.push(format!("role {name}"));
+        }
+        tell(&statement, refused);
+    }
+    session.batch_execute("COMMIT").await?;
+    Ok(dropped)
+}
