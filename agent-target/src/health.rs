@@ -43,7 +43,7 @@ const SEQUENCES: &str = "
     LEFT JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
     CROSS JOIN LATERAL (SELECT least(s.max_value, CASE a.atttypid WHEN 'int2'::regtype THEN 32767
                                                   WHEN 'int4'::regtype THEN 2147483647 ELSE s.max_value END)) l (last)
-    WHERE s.last_value IS NOT NULL AND s.increment_by > 0 AND NOT s.cycle
+    WHERE s.schemaname <> 'pgconvoy' AND s.last_value IS NOT NULL AND s.increment_by > 0 AND NOT s.cycle
     ORDER BY 4 DESC NULLS LAST, 1 LIMIT 10";
 
 const INVALID_INDEXES: &str = "

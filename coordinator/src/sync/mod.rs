@@ -12,7 +12,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use pgconvoy_proto::model::{
-    Finding, OF_SCHEMA, RoleChoice, SYNC_ORPHANS, Selection, Severity, SyncUnderWay, Table, to_json,
+    Finding, OF_CHECKS, OF_SCHEMA, RoleChoice, SYNC_ORPHANS, Selection, Severity, SyncUnderWay,
+    Table, to_json,
 };
 use pgconvoy_proto::selection::Filter;
 use pgconvoy_proto::wire;
@@ -25,7 +26,7 @@ use crate::ends::{self, Ends};
 use crate::events::{Event, Reporter};
 use crate::inventory::{self, Inventory, Lease};
 use crate::ledger::Ledger;
-use crate::phases::verify::{Digester, Held, each};
+use crate::phases::verify::{Digester, Held, business_checks, each};
 use crate::phases::{Run, Settings, snapshot};
 use crate::run_dir::RunDir;
 use crate::schema::{self, Sequences};
@@ -159,6 +160,7 @@ async fn run_sync(run: &mut Run, asked: &Asked) -> Ended {
     let orphaned = proof::earlier_orphans(&run.ledger);
     findings.extend(proof::check_keys(run, &outcomes, orphaned).await?);
     let position = proof::position(run, &inventory).await?;
+    business_checks(run, Some(&converger.held)).await?;
     inventory::close(&mut run.ends, &run.ledger.id).await?;
     let schema = compare_schema(run, asked, Sequences::AtSnapshot).await?;
     findings.extend(scope.findings);
@@ -340,7 +342,11 @@ async fn conclude(
     let orphaned = proof::earlier_orphans(&run.ledger);
     let mut lasting = verify::lasting(&run.ledger, schema);
     lasting.retain(|finding| finding.code != SYNC_ORPHANS);
-    for finding in findings.iter().chain(&lasting) {
+    // Those of business checks were told when they were run.
+    let untold = lasting
+        .iter()
+        .filter(|finding| !OF_CHECKS.contains(&finding.code.as_str()));
+    for finding in findings.iter().chain(untold) {
         run.reporter.emit(&Event::Finding(finding.clone()));
     }
     let verdict = verify::verdict(&findings, &lasting);

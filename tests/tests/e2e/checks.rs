@@ -88,6 +88,22 @@ fn checks_are_part_of_the_proof_and_are_run_again_with_each_verification() {
     let verify = pair.pgconvoy(&["verify", "--json"]).expect("it runs");
     assert_eq!(verify.expect(0).result()["verdict"], "proven");
 
+    // A sync asks them as well: of what the source has by now.
+    pair.at_source("INSERT INTO shop.profile VALUES (101, 'thief')")
+        .expect("a change");
+    let sync = pair
+        .pgconvoy(&["sync", "--json"])
+        .expect("it runs")
+        .expect(3);
+    assert_eq!(sync.result()["checks"][0]["holds"], false);
+    pair.at_source("DELETE FROM shop.profile WHERE id = 101")
+        .expect("a change");
+    let sync = pair
+        .pgconvoy(&["sync", "--json"])
+        .expect("it runs")
+        .expect(0);
+    assert_eq!(sync.result()["checks"][0]["holds"], true);
+
     // A check fails at the end that was asked.
     pair.at_target("DELETE FROM shop.item WHERE id = 50; DELETE FROM shop.profile WHERE id = 100")
         .expect("a change");

@@ -1,5 +1,6 @@
 //! `monitor`: the target in the days after.
 use pgconvoy_tests::Pair;
+use pgconvoy_tests::majors;
 use pgconvoy_tests::pair::Options;
 
 #[test]
@@ -112,4 +113,34 @@ fn monitor_tells_what_asks_for_attention_and_what_differs_since() {
         .at_target("SELECT verdict FROM pgconvoy.migrations")
         .expect("the ledger");
     assert_eq!(verdict, "proven");
+}
+
+/// From the oldest server that pgconvoy knows to the newest, and the other way: what each of these commands asks, both answer.
+fn every_look_is_answered(source: u32, target: u32) {
+    let Some(options) = majors::options(source, target) else {
+        return;
+    };
+    let pair = Pair::with(options).expect("two servers and two agents");
+    pair.at_source(
+        "CREATE TABLE item (id int PRIMARY KEY, parent int REFERENCES item);
+         INSERT INTO item SELECT i, 1 FROM generate_series(1, 10) i;
+         CREATE FUNCTION ask() RETURNS text LANGUAGE sql RETURN 'https://old.example.org/x'",
+    )
+    .expect("a table");
+    let runs = |arguments: &[&str]| pair.pgconvoy(arguments).expect("it runs").expect(0);
+    runs(&["preflight", "--sample", "100ms"]);
+    std::fs::write(
+        pair.folder().join("checks.sql"),
+        "-- check: c\n-- expect: equal\nSELECT count(*) FROM public.item",
+    )
+    .expect("a checks file");
+    runs(&["migrate", "--checks", "checks.sql"]).says("old.example.org is written into it");
+    runs(&["verify", "--critical-only"]).says("checks=1 checks_failed=0");
+    runs(&["monitor"]).says(&format!("PostgreSQL {target}."));
+}
+
+#[test]
+fn the_oldest_and_the_newest_server_answer_every_look() {
+    every_look_is_answered(14, 18);
+    every_look_is_answered(18, 14);
 }
