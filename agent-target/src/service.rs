@@ -14,15 +14,27 @@ use pgconvoy_proto::wire::target_server::Target;
 use tokio_stream::StreamExt;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::backup::Vault;
 use crate::sessions::Purpose;
 use crate::steps::Runner;
 use crate::{artefacts, clean, digest, drive, empty, facts, ledger, load, reprint, rollback, sync};
 
 pub struct Service {
     pub runner: Runner,
+    pub vault: Vault,
     pub pg_bin: Option<PathBuf>,
     /// For temporary files too.
     pub data_dir: PathBuf,
+}
+
+impl Service {
+    fn means(&self) -> rollback::Means<'_> {
+        rollback::Means {
+            sessions: &self.runner.sessions,
+            store: &self.runner.store,
+            vault: &self.vault,
+        }
+    }
 }
 
 /// Commands come from the coordinator.
@@ -339,13 +351,46 @@ impl Target for Service {
         &self,
         request: Request<wire::RollbackRequest>,
     ) -> Result<Response<wire::RollbackResponse>, Status> {
-        let wire::RollbackRequest { migration, force } = command(request)?;
-        let (sessions, store) = (&self.runner.sessions, &self.runner.store);
-        let done = Box::pin(rollback::roll_back(sessions, store, &migration, force)).await?;
+        let wire::RollbackRequest {
+            migration,
+            force,
+            backup,
+        } = command(request)?;
+        let asked = rollback::Asked {
+            migration,
+            force,
+            backup,
+        };
+        let done = Box::pin(rollback::roll_back(&self.means(), &asked)).await?;
         Ok(Response::new(wire::RollbackResponse {
             removed: done.removed,
             kept: done.kept,
             findings: done.findings.into_iter().map(Into::into).collect(),
         }))
+    }
+
+    async fn backup(
+        &self,
+        request: Request<wire::BackupRequest>,
+    ) -> Result<Response<wire::BackupResponse>, Status> {
+        let id = command(request)?.id;
+        let database = &self.runner.sessions.database;
+        let (manifest, folder) = Box::pin(self.vault.make(database, &id)).await?;
+        Ok(Response::new(wire::BackupResponse {
+            folder,
+            bytes: manifest.bytes,
+            tables: manifest.rows.len() as u64,
+            rows: manifest.rows.iter().map(|(_, digest)| digest.rows).sum(),
+            digest: manifest.digest,
+        }))
+    }
+
+    async fn clear(
+        &self,
+        request: Request<wire::ClearRequest>,
+    ) -> Result<Response<wire::ClearResponse>, Status> {
+        let migration = command(request)?.migration;
+        let removed = Box::pin(rollback::clear(&self.means(), &migration)).await?;
+        Ok(Response::new(wire::ClearResponse { removed }))
     }
 }

@@ -82,9 +82,15 @@ pub enum Command {
     Verify(VerifyArgs),
     /// What was migrated and how it compares, as text or (--json) JSON
     Report(Ends),
+    /// Backs the target database up, at the target agent's host, and reads the backup back
+    #[command(
+        after_help = "Example:\n  pgconvoy backup --target https://dst:7402 --identity coordinator.pem"
+    )]
+    Backup(BackupArgs),
     /// Takes a migration back, from any point: the target is what it was before, and that is proven
     #[command(
-        after_help = "Example:\n  pgconvoy rollback --target https://dst:7402 --identity coordinator.pem\n\n\
+        after_help = "Examples:\n  pgconvoy rollback --target https://dst:7402 --identity coordinator.pem\n  \
+                            pgconvoy rollback ... --to-backup 01a21a4b-13b1-715a-aeb5-5a355b7718b7\n\n\
                             Interrupted: rollback again."
     )]
     Rollback(RollbackArgs),
@@ -257,9 +263,15 @@ pub struct MigrateArgs {
         default_value = "used"
     )]
     pub roles: RoleChoice,
-    /// Go on in spite of blockers that can be overridden
+    /// Go on in spite of blockers that can be overridden; a target that is not empty is backed up and replaced
     #[arg(long, env = "PGCONVOY_FORCE")]
     pub force: bool,
+    /// Back the target up before anything is changed (also with BACKUP_BEFORE_IMPORT=true)
+    #[arg(long, env = "PGCONVOY_BACKUP", conflicts_with = "no_backup")]
+    pub backup: bool,
+    /// With --force: replace what is in the target without a backup; it cannot be brought back then
+    #[arg(long)]
+    pub no_backup: bool,
     /// The application goes on writing to the source: measure and tell, at the end, what the sync after it was stopped will take
     #[arg(long, env = "PGCONVOY_THEN_SYNC", conflicts_with_all = ["skip_data", "no_verify"])]
     pub then_sync: bool,
@@ -334,9 +346,18 @@ pub struct VerifyArgs {
 }
 
 #[derive(Debug, Clone, Args)]
+pub struct BackupArgs {
+    #[command(flatten)]
+    pub ends: Ends,
+}
+
+#[derive(Debug, Clone, Args)]
 pub struct RollbackArgs {
     #[command(flatten)]
     pub ends: Ends,
+    /// Drop all that is in the target and restore this backup whole
+    #[arg(long, env = "PGCONVOY_TO_BACKUP", value_name = "ID")]
+    pub to_backup: Option<String>,
     /// Also drop what others have made in the target since the migration began
     #[arg(long, env = "PGCONVOY_FORCE")]
     pub force: bool,

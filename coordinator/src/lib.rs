@@ -1,6 +1,7 @@
 //! pgconvoy, the coordinator: the operator's program. It sequences the phases, schedules the work, compares digests and reports.
 //!
 //! It has no database credentials and links no PostgreSQL client; it keeps no state but the run folder's artefacts.
+mod backup;
 pub mod cli;
 mod compare;
 mod converge;
@@ -128,6 +129,7 @@ async fn command(cli: Cli, reporter: &Arc<Reporter>) -> Ended {
             show(reporter, &report::text(&ledger));
             Ok((ledger.verdict.unwrap_or(Verdict::Ok), report::json(&ledger)))
         }
+        Command::Backup(args) => backup::backup(args, global, reporter).await,
         Command::Rollback(args) => rollback::rollback(args, global, reporter).await,
         Command::Clean(args) => clean(args, migration, reporter).await,
         Command::Demo(options) => {

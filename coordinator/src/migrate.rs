@@ -19,20 +19,22 @@ use crate::preflight::{self, Facts, Intent};
 use crate::run_dir::RunDir;
 use crate::text::{bytes, columns, duration};
 use crate::verdict::Verdict;
-use crate::{Ended, report, sync};
+use crate::{Ended, backup, report, sync};
 
 /// The whole migration.
 pub async fn migrate(args: MigrateArgs, global: &Global, reporter: &Arc<Reporter>) -> Ended {
     check_usage(&args, global)?;
     let mut ends = ends::connect(&args.ends).await?;
-    let options = options(&args);
+    let wants_backup = args.backup || !args.no_backup && backup::asked_by_environment()?;
+    let mut options = options(&args);
     let facts = preflight::gather(&mut ends, &options.selection, options.roles).await?;
+    options.replace = intent(&args).replace && facts.target.is_in_use();
     if !args.dry_run
         && let Some(ended) = earlier(&mut ends, &facts, args.force, reporter).await?
     {
         return Ok(ended);
     }
-    let findings = preflight::findings(&facts, intent(&args));
+    let mut findings = preflight::findings(&facts, intent(&args));
     for finding in &findings {
         reporter.emit(&Event::Finding(finding.clone()));
     }
@@ -63,11 +65,18 @@ pub async fn migrate(args: MigrateArgs, global: &Global, reporter: &Arc<Reporter
     // First: a folder that cannot be written must not leave a migration behind.
     let dir = RunDir::create(&global.run_dir, &id)?;
     reporter.log_to(dir.events()?);
+    let mut backup = None;
+    if wants_backup || options.replace && !args.no_backup {
+        let made = backup::make(&mut ends.target, &id).await?;
+        findings.push(backup::finding(&id, &made));
+        reporter.emit(&Event::Finding(backup::finding(&id, &made)));
+        backup = Some(id.clone());
+    }
     let inventory = inventory(&mut ends, &id, &options, &facts, Lease::Migration).await?;
     let options = with_part_size(options, &inventory, settings);
     let mut plan = Plan::new(inventory, options);
     plan.findings.extend(findings);
-    if let Err(error) = create(&mut ends, &id, plan).await {
+    if let Err(error) = create(&mut ends, &id, plan, backup).await {
         inventory::close(&mut ends, &id).await?;
         return Err(error);
     }
@@ -131,6 +140,11 @@ pub async fn resume(args: ResumeArgs, global: &Global, reporter: &Arc<Reporter>)
 const LONGEST_ID: usize = 40;
 
 fn check_usage(args: &MigrateArgs, global: &Global) -> Result<(), Usage> {
+    if args.no_backup && !args.force {
+        return Err(Usage(
+            "--no-backup is for --force, which replaces what is in the target".into(),
+        ));
+    }
     if args.skip_schema && args.skip_data {
         return Err(Usage(
             "--skip-schema and --skip-data together leave nothing to do".into(),
@@ -155,6 +169,7 @@ fn options(args: &MigrateArgs) -> Options {
         roles: args.roles,
         // 0: not said.
         part_bytes: args.part_size.unwrap_or(0) << 20,
+        replace: false,
     }
 }
 
@@ -183,6 +198,7 @@ fn intent(args: &MigrateArgs) -> Intent {
         skip_data: args.skip_data,
         skip_rls: args.skip_rls,
         force: args.force,
+        replace: args.force && !args.skip_schema && args.filters.selection().is_everything(),
         roles: args.roles,
         streams: args.effort.streams,
     }
@@ -256,7 +272,12 @@ fn settings(effort: &Effort, facts: &Facts) -> Settings {
 }
 
 /// Writes the plan into the ledger.
-async fn create(ends: &mut Ends, id: &str, plan: Plan) -> anyhow::Result<()> {
+async fn create(
+    ends: &mut Ends,
+    id: &str,
+    plan: Plan,
+    backup: Option<String>,
+) -> anyhow::Result<()> {
     let skipped = plan.skipped.iter();
     let header = wire::MigrationHeader {
         id: id.into(),
@@ -265,6 +286,7 @@ async fn create(ends: &mut Ends, id: &str, plan: Plan) -> anyhow::Result<()> {
         source: plan.source,
         source_version: plan.source_version,
         skipped: skipped.map(|entry| (*entry).into()).collect(),
+        backup: backup.unwrap_or_default(),
     };
     let items: Vec<Item> = std::iter::once(Item::Header(header))
         .chain(

@@ -474,6 +474,8 @@ pub struct Options {
     pub roles: RoleChoice,
     /// Tables are cut into parts of about this size.
     pub part_bytes: u64,
+    /// All that the target has is dropped first.
+    pub replace: bool,
 }
 
 /// A field that the specification requires.

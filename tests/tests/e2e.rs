@@ -1,4 +1,6 @@
 //! End to end: what pgconvoy promises, on real PostgreSQL servers. One binary, one module per topic.
+#[path = "e2e/backup.rs"]
+mod backup;
 #[path = "e2e/bad_input.rs"]
 mod bad_input;
 #[path = "e2e/by_hand.rs"]

@@ -46,11 +46,11 @@ pub async fn create(
         .map_err(failed)?;
     refuse_unfinished(session).await?;
     let options: Options = parse_json(&header.options)?;
-    if !options.skip_schema {
+    if !options.skip_schema && !options.replace {
         refuse_objects(session).await?;
     }
     insert_header(session, &header).await?;
-    insert_before(session, &header.id, &before).await?;
+    insert_before(session, &header, &before).await?;
     let mut batch = Batch::default();
     while let Some(item) = items.next().await {
         match required(item?.item, "plan item")? {
@@ -96,11 +96,15 @@ async fn refuse_objects(session: &Session) -> Result<(), Status> {
     }
 }
 
-async fn insert_before(session: &Session, id: &str, before: &Before) -> Result<(), Status> {
+async fn insert_before(
+    session: &Session,
+    header: &wire::MigrationHeader,
+    before: &Before,
+) -> Result<(), Status> {
     session
         .execute(
-            "INSERT INTO pgconvoy.before (migration, target) VALUES ($1, $2)",
-            &[&id, &json(before)],
+            "INSERT INTO pgconvoy.before (migration, target, backup) VALUES ($1, $2, nullif($3, ''))",
+            &[&header.id, &json(before), &header.backup],
         )
         .await
         .map_err(failed)?;
