@@ -34,6 +34,7 @@ mod landing;
 mod large_objects;
 mod ledger;
 mod load;
+mod rehearsal;
 mod reprint;
 mod restore;
 mod rollback;

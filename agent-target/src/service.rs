@@ -17,7 +17,9 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::backup::Vault;
 use crate::sessions::Purpose;
 use crate::steps::Runner;
-use crate::{artefacts, clean, digest, drive, empty, facts, ledger, load, reprint, rollback, sync};
+use crate::{
+    artefacts, clean, digest, drive, empty, facts, ledger, load, rehearsal, reprint, rollback, sync,
+};
 
 pub struct Service {
     pub runner: Runner,
@@ -56,7 +58,7 @@ impl Target for Service {
         request: Request<wire::TargetFactsRequest>,
     ) -> Result<Response<wire::TargetFactsResponse>, Status> {
         command(request)?;
-        let database = &self.runner.sessions.database;
+        let database = &self.runner.sessions.live;
         let facts = facts::gather(database, self.pg_bin.as_deref()).await?;
         Ok(Response::new(wire::TargetFactsResponse {
             facts: to_json(&facts),
@@ -68,7 +70,7 @@ impl Target for Service {
         request: Request<wire::UnknownRequest>,
     ) -> Result<Response<wire::UnknownResponse>, Status> {
         let built_ins: Vec<BuiltIn> = parse_json(&command(request)?.built_ins)?;
-        let positions = facts::unknown(&self.runner.sessions.database, &built_ins).await?;
+        let positions = facts::unknown(&self.runner.sessions.live, &built_ins).await?;
         Ok(Response::new(wire::UnknownResponse {
             positions: positions.into_iter().map(|at| at as u32).collect(),
         }))
@@ -91,13 +93,7 @@ impl Target for Service {
         request: Request<Streaming<wire::PlanItem>>,
     ) -> Result<Response<wire::CreateMigrationResponse>, Status> {
         let items = command(request)?;
-        let session = self
-            .runner
-            .sessions
-            .database
-            .connect("pgconvoy plan")
-            .await?;
-        ledger::write::create(&session, items).await?;
+        ledger::write::create(&self.runner.sessions, items).await?;
         Ok(Response::new(wire::CreateMigrationResponse {}))
     }
 
@@ -111,10 +107,10 @@ impl Target for Service {
         let session = self
             .runner
             .sessions
-            .database
+            .database(&migration)
             .connect("pgconvoy status")
             .await?;
-        let target = self.runner.sessions.database.describe();
+        let target = self.runner.sessions.database(&migration).describe();
         Ok(Response::new(TaskStream::new(|items| async move {
             ledger::read::send(&session, &migration, &target, &items).await
         })))
@@ -275,7 +271,7 @@ impl Target for Service {
         request: Request<wire::DescribeRequest>,
     ) -> Result<Response<Self::DescribeStream>, Status> {
         let request = command(request)?;
-        let database = self.runner.sessions.database.clone();
+        let database = self.runner.sessions.database(&request.migration);
         Ok(Response::new(TaskStream::new(|items| {
             describe::describe(database, request, items)
         })))
@@ -285,8 +281,9 @@ impl Target for Service {
         &self,
         request: Request<wire::ReprintRequest>,
     ) -> Result<Response<wire::ReprintResponse>, Status> {
-        let asked = command(request)?.definitions.into_iter().map(Into::into);
-        let database = &self.runner.sessions.database;
+        let request = command(request)?;
+        let asked = request.definitions.into_iter().map(Into::into);
+        let database = &self.runner.sessions.database(&request.migration);
         let printed = reprint::reprint(database, asked.collect()).await?;
         let definitions = printed.into_iter().map(Into::into).collect();
         Ok(Response::new(wire::ReprintResponse { definitions }))
@@ -320,7 +317,7 @@ impl Target for Service {
         let session = self
             .runner
             .sessions
-            .database
+            .database(&migration)
             .connect("pgconvoy artefacts")
             .await?;
         let runner = self.runner.clone();
@@ -337,12 +334,16 @@ impl Target for Service {
         let session = self
             .runner
             .sessions
-            .database
+            .database(&migration)
             .connect("pgconvoy clean")
             .await?;
         let cleaned = clean::clean(&session, &self.runner.store, &migration).await?;
+        let mut removed = cleaned.removed;
+        if migration.is_empty() {
+            removed.extend(rehearsal::clear(&self.runner).await?);
+        }
         Ok(Response::new(wire::CleanResponse {
-            removed: cleaned.removed,
+            removed,
             kept: cleaned.kept,
         }))
     }
@@ -374,7 +375,7 @@ impl Target for Service {
         request: Request<wire::BackupRequest>,
     ) -> Result<Response<wire::BackupResponse>, Status> {
         let id = command(request)?.id;
-        let database = &self.runner.sessions.database;
+        let database = &self.runner.sessions.live;
         let (manifest, folder) = Box::pin(self.vault.make(database, &id)).await?;
         Ok(Response::new(wire::BackupResponse {
             folder,
@@ -392,5 +393,27 @@ impl Target for Service {
         let migration = command(request)?.migration;
         let removed = Box::pin(rollback::clear(&self.means(), &migration)).await?;
         Ok(Response::new(wire::ClearResponse { removed }))
+    }
+
+    async fn open_rehearsal(
+        &self,
+        request: Request<wire::OpenRehearsalRequest>,
+    ) -> Result<Response<wire::OpenRehearsalResponse>, Status> {
+        let migration = command(request)?.migration;
+        let removed = rehearsal::clear(&self.runner).await?;
+        let database = rehearsal::open(&self.runner.sessions, &migration).await?;
+        Ok(Response::new(wire::OpenRehearsalResponse {
+            database,
+            removed,
+        }))
+    }
+
+    async fn close_rehearsal(
+        &self,
+        request: Request<wire::CloseRehearsalRequest>,
+    ) -> Result<Response<wire::CloseRehearsalResponse>, Status> {
+        let migration = command(request)?.migration;
+        rehearsal::close(&self.runner, &migration).await?;
+        Ok(Response::new(wire::CloseRehearsalResponse {}))
     }
 }

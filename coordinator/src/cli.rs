@@ -82,6 +82,13 @@ pub enum Command {
     Verify(VerifyArgs),
     /// What was migrated and how it compares, as text or (--json) JSON
     Report(Ends),
+    /// The whole migration into a scratch database beside the target's: verified, timed, dropped; the target is not touched
+    #[command(
+        after_help = "Example:\n  pgconvoy rehearse --source https://src:7401 --target https://dst:7402 \
+                            --identity coordinator.pem\n\n\
+                            Interrupted: the next rehearse, or pgconvoy clean, drops the scratch database."
+    )]
+    Rehearse(RehearseArgs),
     /// Backs the target database up, at the target agent's host, and reads the backup back
     #[command(
         after_help = "Example:\n  pgconvoy backup --target https://dst:7402 --identity coordinator.pem"
@@ -343,6 +350,24 @@ pub struct VerifyArgs {
     /// Tables that are compared at once [default: the target's processors, 2 to 8]
     #[arg(long, env = "PGCONVOY_STREAMS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
     pub streams: Option<u32>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct RehearseArgs {
+    #[command(flatten)]
+    pub ends: Ends,
+    #[command(flatten)]
+    pub filters: Filters,
+    #[command(flatten)]
+    pub effort: Effort,
+    /// Roles that are created for the rehearsal, and dropped again: all, used (those that the selected objects need), none
+    #[arg(
+        long,
+        env = "PGCONVOY_ROLES",
+        value_name = "WHICH",
+        default_value = "used"
+    )]
+    pub roles: RoleChoice,
 }
 
 #[derive(Debug, Clone, Args)]

@@ -17,6 +17,7 @@ mod narrow;
 mod phases;
 mod plan;
 mod preflight;
+mod rehearse;
 mod report;
 mod rollback;
 mod run_dir;
@@ -129,6 +130,7 @@ async fn command(cli: Cli, reporter: &Arc<Reporter>) -> Ended {
             show(reporter, &report::text(&ledger));
             Ok((ledger.verdict.unwrap_or(Verdict::Ok), report::json(&ledger)))
         }
+        Command::Rehearse(args) => Box::pin(rehearse::rehearse(args, global, reporter)).await,
         Command::Backup(args) => backup::backup(args, global, reporter).await,
         Command::Rollback(args) => rollback::rollback(args, global, reporter).await,
         Command::Clean(args) => clean(args, migration, reporter).await,

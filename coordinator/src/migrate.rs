@@ -2,7 +2,7 @@
 use std::sync::Arc;
 
 use anyhow::bail;
-use pgconvoy_proto::model::{Options, ROLLING_BACK, Table};
+use pgconvoy_proto::model::{Options, REHEARSAL, ROLLING_BACK, Table};
 use pgconvoy_proto::wire;
 use pgconvoy_proto::wire::plan_item::Item;
 use serde_json::{Value, json};
@@ -155,6 +155,9 @@ fn check_usage(args: &MigrateArgs, global: &Global) -> Result<(), Usage> {
         Some(id) if id.is_empty() || id.len() > LONGEST_ID || !id.chars().all(plain) => Err(Usage(
             format!("--migration {id:?}: letters, digits, - and _, at most {LONGEST_ID} of them"),
         )),
+        Some(id) if id.starts_with(REHEARSAL) => Err(Usage(format!(
+            "--migration {id:?}: {REHEARSAL} begins the ids of rehearsals"
+        ))),
         _ => Ok(()),
     }
 }
@@ -179,7 +182,7 @@ const SMALLEST_PART: u64 = 16 << 20;
 const LARGEST_PART: u64 = 128 << 20;
 
 /// As was asked for, or such that the largest table keeps all streams busy to its end.
-fn with_part_size(options: Options, inventory: &Inventory, settings: Settings) -> Options {
+pub fn with_part_size(options: Options, inventory: &Inventory, settings: Settings) -> Options {
     let largest = inventory.tables.iter().map(|table| table.size_bytes).max();
     let share = largest.unwrap_or(0) / (settings.streams as u64 * PARTS_PER_STREAM);
     let part_bytes = match options.part_bytes {
@@ -205,7 +208,7 @@ fn intent(args: &MigrateArgs) -> Intent {
 }
 
 /// What is to be migrated: of the roles those that the target lacks.
-async fn inventory(
+pub async fn inventory(
     ends: &mut Ends,
     id: &str,
     options: &Options,
@@ -252,7 +255,7 @@ const SMALL_STREAM_PER: f64 = 0.01;
 /// Every stream is a connection with each database: some have few to give.
 const MOST_SMALL_STREAMS: usize = 6;
 
-fn settings(effort: &Effort, facts: &Facts) -> Settings {
+pub fn settings(effort: &Effort, facts: &Facts) -> Settings {
     let cpus = facts.target.server.cpus;
     let link = facts.link.bytes as f64 / facts.link.seconds.max(1e-6);
     let compression = match effort.compression {
@@ -272,7 +275,7 @@ fn settings(effort: &Effort, facts: &Facts) -> Settings {
 }
 
 /// Writes the plan into the ledger.
-async fn create(
+pub async fn create(
     ends: &mut Ends,
     id: &str,
     plan: Plan,
@@ -312,7 +315,7 @@ async fn create(
 }
 
 /// Runs the phases, under the migration's snapshot or, when that is gone, a new one.
-async fn carry_out(run: &mut Run, resumed: bool) -> Ended {
+pub async fn carry_out(run: &mut Run, resumed: bool) -> Ended {
     if resumed {
         snapshot::ensure(run).await?;
     }

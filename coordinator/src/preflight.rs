@@ -51,6 +51,8 @@ pub async fn gather(
 
 /// Clocks further apart than this make certificates and times in reports doubtful.
 const CLOCK_SKEW_SECONDS: i64 = 10;
+/// Code of the finding that what is in the target goes.
+pub const TARGET_REPLACED: &str = "target-replaced";
 /// How many names a message lists.
 const NAMES: usize = 8;
 
@@ -294,7 +296,7 @@ fn target(facts: &Facts, intent: Intent, found: &mut Vec<Finding>) {
         let count = target.objects;
         found.push(match intent.replace {
             true => warning(
-                "target-replaced",
+                TARGET_REPLACED,
                 object,
                 format!("all that is in the target database {database} is dropped and replaced: {count} objects"),
             ),

@@ -39,6 +39,8 @@ mod options;
 mod order;
 #[path = "e2e/printed.rs"]
 mod printed;
+#[path = "e2e/rehearse.rs"]
+mod rehearse;
 #[path = "e2e/roles.rs"]
 mod roles;
 #[path = "e2e/rollback.rs"]

@@ -13,6 +13,7 @@ use tonic::Status;
 use super::{failed, json};
 use crate::before::Before;
 use crate::facts;
+use crate::sessions::Sessions;
 
 /// Rows of the plan per statement.
 const BATCH: usize = 500;
@@ -26,13 +27,15 @@ struct Batch {
 
 /// Writes header, tables and steps in one transaction, and what the target is before the migration.
 pub async fn create(
-    session: &Session,
+    sessions: &Sessions,
     mut items: impl Stream<Item = Result<wire::PlanItem, Status>> + Unpin,
 ) -> Result<(), Status> {
     let first = items.next().await.transpose()?.and_then(|item| item.item);
     let Some(Item::Header(header)) = first else {
         return Err(Status::invalid_argument("a plan begins with its header"));
     };
+    let database = sessions.database(&header.id);
+    let session = &database.connect("pgconvoy plan").await?;
     let before = Before::read(session).await.map_err(failed)?;
     session.batch_execute("BEGIN").await.map_err(failed)?;
     // Two coordinators at once: the second waits here, and then sees the first one's migration.

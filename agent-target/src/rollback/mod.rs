@@ -101,7 +101,7 @@ pub async fn roll_back(means: &Means<'_>, asked: &Asked) -> Result<RolledBack, S
         .await
         .map_err(failed)?;
     if let Some(backup) = &backup {
-        findings.extend(backup::rows_differ(&means.sessions.database, backup).await?);
+        findings.extend(backup::rows_differ(&means.sessions.live, backup).await?);
     }
     let mut done = RolledBack {
         findings,
@@ -113,7 +113,7 @@ pub async fn roll_back(means: &Means<'_>, asked: &Asked) -> Result<RolledBack, S
         drop(session);
         means.sessions.close_idle(&asked.migration);
         // Its commit waits for the disk, and so is everything before it.
-        let lasting = means.sessions.database.connect("pgconvoy rollback").await?;
+        let lasting = means.sessions.live.connect("pgconvoy rollback").await?;
         let cleaned = clean::clean(&lasting, means.store, &asked.migration).await?;
         done.removed.extend(cleaned.removed);
         done.kept = cleaned.kept;
@@ -174,7 +174,7 @@ async fn back_to_backup(
     asked: &Asked,
     backup: &Backup,
 ) -> Result<Vec<String>, Status> {
-    let database = &means.sessions.database;
+    let database = &means.sessions.live;
     let of = &backup.manifest.database;
     if of != database.name() && !asked.force {
         return Err(Status::failed_precondition(format!(
