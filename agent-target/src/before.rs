@@ -47,6 +47,11 @@ pub struct DefaultPrivileges {
 impl Before {
     /// The target as it is now, in one transaction.
     pub async fn read(session: &Session) -> Result<Self, Error> {
+        in_transaction(session, Self::under(session)).await
+    }
+
+    /// As the session's transaction sees it.
+    pub async fn under(session: &Session) -> Result<Self, Error> {
         let salt: String = session
             .query_one("SELECT md5(gen_random_uuid()::text)", &[])
             .await?
@@ -56,16 +61,13 @@ impl Before {
 
     /// As it is now, with secrets digested as in this one: what is equal is equal.
     pub async fn again(&self, session: &Session) -> Result<Self, Error> {
-        Self::read_with(session, self.salt.clone()).await
+        in_transaction(session, Self::read_with(session, self.salt.clone())).await
     }
 
     async fn read_with(session: &Session, salt: String) -> Result<Self, Error> {
-        session
-            .batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            .await?;
         let schema = schema::read(session, salt.as_bytes(), &[everything()], true).await?;
         let owned = access::read(session).await?;
-        let before = Self {
+        Ok(Self {
             salt,
             schema,
             access: owned.into_iter().map(|found| found.access).collect(),
@@ -75,9 +77,7 @@ impl Before {
             database: roles::properties(session, true).await?,
             sequences: built::sequences(session, &HashSet::new()).await?,
             tables: facts::tables(session).await?,
-        };
-        session.batch_execute("COMMIT").await?;
-        Ok(before)
+        })
     }
 
     pub fn entries(&self) -> HashSet<Entry> {
@@ -86,7 +86,19 @@ impl Before {
     }
 }
 
-fn everything() -> Filter {
+async fn in_transaction<T>(
+    session: &Session,
+    read: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    session
+        .batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        .await?;
+    let read = read.await?;
+    session.batch_execute("COMMIT").await?;
+    Ok(read)
+}
+
+pub fn everything() -> Filter {
     let selection = Selection::default();
     Filter::new(&selection).unwrap_or_else(|error| unreachable!("no glob is a good glob: {error}"))
 }

@@ -44,7 +44,8 @@ pub async fn clean(session: &Session, store: &Store, migration: &str) -> Result<
         .await
         .map_err(ledger::failed)?;
     removed.extend(give_back_roles(session, &ids).await?);
-    let kept = created_roles(session, &ids).await?;
+    let mut kept = created_roles(session, &ids).await?;
+    kept.extend(backups(session, &ids).await?);
     session
         .execute(
             "DELETE FROM pgconvoy.migrations WHERE id = ANY ($1)",
@@ -81,6 +82,18 @@ async fn created_roles(session: &Session, ids: &[String]) -> Result<Vec<String>,
         .query(
             "SELECT 'role ' || quote_ident(r.name) FROM pgconvoy.roles r JOIN pg_roles p ON p.rolname = r.name
              WHERE r.migration = ANY ($1) ORDER BY 1",
+            &[&ids],
+        )
+        .await
+        .map_err(ledger::failed)?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+/// Backups are worth more than the ledger: who made one removes it.
+async fn backups(session: &Session, ids: &[String]) -> Result<Vec<String>, Status> {
+    let rows = session
+        .query(
+            "SELECT 'backup ' || backup FROM pgconvoy.before WHERE migration = ANY ($1) AND backup IS NOT NULL ORDER BY 1",
             &[&ids],
         )
         .await

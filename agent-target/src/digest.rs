@@ -92,5 +92,10 @@ pub async fn snapshot(
     table: &Table,
 ) -> Result<Snapshot, Status> {
     let scope = Scope::Named(vec![table.clone()]);
-    Ok(Snapshot::open(&sessions.database, &application_name(migration), &scope).await?)
+    Ok(Snapshot::open(
+        &sessions.database(migration),
+        &application_name(migration),
+        &scope,
+    )
+    .await?)
 }

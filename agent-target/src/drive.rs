@@ -28,7 +28,7 @@ pub async fn drive(
     granted: mpsc::Sender<Result<wire::DriveGranted, Status>>,
 ) -> Result<(), Status> {
     let session = sessions
-        .database
+        .database(&migration)
         .connect(&format!("pgconvoy drive {driver}"))
         .await?;
     let failed =
@@ -54,7 +54,7 @@ pub async fn drive(
 }
 
 /// Takes the migration's advisory lock. A driver that has just died may have it for a moment longer: waits for that.
-async fn lock(session: &Session, migration: &str) -> Result<bool, tokio_postgres::Error> {
+pub async fn lock(session: &Session, migration: &str) -> Result<bool, tokio_postgres::Error> {
     session
         .batch_execute(&format!("SET lock_timeout = '{LOCK_WAIT}'"))
         .await?;

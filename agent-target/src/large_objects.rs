@@ -136,3 +136,19 @@ async fn unlink_those(session: &Session, migration: &str, which: &str) -> Result
         }
     }
 }
+
+/// Takes all large objects of the database away, some hundred in each transaction.
+pub async fn unlink_all(session: &Session) -> Result<(), Error> {
+    loop {
+        let unlinked: i64 = session
+            .query_one(
+                "SELECT count(lo_unlink(oid)) FROM (SELECT oid FROM pg_largeobject_metadata ORDER BY oid LIMIT $1) o",
+                &[&UNLINKED_TOGETHER],
+            )
+            .await?
+            .get(0);
+        if unlinked == 0 {
+            return Ok(());
+        }
+    }
+}

@@ -15,12 +15,14 @@ use pgconvoy_proto::wire::target_server::TargetServer;
 use tonic::service::RoutesBuilder;
 
 use crate::archive::Store;
+use crate::backup::Vault;
 use crate::service::Service;
 use crate::sessions::Sessions;
 use crate::steps::Runner;
 
 mod archive;
 mod artefacts;
+mod backup;
 mod before;
 mod clean;
 mod copy_in;
@@ -34,6 +36,7 @@ mod landing;
 mod large_objects;
 mod ledger;
 mod load;
+mod rehearsal;
 mod reprint;
 mod restore;
 mod rollback;
@@ -89,6 +92,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
             sessions: Sessions::new(database.clone()),
             store: Store::new(args.data_dir.clone(), args.agent.pg_bin.clone()),
         },
+        vault: Vault::new(&args.data_dir, args.agent.pg_bin.clone()),
         pg_bin: args.agent.pg_bin,
         data_dir: args.data_dir,
     };

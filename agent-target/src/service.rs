@@ -14,18 +14,30 @@ use pgconvoy_proto::wire::target_server::Target;
 use tokio_stream::StreamExt;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::backup::Vault;
 use crate::sessions::Purpose;
 use crate::steps::Runner;
 use crate::{
-    artefacts, clean, digest, drive, empty, facts, health, integrity, ledger, load, reprint,
-    rollback, survey, sync,
+    artefacts, clean, digest, drive, empty, facts, health, integrity, ledger, load, rehearsal,
+    reprint, rollback, survey, sync,
 };
 
 pub struct Service {
     pub runner: Runner,
+    pub vault: Vault,
     pub pg_bin: Option<PathBuf>,
     /// For temporary files too.
     pub data_dir: PathBuf,
+}
+
+impl Service {
+    fn means(&self) -> rollback::Means<'_> {
+        rollback::Means {
+            sessions: &self.runner.sessions,
+            store: &self.runner.store,
+            vault: &self.vault,
+        }
+    }
 }
 
 /// Commands come from the coordinator.
@@ -47,7 +59,7 @@ impl Target for Service {
         request: Request<wire::TargetFactsRequest>,
     ) -> Result<Response<wire::TargetFactsResponse>, Status> {
         command(request)?;
-        let database = &self.runner.sessions.database;
+        let database = &self.runner.sessions.live;
         let facts = facts::gather(database, self.pg_bin.as_deref()).await?;
         Ok(Response::new(wire::TargetFactsResponse {
             facts: to_json(&facts),
@@ -59,7 +71,7 @@ impl Target for Service {
         request: Request<wire::TargetSurveyRequest>,
     ) -> Result<Response<wire::TargetSurveyResponse>, Status> {
         command(request)?;
-        let survey = survey::gather(&self.runner.sessions.database, &self.data_dir).await?;
+        let survey = survey::gather(&self.runner.sessions.live, &self.data_dir).await?;
         Ok(Response::new(wire::TargetSurveyResponse {
             survey: to_json(&survey),
         }))
@@ -70,7 +82,7 @@ impl Target for Service {
         request: Request<wire::HealthRequest>,
     ) -> Result<Response<wire::HealthResponse>, Status> {
         command(request)?;
-        let health = health::gather(&self.runner.sessions.database).await?;
+        let health = health::gather(&self.runner.sessions.live).await?;
         Ok(Response::new(wire::HealthResponse {
             health: to_json(&health),
         }))
@@ -81,7 +93,7 @@ impl Target for Service {
         request: Request<wire::UnknownRequest>,
     ) -> Result<Response<wire::UnknownResponse>, Status> {
         let built_ins: Vec<BuiltIn> = parse_json(&command(request)?.built_ins)?;
-        let positions = facts::unknown(&self.runner.sessions.database, &built_ins).await?;
+        let positions = facts::unknown(&self.runner.sessions.live, &built_ins).await?;
         Ok(Response::new(wire::UnknownResponse {
             positions: positions.into_iter().map(|at| at as u32).collect(),
         }))
@@ -104,13 +116,7 @@ impl Target for Service {
         request: Request<Streaming<wire::PlanItem>>,
     ) -> Result<Response<wire::CreateMigrationResponse>, Status> {
         let items = command(request)?;
-        let session = self
-            .runner
-            .sessions
-            .database
-            .connect("pgconvoy plan")
-            .await?;
-        ledger::write::create(&session, items).await?;
+        ledger::write::create(&self.runner.sessions, items).await?;
         Ok(Response::new(wire::CreateMigrationResponse {}))
     }
 
@@ -124,10 +130,10 @@ impl Target for Service {
         let session = self
             .runner
             .sessions
-            .database
+            .database(&migration)
             .connect("pgconvoy status")
             .await?;
-        let target = self.runner.sessions.database.describe();
+        let target = self.runner.sessions.database(&migration).describe();
         Ok(Response::new(TaskStream::new(|items| async move {
             ledger::read::send(&session, &migration, &target, &items).await
         })))
@@ -286,7 +292,7 @@ impl Target for Service {
         request: Request<wire::CheckRequest>,
     ) -> Result<Response<wire::CheckResponse>, Status> {
         let ask = Ask::try_from(command(request)?)?;
-        let session = check::begin(&self.runner.sessions.database).await?;
+        let session = check::begin(&self.runner.sessions.live).await?;
         let answer = check::run(session, &ask).await?;
         Ok(Response::new(answer.into()))
     }
@@ -296,7 +302,7 @@ impl Target for Service {
         request: Request<wire::CountRequest>,
     ) -> Result<Response<wire::CountResponse>, Status> {
         let table = required(command(request)?.table, "table")?.try_into()?;
-        let database = &self.runner.sessions.database;
+        let database = &self.runner.sessions.live;
         let session = database.connect("pgconvoy verify").await?;
         let rows = count::rows(&session, &table).await?;
         Ok(Response::new(wire::CountResponse { rows }))
@@ -307,7 +313,7 @@ impl Target for Service {
         request: Request<wire::IntegrityRequest>,
     ) -> Result<Response<wire::IntegrityResponse>, Status> {
         let selections = command(request)?.selections.into_iter().map(Into::into);
-        let database = &self.runner.sessions.database;
+        let database = &self.runner.sessions.live;
         let found = integrity::check(database, selections.collect()).await?;
         Ok(Response::new(found))
     }
@@ -319,7 +325,7 @@ impl Target for Service {
         request: Request<wire::DescribeRequest>,
     ) -> Result<Response<Self::DescribeStream>, Status> {
         let request = command(request)?;
-        let database = self.runner.sessions.database.clone();
+        let database = self.runner.sessions.database(&request.migration);
         Ok(Response::new(TaskStream::new(|items| {
             describe::describe(database, request, items)
         })))
@@ -329,8 +335,9 @@ impl Target for Service {
         &self,
         request: Request<wire::ReprintRequest>,
     ) -> Result<Response<wire::ReprintResponse>, Status> {
-        let asked = command(request)?.definitions.into_iter().map(Into::into);
-        let database = &self.runner.sessions.database;
+        let request = command(request)?;
+        let asked = request.definitions.into_iter().map(Into::into);
+        let database = &self.runner.sessions.database(&request.migration);
         let printed = reprint::reprint(database, asked.collect()).await?;
         let definitions = printed.into_iter().map(Into::into).collect();
         Ok(Response::new(wire::ReprintResponse { definitions }))
@@ -364,7 +371,7 @@ impl Target for Service {
         let session = self
             .runner
             .sessions
-            .database
+            .database(&migration)
             .connect("pgconvoy artefacts")
             .await?;
         let runner = self.runner.clone();
@@ -381,12 +388,16 @@ impl Target for Service {
         let session = self
             .runner
             .sessions
-            .database
+            .database(&migration)
             .connect("pgconvoy clean")
             .await?;
         let cleaned = clean::clean(&session, &self.runner.store, &migration).await?;
+        let mut removed = cleaned.removed;
+        if migration.is_empty() {
+            removed.extend(rehearsal::clear(&self.runner).await?);
+        }
         Ok(Response::new(wire::CleanResponse {
-            removed: cleaned.removed,
+            removed,
             kept: cleaned.kept,
         }))
     }
@@ -395,13 +406,68 @@ impl Target for Service {
         &self,
         request: Request<wire::RollbackRequest>,
     ) -> Result<Response<wire::RollbackResponse>, Status> {
-        let wire::RollbackRequest { migration, force } = command(request)?;
-        let (sessions, store) = (&self.runner.sessions, &self.runner.store);
-        let done = Box::pin(rollback::roll_back(sessions, store, &migration, force)).await?;
+        let wire::RollbackRequest {
+            migration,
+            force,
+            backup,
+        } = command(request)?;
+        let asked = rollback::Asked {
+            migration,
+            force,
+            backup,
+        };
+        let done = Box::pin(rollback::roll_back(&self.means(), &asked)).await?;
         Ok(Response::new(wire::RollbackResponse {
             removed: done.removed,
             kept: done.kept,
             findings: done.findings.into_iter().map(Into::into).collect(),
         }))
+    }
+
+    async fn backup(
+        &self,
+        request: Request<wire::BackupRequest>,
+    ) -> Result<Response<wire::BackupResponse>, Status> {
+        let id = command(request)?.id;
+        let database = &self.runner.sessions.live;
+        let (manifest, folder) = Box::pin(self.vault.make(database, &id)).await?;
+        Ok(Response::new(wire::BackupResponse {
+            folder,
+            bytes: manifest.bytes,
+            tables: manifest.rows.len() as u64,
+            rows: manifest.rows.iter().map(|(_, digest)| digest.rows).sum(),
+            digest: manifest.digest,
+        }))
+    }
+
+    async fn clear(
+        &self,
+        request: Request<wire::ClearRequest>,
+    ) -> Result<Response<wire::ClearResponse>, Status> {
+        let migration = command(request)?.migration;
+        let removed = Box::pin(rollback::clear(&self.means(), &migration)).await?;
+        Ok(Response::new(wire::ClearResponse { removed }))
+    }
+
+    async fn open_rehearsal(
+        &self,
+        request: Request<wire::OpenRehearsalRequest>,
+    ) -> Result<Response<wire::OpenRehearsalResponse>, Status> {
+        let migration = command(request)?.migration;
+        let removed = rehearsal::clear(&self.runner).await?;
+        let database = rehearsal::open(&self.runner.sessions, &migration).await?;
+        Ok(Response::new(wire::OpenRehearsalResponse {
+            database,
+            removed,
+        }))
+    }
+
+    async fn close_rehearsal(
+        &self,
+        request: Request<wire::CloseRehearsalRequest>,
+    ) -> Result<Response<wire::CloseRehearsalResponse>, Status> {
+        let migration = command(request)?.migration;
+        rehearsal::close(&self.runner, &migration).await?;
+        Ok(Response::new(wire::CloseRehearsalResponse {}))
     }
 }

@@ -12,7 +12,7 @@ use pgconvoy_agent_core::status;
 use tokio_postgres::error::SqlState;
 use tonic::Status;
 
-use crate::tuning;
+use crate::{rehearsal, tuning};
 
 /// What a session is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -25,7 +25,8 @@ pub enum Purpose {
 
 #[derive(Clone)]
 pub struct Sessions {
-    pub database: Database,
+    /// The target itself, which no rehearsal touches.
+    pub live: Database,
     /// Settings of every session.
     tuning: Arc<str>,
     idle: Arc<Mutex<Idle>>,
@@ -43,8 +44,16 @@ impl Sessions {
     pub fn new(database: Database) -> Self {
         Self {
             tuning: tuning::settings(&database).into(),
-            database,
+            live: database,
             idle: Arc::default(),
+        }
+    }
+
+    /// The target; of a rehearsal its scratch database.
+    pub fn database(&self, migration: &str) -> Database {
+        match rehearsal::database_of(migration) {
+            Some(scratch) => self.live.with_database(&scratch),
+            None => self.live.clone(),
         }
     }
 
@@ -58,7 +67,8 @@ impl Sessions {
                 return Ok(session);
             }
         }
-        let session = self.database.connect(&application_name(migration)).await?;
+        let database = self.database(migration);
+        let session = database.connect(&application_name(migration)).await?;
         session
             .batch_execute(&self.tuning)
             .await

@@ -97,9 +97,22 @@ pub enum Command {
         after_help = "Example:\n  pgconvoy monitor --target https://dst:7402 --identity coordinator.pem --json"
     )]
     Monitor(Ends),
+    /// The whole migration into a scratch database beside the target's: verified, timed, dropped; the target is not touched
+    #[command(
+        after_help = "Example:\n  pgconvoy rehearse --source https://src:7401 --target https://dst:7402 \
+                            --identity coordinator.pem\n\n\
+                            Interrupted: the next rehearse, or pgconvoy clean, drops the scratch database."
+    )]
+    Rehearse(RehearseArgs),
+    /// Backs the target database up, at the target agent's host, and reads the backup back
+    #[command(
+        after_help = "Example:\n  pgconvoy backup --target https://dst:7402 --identity coordinator.pem"
+    )]
+    Backup(BackupArgs),
     /// Takes a migration back, from any point: the target is what it was before, and that is proven
     #[command(
-        after_help = "Example:\n  pgconvoy rollback --target https://dst:7402 --identity coordinator.pem\n\n\
+        after_help = "Examples:\n  pgconvoy rollback --target https://dst:7402 --identity coordinator.pem\n  \
+                            pgconvoy rollback ... --to-backup 01a21a4b-13b1-715a-aeb5-5a355b7718b7\n\n\
                             Interrupted: rollback again."
     )]
     Rollback(RollbackArgs),
@@ -283,9 +296,15 @@ pub struct MigrateArgs {
         default_value = "used"
     )]
     pub roles: RoleChoice,
-    /// Go on in spite of blockers that can be overridden
+    /// Go on in spite of blockers that can be overridden; a target that is not empty is backed up and replaced
     #[arg(long, env = "PGCONVOY_FORCE")]
     pub force: bool,
+    /// Back the target up before anything is changed (also with BACKUP_BEFORE_IMPORT=true)
+    #[arg(long, env = "PGCONVOY_BACKUP", conflicts_with = "no_backup")]
+    pub backup: bool,
+    /// With --force: replace what is in the target without a backup; it cannot be brought back then
+    #[arg(long)]
+    pub no_backup: bool,
     /// The application goes on writing to the source: measure and tell, at the end, what the sync after it was stopped will take
     #[arg(long, env = "PGCONVOY_THEN_SYNC", conflicts_with_all = ["skip_data", "no_verify"])]
     pub then_sync: bool,
@@ -398,9 +417,36 @@ pub struct ReportArgs {
 }
 
 #[derive(Debug, Clone, Args)]
+pub struct RehearseArgs {
+    #[command(flatten)]
+    pub ends: Ends,
+    #[command(flatten)]
+    pub filters: Filters,
+    #[command(flatten)]
+    pub effort: Effort,
+    /// Roles that are created for the rehearsal, and dropped again: all, used (those that the selected objects need), none
+    #[arg(
+        long,
+        env = "PGCONVOY_ROLES",
+        value_name = "WHICH",
+        default_value = "used"
+    )]
+    pub roles: RoleChoice,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct BackupArgs {
+    #[command(flatten)]
+    pub ends: Ends,
+}
+
+#[derive(Debug, Clone, Args)]
 pub struct RollbackArgs {
     #[command(flatten)]
     pub ends: Ends,
+    /// Drop all that is in the target and restore this backup whole
+    #[arg(long, env = "PGCONVOY_TO_BACKUP", value_name = "ID")]
+    pub to_backup: Option<String>,
     /// Also drop what others have made in the target since the migration began
     #[arg(long, env = "PGCONVOY_FORCE")]
     pub force: bool,

@@ -44,6 +44,7 @@ impl Driven<'_> {
             reporter: self.reporter.clone(),
             live: live.clone(),
             dir: self.dir,
+            timed: Vec::new(),
         };
         let _display = live::show(live, self.reporter.clone());
         tokio::select! {

@@ -1,6 +1,7 @@
 //! pgconvoy, the coordinator: the operator's program. It sequences the phases, schedules the work, compares digests and reports.
 //!
 //! It has no database credentials and links no PostgreSQL client; it keeps no state but the run folder's artefacts.
+mod backup;
 mod checks;
 pub mod cli;
 mod compare;
@@ -18,6 +19,7 @@ mod narrow;
 mod phases;
 mod plan;
 mod preflight;
+mod rehearse;
 mod report;
 mod rollback;
 mod run_dir;
@@ -137,6 +139,8 @@ async fn command(cli: Cli, reporter: &Arc<Reporter>) -> Ended {
             Ok((ledger.verdict.unwrap_or(Verdict::Ok), report::json(&ledger)))
         }
         Command::Monitor(ends) => Box::pin(monitor::monitor(ends, migration, reporter)).await,
+        Command::Rehearse(args) => Box::pin(rehearse::rehearse(args, global, reporter)).await,
+        Command::Backup(args) => backup::backup(args, global, reporter).await,
         Command::Rollback(args) => rollback::rollback(args, global, reporter).await,
         Command::Clean(args) => clean(args, migration, reporter).await,
         Command::Demo(options) => {

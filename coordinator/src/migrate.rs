@@ -2,7 +2,7 @@
 use std::sync::Arc;
 
 use anyhow::bail;
-use pgconvoy_proto::model::{Options, ROLLING_BACK, Table};
+use pgconvoy_proto::model::{Options, REHEARSAL, ROLLING_BACK, Table};
 use pgconvoy_proto::wire;
 use pgconvoy_proto::wire::plan_item::Item;
 use serde_json::{Value, json};
@@ -20,14 +20,16 @@ use crate::preflight::{self, Facts, Intent};
 use crate::run_dir::RunDir;
 use crate::text::{bytes, columns, duration};
 use crate::verdict::Verdict;
-use crate::{Ended, checks, report, sync};
+use crate::{Ended, backup, checks, report, sync};
 
 /// The whole migration.
 pub async fn migrate(args: MigrateArgs, global: &Global, reporter: &Arc<Reporter>) -> Ended {
     check_usage(&args, global)?;
-    let options = options(&args)?;
+    let mut options = options(&args)?;
     let mut ends = ends::connect(&args.ends).await?;
+    let wants_backup = args.backup || !args.no_backup && backup::asked_by_environment()?;
     let facts = preflight::gather(&mut ends, &options.selection, options.roles).await?;
+    options.replace = intent(&args).replace && facts.target.is_in_use();
     if !args.dry_run
         && let Some(ended) = earlier(&mut ends, &facts, args.force, reporter).await?
     {
@@ -65,11 +67,18 @@ pub async fn migrate(args: MigrateArgs, global: &Global, reporter: &Arc<Reporter
     // First: a folder that cannot be written must not leave a migration behind.
     let dir = RunDir::create(&global.run_dir, &id)?;
     reporter.log_to(dir.events()?);
+    let mut backup = None;
+    if wants_backup || options.replace && !args.no_backup {
+        let made = backup::make(&mut ends.target, &id).await?;
+        findings.push(backup::finding(&id, &made));
+        reporter.emit(&Event::Finding(backup::finding(&id, &made)));
+        backup = Some(id.clone());
+    }
     let inventory = inventory(&mut ends, &id, &options, &facts, Lease::Migration).await?;
     let options = with_part_size(options, &inventory, settings);
     let mut plan = Plan::new(inventory, options);
     plan.findings.extend(findings);
-    if let Err(error) = create(&mut ends, &id, plan).await {
+    if let Err(error) = create(&mut ends, &id, plan, backup).await {
         inventory::close(&mut ends, &id).await?;
         return Err(error);
     }
@@ -133,6 +142,11 @@ pub async fn resume(args: ResumeArgs, global: &Global, reporter: &Arc<Reporter>)
 const LONGEST_ID: usize = 40;
 
 fn check_usage(args: &MigrateArgs, global: &Global) -> Result<(), Usage> {
+    if args.no_backup && !args.force {
+        return Err(Usage(
+            "--no-backup is for --force, which replaces what is in the target".into(),
+        ));
+    }
     if args.skip_schema && args.skip_data {
         return Err(Usage(
             "--skip-schema and --skip-data together leave nothing to do".into(),
@@ -143,6 +157,9 @@ fn check_usage(args: &MigrateArgs, global: &Global) -> Result<(), Usage> {
         Some(id) if id.is_empty() || id.len() > LONGEST_ID || !id.chars().all(plain) => Err(Usage(
             format!("--migration {id:?}: letters, digits, - and _, at most {LONGEST_ID} of them"),
         )),
+        Some(id) if id.starts_with(REHEARSAL) => Err(Usage(format!(
+            "--migration {id:?}: {REHEARSAL} begins the ids of rehearsals"
+        ))),
         _ => Ok(()),
     }
 }
@@ -159,6 +176,7 @@ fn options(args: &MigrateArgs) -> anyhow::Result<Options> {
         // 0: not said.
         part_bytes: args.part_size.unwrap_or(0) << 20,
         checks: checks.unwrap_or_default(),
+        replace: false,
     })
 }
 
@@ -168,7 +186,7 @@ const SMALLEST_PART: u64 = 16 << 20;
 const LARGEST_PART: u64 = 128 << 20;
 
 /// As was asked for, or such that the largest table keeps all streams busy to its end.
-fn with_part_size(options: Options, inventory: &Inventory, settings: Settings) -> Options {
+pub fn with_part_size(options: Options, inventory: &Inventory, settings: Settings) -> Options {
     let largest = inventory.tables.iter().map(|table| table.size_bytes).max();
     let share = largest.unwrap_or(0) / (settings.streams as u64 * PARTS_PER_STREAM);
     let part_bytes = match options.part_bytes {
@@ -187,13 +205,14 @@ fn intent(args: &MigrateArgs) -> Intent {
         skip_data: args.skip_data,
         skip_rls: args.skip_rls,
         force: args.force,
+        replace: args.force && !args.skip_schema && args.filters.selection().is_everything(),
         roles: args.roles,
         streams: args.effort.streams,
     }
 }
 
 /// What is to be migrated: of the roles those that the target lacks.
-async fn inventory(
+pub async fn inventory(
     ends: &mut Ends,
     id: &str,
     options: &Options,
@@ -253,7 +272,7 @@ pub fn usual_settings(facts: &Facts) -> Settings {
     settings(&effort, facts)
 }
 
-fn settings(effort: &Effort, facts: &Facts) -> Settings {
+pub fn settings(effort: &Effort, facts: &Facts) -> Settings {
     let cpus = facts.target.server.cpus;
     let link = facts.link.bytes as f64 / facts.link.seconds.max(1e-6);
     let compression = match effort.compression {
@@ -274,7 +293,12 @@ fn settings(effort: &Effort, facts: &Facts) -> Settings {
 }
 
 /// Writes the plan into the ledger.
-async fn create(ends: &mut Ends, id: &str, plan: Plan) -> anyhow::Result<()> {
+pub async fn create(
+    ends: &mut Ends,
+    id: &str,
+    plan: Plan,
+    backup: Option<String>,
+) -> anyhow::Result<()> {
     let skipped = plan.skipped.iter();
     let header = wire::MigrationHeader {
         id: id.into(),
@@ -283,6 +307,7 @@ async fn create(ends: &mut Ends, id: &str, plan: Plan) -> anyhow::Result<()> {
         source: plan.source,
         source_version: plan.source_version,
         skipped: skipped.map(|entry| (*entry).into()).collect(),
+        backup: backup.unwrap_or_default(),
     };
     let items: Vec<Item> = std::iter::once(Item::Header(header))
         .chain(
@@ -308,7 +333,7 @@ async fn create(ends: &mut Ends, id: &str, plan: Plan) -> anyhow::Result<()> {
 }
 
 /// Runs the phases, under the migration's snapshot or, when that is gone, a new one.
-async fn carry_out(run: &mut Run, resumed: bool) -> Ended {
+pub async fn carry_out(run: &mut Run, resumed: bool) -> Ended {
     if resumed {
         snapshot::ensure(run).await?;
     }

@@ -31,6 +31,8 @@ pub struct Intent {
     pub skip_data: bool,
     pub skip_rls: bool,
     pub force: bool,
+    /// What is in the target is replaced.
+    pub replace: bool,
     pub roles: RoleChoice,
     pub streams: Option<u32>,
 }
@@ -60,6 +62,8 @@ pub async fn gather(
 
 /// Clocks further apart than this make certificates and times in reports doubtful.
 const CLOCK_SKEW_SECONDS: i64 = 10;
+/// Code of the finding that what is in the target goes.
+pub const TARGET_REPLACED: &str = "target-replaced";
 /// How many names a message lists.
 const NAMES: usize = 8;
 
@@ -67,7 +71,7 @@ pub fn findings(facts: &Facts, intent: Intent) -> Vec<Finding> {
     let mut found = Vec::new();
     source(facts, &mut found);
     if !intent.skip_data {
-        large_objects(facts, &mut found);
+        large_objects(facts, intent, &mut found);
     }
     tools(facts, intent, &mut found);
     target(facts, intent, &mut found);
@@ -174,7 +178,7 @@ fn source(facts: &Facts, found: &mut Vec<Finding>) {
 }
 
 /// They keep their OIDs: a target that has some of its own has no room for them.
-fn large_objects(facts: &Facts, found: &mut Vec<Finding>) {
+fn large_objects(facts: &Facts, intent: Intent, found: &mut Vec<Finding>) {
     let (source, target) = (&facts.source, &facts.target);
     let role = &source.server.role;
     let (count, sample) = &source.large_objects_unreadable;
@@ -188,7 +192,7 @@ fn large_objects(facts: &Facts, found: &mut Vec<Finding>) {
             .hint(format!("GRANT SELECT ON LARGE OBJECT ... TO {role}, make {role} a member of their owners, or use a superuser")),
         );
     }
-    if source.large_objects > 0 && !target.large_object_sample.is_empty() {
+    if source.large_objects > 0 && !target.large_object_sample.is_empty() && !intent.replace {
         found.push(
             blocker(
                 "target-not-empty",
@@ -299,14 +303,24 @@ fn target(facts: &Facts, intent: Intent, found: &mut Vec<Finding>) {
             );
         }
     } else if target.objects > 0 {
-        found.push(
-            blocker(
+        let object = names(&target.object_sample);
+        let count = target.objects;
+        found.push(match intent.replace {
+            true => warning(
+                TARGET_REPLACED,
+                object,
+                format!("all that is in the target database {database} is dropped and replaced: {count} objects"),
+            ),
+            false => blocker(
                 "target-not-empty",
-                names(&target.object_sample),
-                format!("the target database {database} is not empty: {} objects", target.objects),
+                object,
+                format!("the target database {database} is not empty: {count} objects"),
             )
-            .hint("migrate into a new database (CREATE DATABASE ... TEMPLATE template0), nothing is overwritten"),
-        );
+            .hint(
+                "migrate into a new database (CREATE DATABASE ... TEMPLATE template0), or migrate --force, which backs all of it up and \
+                 replaces it (without --include-* and --exclude-*; single tables: pgconvoy sync --table)",
+            ),
+        });
     }
 }
 

@@ -18,27 +18,39 @@ use crate::{Ended, drive, inventory};
 
 pub async fn rollback(args: RollbackArgs, global: &Global, reporter: &Arc<Reporter>) -> Ended {
     let mut target = ends::target(&args.ends).await?;
-    let ledger = Ledger::read(&mut target, global.migration.as_deref())
-        .await
-        .context("nothing can be rolled back")?;
-    let dir = RunDir::create(&global.run_dir, &ledger.id)?;
+    let ledger = Ledger::read(&mut target, global.migration.as_deref()).await;
+    let migration = match (&args.to_backup, ledger) {
+        (_, Ok(ledger)) => Some(ledger.id),
+        (Some(_), Err(_)) => None,
+        (None, Err(error)) => return Err(error.context("nothing can be rolled back")),
+    };
+    let named = migration.as_ref().or(args.to_backup.as_ref());
+    let id = named.context("neither a migration nor a backup")?;
+    let dir = RunDir::create(&global.run_dir, id)?;
     reporter.log_to(dir.events()?);
-    let driving = drive::take_over(&mut target, &ledger.id).await?;
+    let driving = drive::take_over(&mut target, id).await?;
     reporter.emit(&Event::Phase {
         phase: pgconvoy_proto::model::ROLLING_BACK.into(),
     });
     let request = wire::RollbackRequest {
-        migration: ledger.id.clone(),
+        migration: migration.clone().unwrap_or_default(),
         force: args.force,
+        backup: args.to_backup.clone().unwrap_or_default(),
     };
     let done = tokio::select! {
         done = target.rollback(request) => done.map_err(said("target"))?.into_inner(),
         lost = drive::lost(driving) => return Err(lost),
     };
-    if args.ends.source.is_some() {
-        close_snapshot(&args, &ledger.id, reporter).await;
+    if let (Some(id), true) = (&migration, args.ends.source.is_some()) {
+        close_snapshot(&args, id, reporter).await;
     }
-    let (verdict, result) = told(&ledger, done, reporter)?;
+    let what = match (&args.to_backup, &migration) {
+        (Some(backup), _) => format!("backup {backup} is restored"),
+        (None, _) => format!("migration {id} is taken back"),
+    };
+    let (verdict, mut result) = told(&what, done, reporter)?;
+    result["migration"] = migration.into();
+    result["backup"] = args.to_backup.into();
     dir.write("rollback.json", &serde_json::to_string_pretty(&result)?)?;
     Ok((verdict, result))
 }
@@ -57,40 +69,35 @@ async fn close_snapshot(args: &RollbackArgs, id: &str, reporter: &Reporter) {
 }
 
 fn told(
-    ledger: &Ledger,
+    what: &str,
     done: wire::RollbackResponse,
     reporter: &Reporter,
 ) -> anyhow::Result<(Verdict, Value)> {
-    let wire::RollbackResponse { removed, kept, .. } = done;
-    let findings: Result<Vec<Finding>, _> =
-        done.findings.into_iter().map(TryInto::try_into).collect();
+    let wire::RollbackResponse {
+        removed,
+        kept,
+        findings,
+    } = done;
+    let findings: Result<Vec<Finding>, _> = findings.into_iter().map(TryInto::try_into).collect();
     let findings = findings?;
     for finding in &findings {
         reporter.emit(&Event::Finding(finding.clone()));
     }
     for what in &kept {
-        reporter.line(&format!("  stays: {what}, which others use by now"));
+        reporter.line(&format!("  stays: {what}"));
     }
-    let differences = findings
-        .iter()
-        .filter(|f| f.severity == Severity::Difference);
-    let verdict = match differences.count() {
-        0 => Verdict::Proven,
-        _ => Verdict::Differs,
+    let differs = |finding: &Finding| finding.severity == Severity::Difference;
+    let verdict = match findings.iter().any(differs) {
+        false => Verdict::Proven,
+        true => Verdict::Differs,
     };
     reporter.line(&match verdict {
         Verdict::Proven => format!(
-            "migration {} is taken back ({} objects removed): the target is what it was before, by its own catalogs and tables",
-            ledger.id,
+            "{what} ({} objects removed): the target is what it was, by its own catalogs and tables",
             removed.len()
         ),
-        _ => format!(
-            "migration {} is taken back, but the target is not what it was before: see the findings; the ledger stays",
-            ledger.id
-        ),
+        _ => format!("{what}, but the target is not what it was: see the findings; the ledger stays"),
     });
-    let result = json!({
-        "migration": ledger.id, "removed": removed, "kept": kept, "findings": findings,
-    });
+    let result = json!({ "removed": removed, "kept": kept, "findings": findings });
     Ok((verdict, result))
 }

@@ -105,6 +105,7 @@ pub async fn compare_ends(
     let request = wire::DescribeRequest {
         selections: selections.into(),
         salt: salt().into(),
+        migration: ledger.id.clone(),
     };
     let (mut source, mut target) = tokio::try_join!(
         at_source(ends, &request, reporter),
@@ -131,7 +132,7 @@ pub async fn compare_ends(
         differences = without_coming(differences);
     }
     let retyped = retyped(&differences);
-    let printed = reprinted(ends, &differences, queries, reporter).await?;
+    let printed = reprinted(ends, &ledger.id, &differences, queries, reporter).await?;
     let (differences, unclear) = with_printed(differences, &printed, one_major);
     let lost = lost(&differences, &source, &target);
     let whole = ledger.options.selection.is_everything() && asked.is_everything();
@@ -333,6 +334,7 @@ const BATCH_BYTES: usize = 1 << 20;
 /// among them.
 async fn reprinted(
     ends: &Ends,
+    migration: &str,
     differences: &[Difference],
     queries: Vec<Definition>,
     reporter: &Reporter,
@@ -343,7 +345,10 @@ async fn reprinted(
         .filter(|q| differing.contains(&q.object));
     let mut all = HashMap::new();
     for batch in batches(wanted) {
-        let request = wire::ReprintRequest { definitions: batch };
+        let request = wire::ReprintRequest {
+            definitions: batch,
+            migration: migration.to_owned(),
+        };
         let printed = retry(reporter, "printing definitions at the target", || {
             let (mut target, request) = (ends.target.clone(), request.clone());
             async move { Ok(target.reprint(request).await?.into_inner().definitions) }

@@ -165,3 +165,10 @@ pub struct TargetFacts {
     /// Versions of pg_restore found, major; or why there is none.
     pub pg_restore: Result<Vec<u32>, String>,
 }
+
+impl TargetFacts {
+    /// There is something of somebody's.
+    pub fn is_in_use(&self) -> bool {
+        self.objects > 0 || !self.large_object_sample.is_empty()
+    }
+}

@@ -466,6 +466,9 @@ impl Selection {
 /// The ledger's phase of a migration that is being taken back, and cannot go forward any more.
 pub const ROLLING_BACK: &str = "rollback";
 
+/// How ids of rehearsals begin, and of nothing else: what has one is about the scratch database of that rehearsal.
+pub const REHEARSAL: &str = "rehearsal-";
+
 /// What a migration was asked for; kept in the ledger.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -481,6 +484,8 @@ pub struct Options {
     /// Business checks, run with each verification.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub checks: Vec<Check>,
+    /// All that the target has is dropped first.
+    pub replace: bool,
 }
 
 /// A field that the specification requires.

@@ -1,6 +1,8 @@
 //! End to end: what pgconvoy promises, on real PostgreSQL servers. One binary, one module per topic.
 #[path = "e2e/artefacts.rs"]
 mod artefacts;
+#[path = "e2e/backup.rs"]
+mod backup;
 #[path = "e2e/bad_input.rs"]
 mod bad_input;
 #[path = "e2e/by_hand.rs"]
@@ -45,6 +47,8 @@ mod order;
 mod preflight;
 #[path = "e2e/printed.rs"]
 mod printed;
+#[path = "e2e/rehearse.rs"]
+mod rehearse;
 #[path = "e2e/roles.rs"]
 mod roles;
 #[path = "e2e/rollback.rs"]

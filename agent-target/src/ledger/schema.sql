@@ -23,8 +23,10 @@ COMMENT ON COLUMN pgconvoy.migrations.sync IS 'what a sync was asked for, from i
 
 CREATE TABLE IF NOT EXISTS pgconvoy.before (
     migration text PRIMARY KEY REFERENCES pgconvoy.migrations ON DELETE CASCADE,
-    target    jsonb NOT NULL
+    target    jsonb NOT NULL,
+    backup    text
 );
+COMMENT ON COLUMN pgconvoy.before.backup IS 'id of the backup that was made for the migration, in --data-dir of the target agent';
 COMMENT ON TABLE pgconvoy.before IS 'the target as it was when the migration was planned: what pgconvoy rollback returns to';
 
 CREATE TABLE IF NOT EXISTS pgconvoy.tables (

@@ -13,6 +13,7 @@ use tonic::Status;
 use super::{failed, json};
 use crate::before::Before;
 use crate::facts;
+use crate::sessions::Sessions;
 
 /// Rows of the plan per statement.
 const BATCH: usize = 500;
@@ -26,13 +27,15 @@ struct Batch {
 
 /// Writes header, tables and steps in one transaction, and what the target is before the migration.
 pub async fn create(
-    session: &Session,
+    sessions: &Sessions,
     mut items: impl Stream<Item = Result<wire::PlanItem, Status>> + Unpin,
 ) -> Result<(), Status> {
     let first = items.next().await.transpose()?.and_then(|item| item.item);
     let Some(Item::Header(header)) = first else {
         return Err(Status::invalid_argument("a plan begins with its header"));
     };
+    let database = sessions.database(&header.id);
+    let session = &database.connect("pgconvoy plan").await?;
     let before = Before::read(session).await.map_err(failed)?;
     session.batch_execute("BEGIN").await.map_err(failed)?;
     // Two coordinators at once: the second waits here, and then sees the first one's migration.
@@ -46,11 +49,11 @@ pub async fn create(
         .map_err(failed)?;
     refuse_unfinished(session).await?;
     let options: Options = parse_json(&header.options)?;
-    if !options.skip_schema {
+    if !options.skip_schema && !options.replace {
         refuse_objects(session).await?;
     }
     insert_header(session, &header).await?;
-    insert_before(session, &header.id, &before).await?;
+    insert_before(session, &header, &before).await?;
     let mut batch = Batch::default();
     while let Some(item) = items.next().await {
         match required(item?.item, "plan item")? {
@@ -96,11 +99,15 @@ async fn refuse_objects(session: &Session) -> Result<(), Status> {
     }
 }
 
-async fn insert_before(session: &Session, id: &str, before: &Before) -> Result<(), Status> {
+async fn insert_before(
+    session: &Session,
+    header: &wire::MigrationHeader,
+    before: &Before,
+) -> Result<(), Status> {
     session
         .execute(
-            "INSERT INTO pgconvoy.before (migration, target) VALUES ($1, $2)",
-            &[&id, &json(before)],
+            "INSERT INTO pgconvoy.before (migration, target, backup) VALUES ($1, $2, nullif($3, ''))",
+            &[&header.id, &json(before), &header.backup],
         )
         .await
         .map_err(failed)?;

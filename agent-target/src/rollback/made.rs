@@ -2,15 +2,16 @@
 use std::collections::HashSet;
 
 use pgconvoy_agent_core::inventory::access;
-use pgconvoy_agent_core::session::Session;
+use pgconvoy_agent_core::session::{Session, quote_ident};
 use pgconvoy_agent_core::status;
 use pgconvoy_proto::model::{Access, Entry, Oid, Work};
 use tokio_postgres::Error;
 use tonic::Status;
 
-use super::Undone;
+use super::{Undone, undo};
 use crate::archive::Store;
 use crate::before::{self, Before, Ownerless};
+use crate::large_objects;
 
 /// Dropped in one transaction. A table takes a lock for itself, for each of its indexes and for its TOAST table: so many fit into the lock
 /// table of an untuned server.
@@ -54,7 +55,7 @@ impl New {
         let failed = |error: Error| status::postgres("looking for what is new", &error);
         let were_there = undone.before.entries();
         let is_new = |entry: &Entry| !were_there.contains(entry);
-        let mut owned: Vec<Access> = access::read(session)
+        let owned: Vec<Access> = access::read(session)
             .await
             .map_err(failed)?
             .into_iter()
@@ -67,21 +68,80 @@ impl New {
         let planned = planned(undone);
         let listed = listed(session, store, undone, &ownerless).await?;
         let strange = |access: &&Access| !planned.contains(&named(access));
-        let mut strangers: Vec<String> = owned.iter().filter(strange).map(named_text).collect();
-        strangers.extend(
-            ownerless
-                .iter()
-                .filter(|object| !listed.contains(&object.entry))
-                .map(|object| format!("{} {}", object.keyword.to_lowercase(), object.identity)),
-        );
+        let strangers = owned.iter().filter(strange).map(named_text);
+        let strange = |object: &&Ownerless| !listed.contains(&object.entry);
+        let strangers = strangers.chain(ownerless.iter().filter(strange).map(ownerless_text));
+        let strangers = strangers.collect();
+        Ok(Self::sorted(&owned, &ownerless, &leaves, strangers))
+    }
+
+    /// All that is there, but for extensions that are to stay and what they are in. Strangers are those that neither the plan nor what is
+    /// to be restored knows by name.
+    pub(super) async fn everything(session: &Session, undone: &Undone) -> Result<Self, Status> {
+        Self::of_everything(session, undone, |_| true).await
+    }
+
+    /// The same of what was there when the plan was written.
+    pub(super) async fn old(session: &Session, undone: &Undone) -> Result<Self, Status> {
+        let were_there = undone.before.entries();
+        Self::of_everything(session, undone, |entry| were_there.contains(entry)).await
+    }
+
+    async fn of_everything(
+        session: &Session,
+        undone: &Undone,
+        which: impl Fn(&Entry) -> bool,
+    ) -> Result<Self, Status> {
+        let failed = |error: Error| status::postgres("looking at what is there", &error);
+        let housing = housing(session).await.map_err(failed)?;
+        let mut known = planned(undone);
+        known.extend(undone.before.access.iter().map(named));
+        let stays = |access: &Access| {
+            let restored = || {
+                undone
+                    .before
+                    .access
+                    .iter()
+                    .any(|was| named(was) == named(access))
+            };
+            let schema = access.owner_keyword == "SCHEMA";
+            schema
+                && (housing.contains(&access.entry.oid) || access.identity == PUBLIC && restored())
+        };
+        let found = access::read(session).await.map_err(failed)?.into_iter();
+        let owned: Vec<Access> = found
+            .map(|found| found.access)
+            .filter(|access| !access.owner_keyword.is_empty() && !stays(access))
+            .filter(|access| which(&access.entry))
+            .collect();
+        let kept =
+            |object: &Ownerless| {
+                object.keyword == "EXTENSION"
+                    && undone.before.schema.iter().any(|was| {
+                        was.kind == "extension" && was.identity == quote_ident(&object.name)
+                    })
+            };
+        let mut ownerless = before::ownerless(session).await.map_err(failed)?;
+        ownerless.retain(|object| !kept(object) && which(&object.entry));
+        let leaves = leaves(session).await.map_err(failed)?;
+        let strange = |access: &&Access| !known.contains(&named(access));
+        let strangers = owned.iter().filter(strange).map(named_text).collect();
+        Ok(Self::sorted(&owned, &ownerless, &leaves, strangers))
+    }
+
+    fn sorted(
+        owned: &[Access],
+        ownerless: &[Ownerless],
+        leaves: &HashSet<Oid>,
+        mut strangers: Vec<String>,
+    ) -> Self {
         strangers.sort();
+        let owned = owned.iter().map(|access| owned_object(access, leaves));
         let mut objects: Vec<Object> = owned
-            .drain(..)
-            .map(|access| owned_object(&access, &leaves))
             .chain(ownerless.iter().map(ownerless_object))
             .collect();
         objects.sort_by_key(|object| object.rank);
-        Ok(Self { objects, strangers })
+        Self { objects, strangers }
     }
 
     /// FAILED_PRECONDITION: there is what the migration did not make.
@@ -108,17 +168,12 @@ impl New {
 
     /// What was there before is there after each transaction, or the transaction is undone.
     pub async fn drop(&self, session: &Session, before: &Before) -> Result<Vec<String>, Status> {
-        let failed = |error: Error| status::postgres("dropping what the migration made", &error);
+        let failed = |error: Error| status::postgres(DROPPING, &error);
         let were_there: Vec<Entry> = before.entries().into_iter().collect();
-        let mut removed = Vec::new();
         let gone = gone(session, &were_there).await.map_err(failed)?;
+        let mut removed = Vec::new();
         for together in self.objects.chunks(TOGETHER) {
-            let statements: Vec<&str> = together.iter().map(|o| o.drop.as_str()).collect();
-            session.batch_execute("BEGIN").await.map_err(failed)?;
-            session
-                .batch_execute(&statements.join("; "))
-                .await
-                .map_err(failed)?;
+            drop_together(session, together).await.map_err(failed)?;
             let now = self::gone(session, &were_there).await.map_err(failed)?;
             if let Some(lost) = now.difference(&gone).next() {
                 let lost = before.access.iter().find(|access| access.entry == *lost);
@@ -132,6 +187,54 @@ impl New {
         }
         Ok(removed)
     }
+
+    /// Drops it all, whatever was there before, with the large objects and the default privileges.
+    pub async fn clear(&self, session: &Session) -> Result<Vec<String>, Status> {
+        let failed = |error: Error| status::postgres(DROPPING, &error);
+        let mut removed = Vec::new();
+        for together in self.objects.chunks(TOGETHER) {
+            drop_together(session, together).await.map_err(failed)?;
+            session.batch_execute("COMMIT").await.map_err(failed)?;
+            removed.extend(together.iter().map(|object| object.name.clone()));
+        }
+        large_objects::unlink_all(session).await.map_err(failed)?;
+        undo::default_privileges(session, &[])
+            .await
+            .map_err(failed)?;
+        Ok(removed)
+    }
+}
+
+const DROPPING: &str = "dropping what is there";
+
+/// In a transaction that stays open.
+async fn drop_together(session: &Session, objects: &[Object]) -> Result<(), Error> {
+    let statements: Vec<&str> = objects.iter().map(|o| o.drop.as_str()).collect();
+    session
+        .batch_execute(&format!("BEGIN; {}", statements.join("; ")))
+        .await
+}
+
+/// Schemas that members of extensions are in.
+async fn housing(session: &Session) -> Result<HashSet<Oid>, Error> {
+    let rows = session
+        .query(
+            "SELECT extnamespace FROM pg_extension
+             UNION SELECT n.oid FROM pg_depend d
+             CROSS JOIN LATERAL pg_identify_object(d.classid, d.objid, 0) i
+             JOIN pg_namespace n ON n.oid = to_regnamespace(i.schema)
+             WHERE d.deptype = 'e' AND d.refclassid = 'pg_extension'::regclass",
+            &[],
+        )
+        .await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+/// As [`access::read`] names it.
+const PUBLIC: &str = "\"public\"";
+
+fn ownerless_text(object: &Ownerless) -> String {
+    format!("{} {}", object.keyword.to_lowercase(), object.identity)
 }
 
 fn named(access: &Access) -> (String, String) {
@@ -162,8 +265,11 @@ async fn listed(
         return Ok(HashSet::new());
     }
     let server = session.server_version() / 10_000;
-    let skipped = &undone.migration.skipped;
-    let Some(archive) = store.open(&undone.migration.id, skipped, server).await? else {
+    let Some(migration) = &undone.migration else {
+        return Ok(HashSet::new());
+    };
+    let skipped = &migration.skipped;
+    let Some(archive) = store.open(&migration.id, skipped, server).await? else {
         return Ok(HashSet::new());
     };
     let all = || {
@@ -212,7 +318,7 @@ fn ownerless_object(object: &Ownerless) -> Object {
     };
     Object {
         rank,
-        name: format!("{} {identity}", object.keyword.to_lowercase()),
+        name: ownerless_text(object),
         drop,
     }
 }

@@ -114,7 +114,10 @@ fn tell(statement: &str, refused: Option<String>) {
 }
 
 /// For each: everything is revoked, and what was granted is granted again; without a row it is PostgreSQL's own default.
-async fn default_privileges(session: &Session, before: &[DefaultPrivileges]) -> Result<(), Error> {
+pub(super) async fn default_privileges(
+    session: &Session,
+    before: &[DefaultPrivileges],
+) -> Result<(), Error> {
     let now = before::default_privileges(session).await?;
     session.batch_execute("BEGIN").await?;
     let same = |one: &DefaultPrivileges, other: &DefaultPrivileges| {

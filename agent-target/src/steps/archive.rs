@@ -78,7 +78,7 @@ impl Runner {
         vital: impl Fn(&Line) -> bool,
     ) -> Result<Vec<Finding>, Status> {
         let restore = Restore {
-            database: &self.sessions.database,
+            database: &self.sessions.database(&migration.id),
             session,
             migration,
             tool: &opened.tool,
@@ -107,7 +107,7 @@ impl Runner {
         };
         let statements = opened.indexes.get_or_try_init(write).await?;
         let restore = Restore {
-            database: &self.sessions.database,
+            database: &self.sessions.database(&migration.id),
             session,
             migration,
             tool: &opened.tool,

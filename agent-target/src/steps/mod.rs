@@ -204,14 +204,14 @@ impl Runner {
                 Work::Roles(roles) => {
                     let making = roles::Making {
                         session,
-                        database: &self.sessions.database,
+                        database: &self.sessions.database(&migration.id),
                         migration: &migration.id,
                         secrets: &self.store.secrets(&migration.id)?,
                     };
                     findings.extend(roles::make(&making, roles).await?);
                 }
                 Work::Database(properties) => {
-                    let database = &self.sessions.database;
+                    let database = &self.sessions.database(&migration.id);
                     let secrets = self.store.secrets(&migration.id)?;
                     let applied = database::apply(session, database, properties, &secrets).await?;
                     findings.extend(applied);

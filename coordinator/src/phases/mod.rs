@@ -9,6 +9,7 @@ mod steps;
 pub mod verify;
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use pgconvoy_proto::model::{Finding, IndexOn, Work};
 use pgconvoy_proto::wire;
@@ -148,6 +149,8 @@ pub struct Run {
     pub reporter: Arc<Reporter>,
     pub live: Arc<Live>,
     pub dir: RunDir,
+    /// The phases that were run, and how long each took.
+    pub timed: Vec<(Phase, Duration)>,
 }
 
 impl Run {
@@ -165,7 +168,9 @@ impl Run {
                 ..Default::default()
             })
             .await?;
+            let begun = Instant::now();
             phase.run(self).await?;
+            self.timed.push((phase, begun.elapsed()));
         }
         self.settle().await?;
         Ok(match self.ledger.differences() {

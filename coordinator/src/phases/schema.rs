@@ -32,6 +32,9 @@ fn request(run: &Run) -> wire::SendArchiveRequest {
 }
 
 pub async fn run(run: &mut Run) -> anyhow::Result<()> {
+    if run.ledger.options.replace && !run.ledger.archive_received {
+        clear(run).await?;
+    }
     for attempt in 1.. {
         if run.ledger.archive_received {
             break;
@@ -69,4 +72,20 @@ pub async fn run(run: &mut Run) -> anyhow::Result<()> {
     run.dir
         .fetch_artefacts(&mut run.ends.target, &run.ledger.id)
         .await
+}
+
+/// What was in the target goes: the plan is written, and a backup is made unless it was not wanted.
+async fn clear(run: &mut Run) -> anyhow::Result<()> {
+    let running = run
+        .live
+        .start(End::Target, "dropping what is replaced".into());
+    let request = wire::ClearRequest {
+        migration: run.ledger.id.clone(),
+    };
+    let cleared = run.ends.target.clear(request).await;
+    drop(running);
+    let removed = cleared.map_err(said("target"))?.into_inner().removed;
+    run.reporter
+        .note(format!("{} objects are dropped", removed.len()));
+    Ok(())
 }

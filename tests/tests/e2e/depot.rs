@@ -80,11 +80,22 @@ impl Halfway {
         halfway
     }
 
+    /// The same, of a target that is replaced.
+    pub fn in_the_copy_forced(pair: &Pair) -> Self {
+        let what = "some of the largest table's rows are committed";
+        Self::in_the_copy_with(pair, what, "big", &["--force"])
+    }
+
     fn in_the_copy(pair: &Pair, what: &str, table: &str) -> Self {
+        Self::in_the_copy_with(pair, what, table, &[])
+    }
+
+    fn in_the_copy_with(pair: &Pair, what: &str, table: &str, more: &[&str]) -> Self {
         let gate = Gate::to(pair.target_agent.port()).expect("a gate").shut();
         let url = gate.url();
         let mut arguments = vec!["migrate", "--target-from-source", &url, "--streams", "2"];
         arguments.extend(SMALL_PARTS);
+        arguments.extend(more);
         let migrate = pair.spawn(&arguments).expect("migrate starts");
         gate.feed_until(what, || {
             committed_parts(pair) > 0

@@ -238,23 +238,28 @@ fn a_migration_is_taken_back_from_each_phase() {
     }
 }
 
-#[test]
-fn a_rollback_that_was_killed_is_run_again_and_nothing_else_is() {
-    let mut pair = depot::pair();
-    let before = target_dump(&pair);
-    pair.migrate(&[]);
-    // Somebody reads the table: the rollback waits for them, with some of its transactions behind it or none.
+/// Somebody reads depot.big: a rollback waits for them, with some of its transactions behind it or none, and the target agent dies.
+pub fn kill_rollback_behind_a_reader(pair: &mut Pair) -> Hold {
     let read = "LOCK TABLE depot.big IN ACCESS SHARE MODE";
     let reader = Hold::transaction(&pair.target, DATABASE, read).expect("a reader");
     let rollback = pair.spawn(&["rollback"]).expect("rollback starts");
     eventually("the rollback waits for the reader", PATIENCE, || {
         let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'relation'";
-        depot::count(&pair, waiting) > 0
+        depot::count(pair, waiting) > 0
     });
     pair.target_agent.kill().expect("the target agent dies");
     let rollback = rollback.wait(PATIENCE).expect("rollback gives up");
     assert_ne!(rollback.code, 0, "{}", rollback.text());
     pair.target_agent.restart().expect("it comes back");
+    reader
+}
+
+#[test]
+fn a_rollback_that_was_killed_is_run_again_and_nothing_else_is() {
+    let mut pair = depot::pair();
+    let before = target_dump(&pair);
+    pair.migrate(&[]);
+    let reader = kill_rollback_behind_a_reader(&mut pair);
     assert_eq!(
         pair.at_target("SELECT phase FROM pgconvoy.migrations")
             .expect("the ledger"),

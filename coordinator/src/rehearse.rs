@@ -1,0 +1,140 @@
+//! `rehearse`: the migration as it would be, into a scratch database that the target agent makes beside its own, and drops.
+//!
+//! The phases, the agents' work and the comparison are those of `migrate`: only the database is another one.
+use std::sync::Arc;
+
+use pgconvoy_proto::model::{Options, REHEARSAL};
+use pgconvoy_proto::wire;
+use serde_json::{Value, json};
+
+use crate::cli::{Global, RehearseArgs};
+use crate::drive::Driven;
+use crate::ends::{self, Ends, said};
+use crate::events::{Event, Reporter};
+use crate::inventory::{self, Lease};
+use crate::phases::Run;
+use crate::plan::Plan;
+use crate::preflight::{self, Intent};
+use crate::run_dir::RunDir;
+use crate::text::{columns, duration};
+use crate::verdict::Verdict;
+use crate::{Ended, migrate};
+
+pub async fn rehearse(args: RehearseArgs, global: &Global, reporter: &Arc<Reporter>) -> Ended {
+    let mut ends = ends::connect(&args.ends).await?;
+    let id = rehearsal_id();
+    let dir = RunDir::create(&global.run_dir, &id)?;
+    reporter.log_to(dir.events()?);
+    let request = wire::OpenRehearsalRequest {
+        migration: id.clone(),
+    };
+    let opened = ends.target.open_rehearsal(request).await;
+    let opened = opened.map_err(said("target"))?.into_inner();
+    for what in &opened.removed {
+        reporter.note(format!(
+            "an earlier rehearsal had left behind, and is gone now: {what}"
+        ));
+    }
+    reporter.line(&format!("rehearsal in database {}", opened.database));
+    let closing = ends.clone();
+    let ended = run(ends, &args, &id, dir, reporter).await;
+    // Also of one that failed: it is not resumed.
+    match close(closing, &id).await {
+        Ok(()) => reporter.line("the scratch database is dropped; the target is as it was"),
+        // Why it failed matters more.
+        Err(error) if ended.is_err() => reporter.note(format!(
+            "the scratch database stays ({error:#}): the next rehearse, or pgconvoy clean, drops it"
+        )),
+        Err(error) => return Err(error),
+    }
+    ended
+}
+
+/// Short enough, with what the agents put around it, for the name of a database (63 bytes).
+fn rehearsal_id() -> String {
+    let unique = uuid::Uuid::now_v7().simple().to_string();
+    format!("{REHEARSAL}{}", &unique[..24])
+}
+
+async fn run(
+    mut ends: Ends,
+    args: &RehearseArgs,
+    id: &str,
+    dir: RunDir,
+    reporter: &Arc<Reporter>,
+) -> Ended {
+    // Not before: roles that an earlier rehearsal had left behind are gone now.
+    let selection = args.filters.selection();
+    let facts = preflight::gather(&mut ends, &selection, args.roles).await?;
+    // Into the scratch database it goes whatever the target holds.
+    let intent = Intent {
+        replace: true,
+        roles: args.roles,
+        streams: args.effort.streams,
+        ..Intent::default()
+    };
+    let mut findings = preflight::findings(&facts, intent);
+    findings.retain(|finding| finding.code != preflight::TARGET_REPLACED);
+    for finding in &findings {
+        reporter.emit(&Event::Finding(finding.clone()));
+    }
+    if preflight::is_blocked(&findings) {
+        return Ok((Verdict::Blocked, json!({ "findings": findings })));
+    }
+    let options = Options {
+        selection,
+        roles: args.roles,
+        ..Options::default()
+    };
+    let settings = migrate::settings(&args.effort, &facts);
+    let inventory = migrate::inventory(&mut ends, id, &options, &facts, Lease::Migration).await?;
+    let options = migrate::with_part_size(options, &inventory, settings);
+    let plan = Plan::new(inventory, options);
+    migrate::create(&mut ends, id, plan, None).await?;
+    let driven = Driven {
+        ends,
+        id,
+        settings,
+        dir,
+        reporter,
+    };
+    let timed = async |run: &mut Run| {
+        let (verdict, mut result) = migrate::carry_out(run, false).await?;
+        told(run, &mut result);
+        let text = serde_json::to_string_pretty(&result)?;
+        run.dir.write("rehearsal.json", &text)?;
+        Ok((verdict, result))
+    };
+    driven.drive(timed).await
+}
+
+/// How long each phase took: what the real run will take, into this server over this link.
+fn told(run: &Run, result: &mut Value) {
+    let mut rows = Vec::new();
+    let mut phases = Vec::new();
+    let mut all = 0.0;
+    for (phase, took) in &run.timed {
+        let seconds = took.as_secs_f64();
+        all += seconds;
+        rows.push(vec![phase.name().to_owned(), format!("{seconds:.1} s")]);
+        phases.push(json!({ "phase": phase.name(), "seconds": seconds }));
+    }
+    run.reporter.line(&columns(&rows));
+    run.reporter.line(&format!(
+        "the migration will take about {} from its plan to its verdict",
+        duration(all)
+    ));
+    result["phases"] = phases.into();
+    result["predicted_seconds"] = all.into();
+}
+
+/// The driver has left: the scratch database is nobody's.
+async fn close(mut ends: Ends, id: &str) -> anyhow::Result<()> {
+    inventory::close(&mut ends, id).await?;
+    let request = wire::CloseRehearsalRequest {
+        migration: id.into(),
+    };
+    let closed = ends.target.close_rehearsal(request).await;
+    closed.map_err(said("target"))?;
+    Ok(())
+}
