@@ -53,10 +53,11 @@ pub async fn run(cli: Cli) -> u8 {
     let reporter = Arc::new(Reporter::new(cli.global.json));
     // The demo has servers and agents to stop first: it answers interruptions itself.
     let alone = matches!(cli.command, Command::Demo(_));
+    let goes_on = goes_on(&cli.command);
     let ended = tokio::select! {
         ended = command(cli, &reporter) => ended,
         () = interrupted(), if !alone => {
-            reporter.line("interrupted: what is done is kept; pgconvoy resume goes on");
+            reporter.line(&format!("interrupted: {goes_on}"));
             Ok((Verdict::Interrupted, Value::Null))
         }
     };
@@ -78,6 +79,21 @@ pub async fn run(cli: Cli) -> u8 {
     result["verdict"] = verdict.as_str().into();
     reporter.result(&result);
     code
+}
+
+/// What there is to know, and to do, when the command is interrupted.
+fn goes_on(command: &Command) -> &'static str {
+    match command {
+        Command::Migrate(_) | Command::Resume(_) | Command::Sync(_) => {
+            "what is done is kept; pgconvoy resume goes on"
+        }
+        Command::Rollback(_) => "what is done is done; pgconvoy rollback goes on",
+        Command::Rehearse(_) => {
+            "the next pgconvoy rehearse, or pgconvoy clean, drops the scratch database"
+        }
+        Command::Backup(_) => "there is no backup of this run",
+        _ => "nothing was left half done",
+    }
 }
 
 async fn interrupted() {
