@@ -78,11 +78,14 @@ pub async fn copy_in(
     })
 }
 
-/// A check constraint may read tables that are not loaded yet: what it refuses now may be taken later.
-fn refused(what: &str, error: &tokio_postgres::Error) -> Status {
+/// What is refused now may be taken later: a check constraint may read tables that are not loaded yet, and where foreign keys fire they
+/// may refer to them.
+pub fn refused(what: &str, error: &tokio_postgres::Error) -> Status {
     let status = status::postgres(what, error);
     match error.code() {
-        Some(&SqlState::CHECK_VIOLATION) => Status::out_of_range(status.message()),
+        Some(&SqlState::CHECK_VIOLATION | &SqlState::FOREIGN_KEY_VIOLATION) => {
+            Status::out_of_range(status.message())
+        }
         _ => status,
     }
 }

@@ -5,7 +5,7 @@ use pgconvoy_proto::wire;
 use pgconvoy_proto::wire::sync_table_event::Event;
 use pgconvoy_proto::wire::target_digest_request::Keep;
 use tokio_stream::StreamExt;
-use tonic::Status;
+use tonic::{Code, Status};
 
 use crate::ends::{retry, said};
 use crate::live::End;
@@ -83,13 +83,26 @@ impl Converger {
 
     /// Makes the target's table the source's; with `dry_run` only counts.
     pub async fn sync(&self, scanned: &Scanned) -> anyhow::Result<Synced> {
+        self.call(scanned).await.map_err(said("source"))
+    }
+
+    /// The same; a row that was refused, which may be for as long only as other tables are not synced, is no error but a reason.
+    pub async fn try_sync(&self, scanned: &Scanned) -> anyhow::Result<Result<Synced, String>> {
+        match self.call(scanned).await {
+            Ok(synced) => Ok(Ok(synced)),
+            Err(status) if status.code() == Code::OutOfRange => {
+                Ok(Err(status.message().to_owned()))
+            }
+            Err(status) => Err(said("source")(status)),
+        }
+    }
+
+    async fn call(&self, scanned: &Scanned) -> Result<Synced, Status> {
         let digester = &self.digester;
         let what = format!("sync of {}", scanned.table);
         let _source = digester.live.start(End::Source, what.clone());
         let _target = digester.live.start(End::Target, what.clone());
-        retry(&digester.reporter, &what, || self.attempt(scanned))
-            .await
-            .map_err(said("source"))
+        retry(&digester.reporter, &what, || self.attempt(scanned)).await
     }
 
     async fn attempt(&self, scanned: &Scanned) -> Result<Synced, Status> {

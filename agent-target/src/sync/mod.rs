@@ -18,7 +18,6 @@ use pgconvoy_agent_core::narrow::{self, Alike};
 use pgconvoy_agent_core::progress::Counters;
 use pgconvoy_agent_core::scan;
 use pgconvoy_agent_core::session::Session;
-use pgconvoy_agent_core::status;
 use pgconvoy_proto::model::{Buckets, Digest, How, Relation, SyncCounts, Table, required};
 use pgconvoy_proto::wire;
 use pgconvoy_proto::wire::sync_answer::Answer;
@@ -28,6 +27,7 @@ use tokio_postgres::error::SqlState;
 use tokio_stream::{Stream, StreamExt};
 use tonic::Status;
 
+use crate::copy_in::refused;
 use crate::sessions::{Purpose, Sessions};
 use crate::{digest, large_objects};
 use merge::Differing;
@@ -150,7 +150,7 @@ impl Sync<'_> {
                 self.table
             ));
         }
-        status::postgres(&format!("syncing {}", self.table), error)
+        refused(&format!("syncing {}", self.table), error)
     }
 
     /// When the source agent has left there is nobody to tell.

@@ -285,30 +285,65 @@ async fn scan(converger: &Converger, tables: &[Table]) -> anyhow::Result<Vec<Sca
     Ok(scanned)
 }
 
-/// Largest first, as everywhere. Tables that are equal cost nothing.
+/// Largest first, as everywhere. Tables that are equal cost nothing. One that is refused a row waits for the others, for as long as that
+/// brings any table over.
 async fn apply(
     converger: &Converger,
     mut scanned: Vec<Scanned>,
 ) -> anyhow::Result<Vec<TableOutcome>> {
     scanned.sort_by_key(|scanned| std::cmp::Reverse(scanned.table.size_bytes));
-    let mut outcomes = gather(scanned, converger.digester.jobs, |scanned| {
-        let converger = converger.clone();
-        async move {
-            let mut synced = Synced::default();
-            if !scanned.is_equal() {
-                synced = converger.sync(&scanned).await?;
-                converger.digester.reporter.emit(&Event::Synced {
-                    table: scanned.table.to_string(),
-                    counts: synced.counts,
-                    wire_bytes: synced.wire_bytes,
-                });
+    let mut outcomes = Vec::new();
+    while !scanned.is_empty() {
+        let asked = scanned.len();
+        let brought = gather(
+            std::mem::take(&mut scanned),
+            converger.digester.jobs,
+            |scanned| {
+                let converger = converger.clone();
+                async move { bring(&converger, scanned).await }
+            },
+        )
+        .await?;
+        let mut reasons = Vec::new();
+        for one in brought {
+            match one {
+                Ok(outcome) => outcomes.push(outcome),
+                Err((table, reason)) => {
+                    scanned.push(table);
+                    reasons.push(reason);
+                }
             }
-            Ok(TableOutcome { scanned, synced })
         }
-    })
-    .await?;
-    outcomes.sort_by_cached_key(|outcome| outcome.scanned.table.to_string());
+        anyhow::ensure!(
+            scanned.len() < asked,
+            "{} tables are refused, also with all others synced: {}. Foreign keys do not fire where the target agent's role may set \
+             session_replication_role",
+            reasons.len(),
+            reasons.join("; ")
+        );
+    }
+    outcomes.sort_by_cached_key(|outcome: &TableOutcome| outcome.scanned.table.to_string());
     Ok(outcomes)
+}
+
+/// One table; or the table again, and why it was refused.
+async fn bring(
+    converger: &Converger,
+    scanned: Scanned,
+) -> anyhow::Result<Result<TableOutcome, (Scanned, String)>> {
+    let mut synced = Synced::default();
+    if !scanned.is_equal() {
+        synced = match converger.try_sync(&scanned).await? {
+            Ok(synced) => synced,
+            Err(reason) => return Ok(Err((scanned, reason))),
+        };
+        converger.digester.reporter.emit(&Event::Synced {
+            table: scanned.table.to_string(),
+            counts: synced.counts,
+            wire_bytes: synced.wire_bytes,
+        });
+    }
+    Ok(Ok(TableOutcome { scanned, synced }))
 }
 
 /// From here on the ledger says that a sync is under way.
