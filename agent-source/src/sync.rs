@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
-use pgconvoy_agent_core::narrow::{self, Alike, Spill};
+use pgconvoy_agent_core::narrow::{self, Alike, MOST_ALIKE, Spill};
 use pgconvoy_agent_core::progress::Counters;
 use pgconvoy_agent_core::rows::join::Joiner;
 use pgconvoy_agent_core::scan;
@@ -28,8 +28,6 @@ use tonic::{Status, Streaming};
 use crate::chunks::{CHUNKS_SEALED, Cutter, Sealing, Stop, read, sealer};
 use crate::lanes::{Lanes, from_target};
 
-/// Pairs that are in memory at once; a table with more rows that are alike is copied again whole. 96 MB.
-const MOST_ALIKE: u64 = 2_000_000;
 /// 720 KB before compression.
 const PAIRS_PER_CHUNK: usize = 1 << 15;
 

@@ -27,6 +27,8 @@ pub use spill::{Alike, Sorted, Spill};
 
 /// Pairs in one message.
 const PAIRS_PER_MESSAGE: usize = 4096;
+/// Pairs that a sync has in memory at once, at each end; a table with more rows that are alike is copied again whole. 96 MB.
+pub const MOST_ALIKE: u64 = 2_000_000;
 /// Pairs that a scan gathers before it takes the lock of the common file.
 const BATCH: usize = 1024;
 

@@ -15,9 +15,6 @@ use tonic::Status;
 use super::places::Places;
 use super::{Frames, spilled};
 
-/// Pairs that are in memory at once; a table with more rows that are alike is copied again whole. 96 MB.
-pub const MOST_ALIKE: u64 = 2_000_000;
-
 /// What differs.
 pub struct Differing {
     /// Only at the source.

@@ -185,7 +185,7 @@ impl Sync<'_> {
             let (jobs, folder) = (self.jobs, self.folder);
             narrow::read(&snapshot, &self.table, buckets, jobs, folder, &counters).await?
         };
-        let own = (own.widest() <= merge::MOST_ALIKE).then(|| own.sorted(Alike::Apart));
+        let own = (own.widest() <= narrow::MOST_ALIKE).then(|| own.sorted(Alike::Apart));
         let (folder, relation) = (self.folder.to_owned(), self.table.relation.clone());
         let merging = tokio::task::spawn_blocking(move || {
             let found = merge::merge(own, &mut frames, &relation, &folder)?;
