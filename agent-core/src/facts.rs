@@ -50,8 +50,15 @@ pub async fn server(session: &Session, database: &Database) -> Result<ServerFact
         server_clock_us: row.get(12),
         agent_clock_us: agent_clock.as_micros() as i64,
         cpus: std::thread::available_parallelism().map_or(1, |n| n.get() as u32),
+        machine: database.is_on_this_machine().then(running_kernel).flatten(),
         agent_version: env!("CARGO_PKG_VERSION").into(),
     })
+}
+
+/// Of every boot of a kernel another one (random(4)); containers that share processors have the same.
+fn running_kernel() -> Option<String> {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(id.trim().to_owned())
 }
 
 /// Of the database's collation.

@@ -4,6 +4,7 @@ use pgconvoy_agent_core::scan;
 use pgconvoy_agent_core::session::{Session, qualified, quote_ident};
 use pgconvoy_proto::model::{Relation, Table};
 use tokio_postgres::Error;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
 use crate::large_objects;
@@ -48,6 +49,37 @@ impl Landing {
         Ok(landing)
     }
 
+    /// For a table that one transaction loads whole. FREEZE asks for a table that the transaction has truncated: only an empty one is, and
+    /// readers are not waited for.
+    pub async fn freeze_if_empty(&mut self, session: &Session, table: &Table) -> Result<(), Error> {
+        let worth = table.relation == Relation::Table && table.size_bytes >= WORTH_FREEZING;
+        if !worth || table.through_root {
+            return Ok(());
+        }
+        let name = qualified(&table.schema, &table.name);
+        let lock =
+            format!("SAVEPOINT emptied; LOCK TABLE ONLY {name} IN ACCESS EXCLUSIVE MODE NOWAIT");
+        let empty = match session.batch_execute(&lock).await {
+            Ok(()) => session
+                .query_typed(IS_EMPTY, &[(&name, Type::TEXT)])
+                .await?
+                .iter()
+                .all(|row| row.get(0)),
+            Err(error) if is_refused(&error) => false,
+            Err(error) => return Err(error),
+        };
+        let then = if empty {
+            format!("TRUNCATE ONLY {name}; RELEASE SAVEPOINT emptied")
+        } else {
+            "ROLLBACK TO SAVEPOINT emptied; RELEASE SAVEPOINT emptied".to_owned()
+        };
+        session.batch_execute(&then).await?;
+        if empty {
+            self.freeze(table);
+        }
+        Ok(())
+    }
+
     /// The table was truncated in this transaction: its rows need no VACUUM then. Not where COPY routes rows to partitions
     /// (PostgreSQL manual, COPY, FREEZE).
     pub fn freeze(&mut self, table: &Table) {
@@ -62,6 +94,21 @@ impl Landing {
             After::MakeLargeObjects => large_objects::make(session, migration).await,
         }
     }
+}
+
+/// Below this a TRUNCATE costs more than the VACUUM that FREEZE saves, bytes.
+const WORTH_FREEZING: u64 = 8 << 20;
+
+/// Nothing is lost by its TRUNCATE, which is not refused either: no foreign key refers to it, and the role may.
+const IS_EMPTY: &str = "SELECT pg_relation_size(t) = 0 AND has_table_privilege(t, 'TRUNCATE')
+        AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.confrelid = t AND k.contype = 'f')
+    FROM (VALUES ($1::text::regclass::oid)) v (t)";
+
+fn is_refused(error: &Error) -> bool {
+    matches!(
+        error.code(),
+        Some(&SqlState::LOCK_NOT_AVAILABLE | &SqlState::INSUFFICIENT_PRIVILEGE)
+    )
 }
 
 /// Functions that check constraints, domains and generated columns call may find other objects by their caller's search_path:

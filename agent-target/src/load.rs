@@ -71,9 +71,13 @@ impl Job {
             session.batch_execute("ROLLBACK").await.map_err(failed)?;
             return Ok(receipt(self.recorded(session).await?, true));
         }
-        let landing = Landing::prepare(session, &self.table)
+        let mut landing = Landing::prepare(session, &self.table)
             .await
             .map_err(failed)?;
+        if self.part.is_whole() {
+            let prepared = landing.freeze_if_empty(session, &self.table).await;
+            prepared.map_err(failed)?;
+        }
         let copied = copy_in(session, &landing.copy_in, frames, &what).await?;
         let digest = Digest::from(required(copied.trailer.digest, "the trailer's digest")?);
         if copied.rows != digest.rows {

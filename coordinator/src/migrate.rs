@@ -53,7 +53,7 @@ pub async fn migrate(args: MigrateArgs, global: &Global, reporter: &Arc<Reporter
     if args.dry_run {
         let inventory = inventory(&mut ends, &id, &options, &facts, Lease::Short).await?;
         inventory::close(&mut ends, &id).await?;
-        let options = with_part_size(options, &inventory, settings);
+        let options = with_part_size(options, &inventory, settings, &facts);
         let mut plan = Plan::new(inventory, options);
         plan.findings.extend(findings);
         let shown = show_plan(&plan, &facts, settings, args.then_sync, reporter);
@@ -75,7 +75,7 @@ pub async fn migrate(args: MigrateArgs, global: &Global, reporter: &Arc<Reporter
         backup = Some(id.clone());
     }
     let inventory = inventory(&mut ends, &id, &options, &facts, Lease::Migration).await?;
-    let options = with_part_size(options, &inventory, settings);
+    let options = with_part_size(options, &inventory, settings, &facts);
     let mut plan = Plan::new(inventory, options);
     plan.findings.extend(findings);
     if let Err(error) = create(&mut ends, &id, plan, backup).await {
@@ -184,12 +184,23 @@ fn options(args: &MigrateArgs) -> anyhow::Result<Options> {
 const PARTS_PER_STREAM: u64 = 4;
 const SMALLEST_PART: u64 = 16 << 20;
 const LARGEST_PART: u64 = 128 << 20;
+/// One stream, from COPY TO to COPY FROM, keeps so many processors busy.
+const PROCESSORS_OF_A_STREAM: u32 = 2;
+/// Of tables that are not cut for the sake of streams: more than this should not have to come again when a part is cut off.
+const LARGEST_UNCUT: u64 = 1 << 30;
 
-/// As was asked for, or such that the largest table keeps all streams busy to its end.
-pub fn with_part_size(options: Options, inventory: &Inventory, settings: Settings) -> Options {
+/// As was asked for, or such that the largest table keeps all streams busy to its end. Where one stream keeps all processors busy, a
+/// table gains nothing from a second one: it is loaded whole then, which spares it the VACUUM.
+pub fn with_part_size(
+    options: Options,
+    inventory: &Inventory,
+    settings: Settings,
+    facts: &Facts,
+) -> Options {
     let largest = inventory.tables.iter().map(|table| table.size_bytes).max();
     let share = largest.unwrap_or(0) / (settings.streams as u64 * PARTS_PER_STREAM);
     let part_bytes = match options.part_bytes {
+        0 if are_few_processors(facts) => LARGEST_UNCUT,
         0 => share.clamp(SMALLEST_PART, LARGEST_PART),
         given => given,
     };
@@ -290,6 +301,13 @@ pub fn settings(effort: &Effort, facts: &Facts) -> Settings {
         index_jobs: effort.index_jobs.unwrap_or(cpus.clamp(1, 4)) as usize,
         compression,
     }
+}
+
+/// Both servers and both agents share no more processors than one stream uses.
+fn are_few_processors(facts: &Facts) -> bool {
+    let (source, target) = (&facts.source.server, &facts.target.server);
+    let one_machine = source.machine.is_some() && source.machine == target.machine;
+    one_machine && target.cpus <= PROCESSORS_OF_A_STREAM
 }
 
 /// Writes the plan into the ledger.

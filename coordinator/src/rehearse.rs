@@ -88,7 +88,7 @@ async fn run(
     };
     let settings = migrate::settings(&args.effort, &facts);
     let inventory = migrate::inventory(&mut ends, id, &options, &facts, Lease::Migration).await?;
-    let options = migrate::with_part_size(options, &inventory, settings);
+    let options = migrate::with_part_size(options, &inventory, settings, &facts);
     let plan = Plan::new(inventory, options);
     migrate::create(&mut ends, id, plan, None).await?;
     let driven = Driven {

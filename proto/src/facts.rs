@@ -28,6 +28,9 @@ pub struct ServerFacts {
     pub server_clock_us: i64,
     pub agent_clock_us: i64,
     pub cpus: u32,
+    /// Which machine both the server and the agent run on, where that can be told.
+    #[serde(default)]
+    pub machine: Option<String>,
     pub agent_version: String,
 }
 

@@ -131,6 +131,11 @@ pub struct Part {
 }
 
 impl Part {
+    /// There is no other part.
+    pub fn is_whole(&self) -> bool {
+        self.first == 0 && self.end.is_none()
+    }
+
     /// The condition that selects the part; none for a whole table. `column` is what the range is of, `value` how a bound of
     /// it is written.
     pub fn condition(&self, column: &str, value: impl Fn(u32) -> String) -> Option<String> {

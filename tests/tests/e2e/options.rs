@@ -70,6 +70,37 @@ fn rows_cross_into_a_schema_that_is_there() {
     assert_eq!(target(&pair, trigger), "A", "the trigger is as it was");
 }
 
+/// What COPY FREEZE asks for is a table that was just truncated.
+#[test]
+fn a_table_of_one_part_is_loaded_frozen_and_one_that_holds_rows_keeps_them() {
+    let pair = Pair::new().expect("two servers and two agents");
+    pair.at_source(
+        "CREATE TABLE one (id int PRIMARY KEY, note text);
+         INSERT INTO one SELECT i, repeat(md5(i::text), 10) FROM generate_series(1, 40000) i;
+         CREATE TABLE other (id int PRIMARY KEY, note text);
+         INSERT INTO other SELECT i, repeat(md5(i::text), 10) FROM generate_series(1, 30000) i;",
+    )
+    .expect("two tables of more than 8 MiB");
+    // The larger one is loaded first; meanwhile somebody writes to the other one.
+    pair.at_target(
+        "CREATE TABLE other (id int PRIMARY KEY, note text);
+         CREATE FUNCTION write(id int) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN
+             IF id = 1 THEN INSERT INTO public.other VALUES (0, 'somebody else''s'); END IF; RETURN true; END $$;
+         CREATE TABLE one (id int PRIMARY KEY CHECK (write(id)), note text);",
+    )
+    .expect("the same tables");
+    let migrate = pair.pgconvoy(&["migrate", "--skip-schema", "--streams", "1"]);
+    migrate.expect("migrate runs").expect(3).says("public.other");
+    let there = "SELECT count(*), min(id) FROM";
+    assert_eq!(target(&pair, &format!("{there} one")), "40000|1");
+    assert_eq!(target(&pair, &format!("{there} other")), "30001|0");
+    pair.at_target("CREATE EXTENSION pg_visibility")
+        .expect("PostgreSQL's contrib modules");
+    let frozen = "SELECT all_frozen > 0 FROM pg_visibility_map_summary";
+    assert_eq!(target(&pair, &format!("{frozen}('one')")), "t");
+    assert_eq!(target(&pair, &format!("{frozen}('other')")), "f");
+}
+
 #[test]
 fn a_schema_crosses_without_its_rows() {
     let pair = pair();

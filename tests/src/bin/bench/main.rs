@@ -81,7 +81,16 @@ fn measure_all(args: &Args, link: Option<&Link>, report: &mut Report) -> Result<
             .filter(|c| args.only.is_empty() || args.only.contains(c))
             .filter(|c| c.can_run(*data))
             .collect();
+        // Not counted: memory that the machine uses for the first time since it was started costs whoever comes first.
+        if let Some(first) = contenders.first() {
+            let sample = first.run(&place, *data, &args.migrate)?;
+            eprintln!("   warm-up {first}: {}", sample.line());
+        }
         for round in 0..args.rounds {
+            // Nobody is always the one who runs after the same other.
+            let mut contenders = contenders.clone();
+            let first = round % contenders.len().max(1);
+            contenders.rotate_left(first);
             for contender in &contenders {
                 let sample = contender
                     .run(&place, *data, &args.migrate)
