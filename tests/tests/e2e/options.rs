@@ -90,7 +90,10 @@ fn a_table_of_one_part_is_loaded_frozen_and_one_that_holds_rows_keeps_them() {
     )
     .expect("the same tables");
     let migrate = pair.pgconvoy(&["migrate", "--skip-schema", "--streams", "1"]);
-    migrate.expect("migrate runs").expect(3).says("public.other");
+    migrate
+        .expect("migrate runs")
+        .expect(3)
+        .says("public.other");
     let there = "SELECT count(*), min(id) FROM";
     assert_eq!(target(&pair, &format!("{there} one")), "40000|1");
     assert_eq!(target(&pair, &format!("{there} other")), "30001|0");

@@ -1,6 +1,7 @@
 //! A large table: few changes cost little, many stay within memory. PGCONVOY_TEST_ROWS makes it larger.
 use std::time::Instant;
 
+use pgconvoy_tests::gate::Gate;
 use pgconvoy_tests::program::{Outcome, peak_resident_bytes};
 use pgconvoy_tests::{PATIENCE, Pair, say_aloud, within};
 
@@ -25,8 +26,8 @@ fn watched(pair: &Pair, arguments: &[&str]) -> (Outcome, u64) {
     (running.wait(PATIENCE).expect("sync ended").expect(0), peak)
 }
 
-#[test]
-fn few_changes_cost_little_and_many_stay_within_memory() {
+/// Two servers and two agents, and at the source a table of so many rows.
+fn pair_with_a_large_table() -> (Pair, u64) {
     let asked = std::env::var("PGCONVOY_TEST_ROWS").ok();
     let rows: u64 = asked.map_or(ROWS, |text| {
         text.parse().expect("PGCONVOY_TEST_ROWS is a number")
@@ -37,6 +38,12 @@ fn few_changes_cost_little_and_many_stay_within_memory() {
          INSERT INTO big SELECT i, i % 1000, 'note ' || md5(i::text) FROM generate_series(1, {rows}) i;"
     ))
     .expect("a table");
+    (pair, rows)
+}
+
+#[test]
+fn few_changes_cost_little_and_many_stay_within_memory() {
+    let (pair, rows) = pair_with_a_large_table();
     let begun = Instant::now();
     let migrate = pair
         .pgconvoy(&["migrate", "--json", "--no-verify"])
@@ -103,4 +110,58 @@ fn few_changes_cost_little_and_many_stay_within_memory() {
             of * 100.0
         ));
     }
+}
+
+/// Of a table whose snapshot is lost when four fifths of its parts have arrived.
+#[test]
+fn a_resume_after_a_lost_snapshot_moves_what_had_not_arrived_and_what_changed() {
+    let (mut pair, rows) = pair_with_a_large_table();
+    let part_size = (rows / 300_000).to_string();
+    let gate = Gate::to(pair.target_agent.port()).expect("a gate").shut();
+    let migrate = pair
+        .spawn(&[
+            "migrate",
+            "--part-size",
+            &part_size,
+            "--target-from-source",
+            &gate.url(),
+        ])
+        .expect("migrate starts");
+    let share = "SELECT coalesce((SELECT sum(rows) FROM pgconvoy.parts), 0)";
+    let arrived = || -> u64 {
+        let there = pair.at_target("SELECT to_regclass('pgconvoy.parts') IS NOT NULL");
+        let rows = match there.expect("the target").as_str() {
+            "t" => pair.at_target(share).expect("the ledger"),
+            _ => "0".to_owned(),
+        };
+        rows.parse().expect("a number")
+    };
+    gate.feed_until("four fifths of the rows have arrived", || {
+        arrived() * 5 >= rows * 4
+    });
+    let before = arrived();
+    assert!(before < rows, "all of it has arrived");
+    pair.source_agent.kill().expect("the source agent dies");
+    drop(gate);
+    let stopped = migrate.wait(PATIENCE).expect("migrate gives up");
+    assert_ne!(stopped.code, 0, "{}", stopped.text());
+    pair.at_source(&format!(
+        "UPDATE big SET number = -1 WHERE id % {CHANGED_ONE_OF} = 7"
+    ))
+    .expect("a change");
+    pair.source_agent.restart().expect("it comes back");
+
+    let resume = pair.pgconvoy(&["resume", "--json"]).expect("resume runs");
+    let result = resume.expect(0).result();
+    let bytes = |n: usize, what: &str| result["crossed"][n][what].as_u64().expect("bytes");
+    let (first, second) = (bytes(0, "parts"), bytes(1, "parts") + bytes(1, "syncs"));
+    let whole = first as f64 / before as f64 * rows as f64;
+    let of = second as f64 / whole;
+    say_aloud(&format!(
+        "a snapshot was lost when {before} of {rows} rows had arrived: {first} bytes had crossed under it, {second} crossed under the next, \
+         {:.1} % of a copy",
+        of * 100.0
+    ));
+    assert!(of < 0.5, "{second} bytes, a copy is {whole:.0}");
+    pair.assert_equal_ends();
 }
