@@ -35,6 +35,8 @@ pub struct Options {
     /// More arguments for the agents.
     pub source_arguments: Vec<String>,
     pub target_arguments: Vec<String>,
+    /// The target agent's --data-dir lies on a filesystem of this size, bytes, which only the agent sees. Needs root or user namespaces.
+    pub target_disk: Option<u64>,
     /// Run before the agents start.
     pub before_agents: Option<fn(&Pair) -> Result<()>>,
 }
@@ -57,6 +59,8 @@ pub struct AgentProcess {
     arguments: Vec<String>,
     database_url: String,
     log: PathBuf,
+    /// A folder that is a small filesystem for it, and its size in bytes.
+    disk: Option<(PathBuf, u64)>,
     running: Option<Agent>,
 }
 
@@ -86,20 +90,19 @@ impl Pair {
             &options.source_arguments,
         )?;
         let mut more = options.target_arguments.clone();
-        more.extend([
-            "--data-dir".to_owned(),
-            shown(&folder.path().join("target-data")),
-        ]);
+        let data_dir = folder.path().join("target-data");
+        more.extend(["--data-dir".to_owned(), shown(&data_dir)]);
         let target_url = options
             .target_url
             .map_or_else(|| target.url(DATABASE), |url| url(&source, &target));
-        let target_agent = AgentProcess::new(
+        let mut target_agent = AgentProcess::new(
             "target",
             folder.path(),
             target_url,
             options.target_pg_bin,
             &more,
         )?;
+        target_agent.disk = options.target_disk.map(|bytes| (data_dir, bytes));
         let mut pair = Self {
             source_agent,
             target_agent,
@@ -236,12 +239,17 @@ impl AgentProcess {
             arguments,
             database_url,
             log,
+            disk: None,
             running: None,
         })
     }
 
     pub fn start(&mut self) -> Result<()> {
-        let mut command = clean_command(&program::path(&format!("pgconvoy-{}", self.role)));
+        let program = program::path(&format!("pgconvoy-{}", self.role));
+        let mut command = match &self.disk {
+            None => clean_command(&program),
+            Some((folder, bytes)) => on_small_disk(&program, folder, *bytes)?,
+        };
         command
             .arg("--listen")
             .arg(format!("127.0.0.1:{}", self.port))
@@ -300,6 +308,16 @@ impl AgentProcess {
             .map(|log| String::from_utf8_lossy(&log).into_owned())
             .unwrap_or_default()
     }
+}
+
+/// The program, in a mount namespace of its own in which `folder` is a filesystem of so many bytes. Its process is the one that is started.
+fn on_small_disk(program: &Path, folder: &Path, bytes: u64) -> Result<Command> {
+    fs::create_dir_all(folder)?;
+    let mount = format!("mount -t tmpfs -o size={bytes} none \"$0\" && exec \"$@\"");
+    let mut command = clean_command(Path::new("unshare"));
+    command.args(["--map-root-user", "--mount", "sh", "-c", &mount]);
+    command.arg(folder).arg(program);
+    Ok(command)
 }
 
 fn shown(path: &Path) -> String {

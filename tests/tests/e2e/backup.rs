@@ -226,3 +226,32 @@ fn the_runbooks_variable_asks_for_a_backup() {
         .expect(0)
         .says("XXH3-128");
 }
+
+/// Of the target agent's folder, where the backup is written.
+#[test]
+fn a_full_disk_ends_a_backup_with_one_clear_error_and_changes_nothing() {
+    let pair = depot::pair_with(Options {
+        target_disk: Some(4 << 20),
+        ..Options::default()
+    });
+    pair.at_target(
+        "CREATE TABLE mine AS SELECT i AS id, string_agg(md5(random()::text), '') AS noise
+         FROM generate_series(1, 3000) i, generate_series(1, 150) GROUP BY i",
+    )
+    .expect("a table that does not fit, compressed");
+    let before = target_dump(&pair);
+    // The agent's own view of it.
+    let process = PathBuf::from(format!("/proc/{}/root", pair.target_agent.pid()));
+    let folder = pair.folder().join("target-data");
+    let folder = process.join(folder.strip_prefix("/").expect("an absolute path"));
+    for command in [&["backup"][..], &["migrate", "--force"]] {
+        let ended = pair.pgconvoy(command).expect("it runs").expect(1);
+        ended.says("No space left on device").says("target-data");
+        assert_same(&before, &target_dump(&pair));
+        let backups = folder.join("target.backups");
+        let left = backups.read_dir().expect("the folder of backups").count();
+        assert_eq!(left, 0, "something is left of the backup that failed");
+    }
+    pair.at_target("DROP TABLE mine").expect("room");
+    pair.migrate(&["--backup"]);
+}
