@@ -1,7 +1,7 @@
 //! Scratch databases of rehearsals: made beside the target's, and dropped with the roles that a rehearsal created.
 //!
-//! Invariant 7 (nothing destroyed unasked): dropped is only what has both the name and the mark of one, and is not in use: whoever drives
-//! a rehearsal holds its advisory lock. The target's database itself is asked for its encoding, and for nothing else.
+//! Invariant 7 (nothing destroyed unasked): dropped is only what has both the name and the mark of one, or the name and nothing in it, and is not
+//! in use: whoever drives a rehearsal holds its advisory lock. The target's database itself is asked for its encoding, and for nothing else.
 use pgconvoy_agent_core::session::{Session, quote_ident, quote_literal};
 use pgconvoy_agent_core::status;
 use pgconvoy_proto::model::REHEARSAL;
@@ -17,6 +17,15 @@ const NAME: &str = "pgconvoy_";
 const MARK: &str = "CREATE SCHEMA pgconvoy; CREATE TABLE pgconvoy.rehearsal ();
     COMMENT ON TABLE pgconvoy.rehearsal IS 'this database is dropped by: pgconvoy rehearse, pgconvoy clean'";
 const APPLICATION: &str = "pgconvoy rehearse";
+/// A scratch database is without its mark for a moment. Whoever makes or drops one holds this advisory lock of the target's database.
+const MAKING: &str = "SELECT pg_advisory_lock(hashtextextended('pgconvoy rehearse', 0))";
+/// As when it was created from template0: what is made in a database has an OID from 16384 on (PostgreSQL manual, OID Assignment).
+const HOLDS_NOTHING: &str = "SELECT coalesce(max(oid), 0) < 16384 FROM (
+    SELECT oid FROM pg_class UNION ALL SELECT oid FROM pg_namespace UNION ALL SELECT oid FROM pg_proc UNION ALL SELECT oid FROM pg_type
+    UNION ALL SELECT oid FROM pg_extension UNION ALL SELECT oid FROM pg_event_trigger UNION ALL SELECT oid FROM pg_publication
+    UNION ALL SELECT oid FROM pg_foreign_data_wrapper UNION ALL SELECT 16384 FROM pg_largeobject_metadata) o";
+/// What the id of a rehearsal ends with, hexadecimal digits.
+const ID_DIGITS: usize = 24;
 
 /// The scratch database; none: the migration is no rehearsal.
 pub fn database_of(migration: &str) -> Option<String> {
@@ -66,6 +75,7 @@ pub async fn open(sessions: &Sessions, migration: &str) -> Result<String, Status
         literal(1),
         literal(2)
     );
+    session.batch_execute(MAKING).await.map_err(failed)?;
     session.batch_execute(&create).await.map_err(failed)?;
     let scratch = sessions.database(migration).connect(APPLICATION).await?;
     scratch.batch_execute(MARK).await.map_err(failed)?;
@@ -75,6 +85,7 @@ pub async fn open(sessions: &Sessions, migration: &str) -> Result<String, Status
 /// Drops those that nobody drives.
 pub async fn clear(runner: &Runner) -> Result<Vec<String>, Status> {
     let live = runner.sessions.live.connect(APPLICATION).await?;
+    live.batch_execute(MAKING).await.map_err(failed)?;
     let like = format!("{NAME}{REHEARSAL}");
     let rows = live
         .query(
@@ -124,7 +135,7 @@ async fn drop_unused(runner: &Runner, live: &Session, migration: &str) -> Result
     let scratch = scratch.connect(APPLICATION).await?;
     let marked = "SELECT to_regclass('pgconvoy.rehearsal') IS NOT NULL";
     let marked = scratch.query_one(marked, &[]).await.map_err(failed)?;
-    if !marked.get::<_, bool>(0) {
+    if !marked.get::<_, bool>(0) && !is_unfinished(&scratch, migration).await.map_err(failed)? {
         return Ok(Dropped::Unmarked);
     }
     if !drive::lock(&scratch, migration).await.map_err(failed)? {
@@ -137,6 +148,13 @@ async fn drop_unused(runner: &Runner, live: &Session, migration: &str) -> Result
     live.batch_execute(&drop).await.map_err(failed)?;
     runner.store.remove(migration)?;
     Ok(Dropped::Yes)
+}
+
+/// The agent was killed before it could mark what it had created.
+async fn is_unfinished(scratch: &Session, migration: &str) -> Result<bool, Error> {
+    let id = migration.strip_prefix(REHEARSAL).unwrap_or_default();
+    let ours = id.len() == ID_DIGITS && id.bytes().all(|digit| digit.is_ascii_hexdigit());
+    Ok(ours && scratch.query_one(HOLDS_NOTHING, &[]).await?.get(0))
 }
 
 /// Roles are the server's: those that the rehearsal created go before its database does, which is what knows them. Subscriptions would keep

@@ -75,3 +75,27 @@ fn what_a_killed_rehearsal_left_is_dropped_by_the_next_and_by_clean_and_nothing_
         assert_same(&before, &target_dump(&pair));
     }
 }
+
+/// The agent died between making a scratch database and marking it.
+#[test]
+fn a_scratch_database_without_its_mark_is_dropped_while_it_holds_nothing() {
+    let pair = pair();
+    let name = |digit: &str| format!("pgconvoy_rehearsal-{}", digit.repeat(24));
+    for digit in ["a", "b"] {
+        pair.target
+            .psql(
+                DATABASE,
+                &format!("CREATE DATABASE \"{}\" TEMPLATE template0", name(digit)),
+            )
+            .expect("a database");
+    }
+    pair.target
+        .psql(&name("b"), "CREATE VIEW theirs AS SELECT 1")
+        .expect("a view");
+    pair.pgconvoy(&["clean"])
+        .expect("clean runs")
+        .expect(0)
+        .says(&name("a"));
+    let left = "SELECT string_agg(datname, ' ') FROM pg_database WHERE datname LIKE 'pgconvoy\\_%'";
+    assert_eq!(pair.at_target(left).expect("databases"), name("b"));
+}
