@@ -13,7 +13,7 @@ use crate::ends::{self, Ends, Usage, said};
 use crate::events::{Event, Reporter};
 use crate::inventory::{self, Inventory, Lease};
 use crate::ledger::Ledger;
-use crate::phases::{Run, Settings, snapshot};
+use crate::phases::{Run, Settings, snapshot, wal};
 use crate::plan::Plan;
 use crate::preflight::estimate::{self, SCAN_RATE};
 use crate::preflight::{self, Facts, Intent};
@@ -363,7 +363,10 @@ pub async fn carry_out(run: &mut Run, resumed: bool) -> Ended {
     run.dir
         .fetch_source_artefacts(&mut run.ends.source, &run.ledger.options.selection)
         .await?;
+    let wal = wal::Watch::begin(&mut run.ends).await?;
     let verdict = run.phases().await?;
+    let written = wal.end(&mut run.ends).await?;
+    run.record_findings(vec![written]).await?;
     finish(run, verdict).await
 }
 

@@ -86,4 +86,16 @@ pub struct TargetSurvey {
     /// Bytes free there.
     pub data_dir_free: Option<u64>,
     pub collation: CollationVersion,
+    pub wal: Wal,
+}
+
+/// What the server has written of its write-ahead log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wal {
+    /// Bytes since the cluster was made; of a standby none.
+    pub written: u64,
+    /// Checkpoints that were not timed: the log had reached max_wal_size, or somebody asked for one.
+    pub requested_checkpoints: u64,
+    /// max_wal_size, bytes.
+    pub limit: u64,
 }

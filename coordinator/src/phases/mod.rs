@@ -7,6 +7,7 @@ mod schema;
 pub mod snapshot;
 mod steps;
 pub mod verify;
+pub mod wal;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -2,7 +2,7 @@
 use std::time::Duration;
 
 use pgconvoy_tests::demo::SAMPLE;
-use pgconvoy_tests::pair::DATABASE;
+use pgconvoy_tests::pair::{DATABASE, Options};
 use pgconvoy_tests::program::peak_resident_bytes;
 use pgconvoy_tests::{Pair, corpus, say_aloud};
 
@@ -184,6 +184,27 @@ fn orphans_at_the_source_leave_their_foreign_key_unvalidated_and_are_told() {
         pair.at_target("SELECT count(*) FROM child").expect("rows"),
         "13"
     );
+}
+
+#[test]
+fn checkpoints_that_the_log_forces_are_told_with_what_helps() {
+    let pair = Pair::with(Options {
+        settings: vec![
+            ("max_wal_size".into(), "32MB".into()),
+            ("min_wal_size".into(), "32MB".into()),
+        ],
+        ..Options::default()
+    })
+    .expect("two servers and two agents");
+    pair.at_source(
+        "CREATE TABLE log (id int, line text);
+         INSERT INTO log SELECT i, repeat(md5(i::text), 10) FROM generate_series(1, 300000) i",
+    )
+    .expect("100 MB");
+    pair.migrate(&[])
+        .says("[checkpoints]")
+        .says("of WAL")
+        .says("ALTER SYSTEM SET max_wal_size");
 }
 
 #[test]
