@@ -21,6 +21,8 @@ mod depot;
 mod detailed;
 #[path = "e2e/extension.rs"]
 mod extension;
+#[path = "e2e/files.rs"]
+mod files;
 #[path = "e2e/identity.rs"]
 mod identity;
 #[path = "e2e/judge.rs"]
