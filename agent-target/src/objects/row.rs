@@ -4,7 +4,7 @@
 //! the source's version in it the file could never be read again. Where the API left the version alone (it keeps none), the source's
 //! is right.
 use pgconvoy_agent_core::session::{Session, quote_ident};
-use pgconvoy_proto::model::object::Object;
+use pgconvoy_proto::model::object::{Object, VERSION};
 use serde_json::Value;
 use tokio_postgres::types::Type;
 use tonic::Status;
@@ -12,8 +12,7 @@ use tonic::Status;
 use super::failed;
 use crate::landing;
 
-pub const TABLE: &str = "storage.objects";
-const VERSION: &str = "version";
+const TABLE: &str = "storage.objects";
 
 /// The version in the row; None: there is no row.
 pub async fn version(session: &Session, object: &Object) -> Result<Option<String>, Status> {

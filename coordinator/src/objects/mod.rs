@@ -7,12 +7,13 @@ mod list;
 mod prove;
 
 pub use bring::to_copy;
+pub use pgconvoy_proto::model::object::{TABLE, VERSION};
 
 use std::sync::Arc;
 
 use pgconvoy_proto::model::object::Object;
 use pgconvoy_proto::model::{Finding, OF_OBJECTS, Options, Selection, Severity};
-use pgconvoy_proto::selection::{Filter, STORAGE};
+use pgconvoy_proto::selection::Filter;
 
 use list::{AtSource, AtTarget};
 
@@ -22,11 +23,6 @@ use crate::ledger::Ledger;
 use crate::live::Live;
 use crate::phases::Run;
 use crate::phases::verify::Held;
-
-/// The table that says which files there are.
-pub const TABLE: (&str, &str) = (STORAGE, "objects");
-/// Its column that the target's Storage API chooses for itself: not copied, and no part of the table's digest, where files are carried.
-pub const VERSION: &str = "version";
 
 /// Whether files are carried, of what was asked for now.
 pub fn are_carried(options: &Options, selection: &Selection) -> anyhow::Result<bool> {

@@ -6,6 +6,11 @@ use xxhash_rust::xxh3::Xxh3;
 use super::Malformed;
 use crate::wire;
 
+/// The table whose rows say which files there are.
+pub const TABLE: (&str, &str) = ("storage", "objects");
+/// Its column that the target's Storage API chooses for itself: not copied, and no part of the table's digest, where files are carried.
+pub const VERSION: &str = "version";
+
 /// A file in a bucket, by the names that the Storage API knows it by.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Object {

@@ -14,8 +14,10 @@ pub enum Kind {
     },
     /// The connection is cut after so many bytes of the file, on whichever way it is.
     CutAfter(u64),
-    /// The answer waits until the fault is lifted.
+    /// Nothing is done until the fault is lifted.
     Hold,
+    /// All is done, and the answer waits until the fault is lifted.
+    HoldAnswer,
 }
 
 pub struct Fault {
@@ -82,23 +84,32 @@ impl Faults {
         }
     }
 
-    /// What strikes this request; one that is held waits here.
-    pub(super) async fn strike(&self, method: &str, path: &str) -> Option<Kind> {
-        let (kind, mut held) = {
-            let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
-            let fault = all.iter_mut().find(|fault| {
-                fault.method == method && path.contains(&fault.path) && fault.left != Some(0)
-            })?;
-            if let Some(left) = &mut fault.left {
-                *left -= 1;
-            }
-            fault.struck.fetch_add(1, Ordering::Relaxed);
-            (fault.kind.clone(), fault.held.subscribe())
-        };
-        if matches!(kind, Kind::Hold) {
-            // Lifted, or dropped with the API.
-            held.wait_for(|held| !held).await.ok();
+    /// What strikes this request.
+    pub(super) fn strike(&self, method: &str, path: &str) -> Option<Struck> {
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        let fault = all.iter_mut().find(|fault| {
+            fault.method == method && path.contains(&fault.path) && fault.left != Some(0)
+        })?;
+        if let Some(left) = &mut fault.left {
+            *left -= 1;
         }
-        Some(kind)
+        fault.struck.fetch_add(1, Ordering::Relaxed);
+        Some(Struck {
+            kind: fault.kind.clone(),
+            held: fault.held.subscribe(),
+        })
+    }
+}
+
+/// A fault, for one request.
+pub(super) struct Struck {
+    pub kind: Kind,
+    held: watch::Receiver<bool>,
+}
+
+impl Struck {
+    /// Until it is lifted, or gone with the API.
+    pub async fn wait(&mut self) {
+        self.held.wait_for(|held| !held).await.ok();
     }
 }

@@ -199,26 +199,32 @@ async fn answer(api: Arc<Api>, request: Request<Incoming>) -> Result<Response<Bo
         let body = r#"{"message":"Invalid authentication credentials"}"#;
         return Ok(json(401, body.into()));
     }
-    let kind = api.faults.strike(request.method().as_str(), &path).await;
-    if let Some(Kind::Answer {
-        status,
-        body,
-        retry_after,
-    }) = &kind
-    {
-        let mut answer = json(*status, body.clone());
-        if let Some(seconds) = retry_after {
-            answer
-                .headers_mut()
-                .insert("retry-after", (*seconds).into());
-        }
-        return Ok(answer);
-    }
-    let cut = match kind {
-        Some(Kind::CutAfter(bytes)) => Some(bytes),
-        _ => None,
+    let Some(mut struck) = api.faults.strike(request.method().as_str(), &path) else {
+        return route(&api, request, &path, None).await;
     };
-    route(&api, request, &path, cut).await
+    match struck.kind.clone() {
+        Kind::Answer {
+            status,
+            body,
+            retry_after,
+        } => {
+            let mut answer = json(status, body);
+            if let Some(seconds) = retry_after {
+                answer.headers_mut().insert("retry-after", seconds.into());
+            }
+            Ok(answer)
+        }
+        Kind::CutAfter(bytes) => route(&api, request, &path, Some(bytes)).await,
+        Kind::Hold => {
+            struck.wait().await;
+            route(&api, request, &path, None).await
+        }
+        Kind::HoldAnswer => {
+            let answer = route(&api, request, &path, None).await;
+            struck.wait().await;
+            answer
+        }
+    }
 }
 
 async fn route(

@@ -79,6 +79,8 @@ impl Store {
             // It ends with its server, which a test may kill.
             connection.await.ok();
         });
+        rows.batch_execute("SET storage.allow_delete_query = 'true'")
+            .await?;
         let folder = tempfile::Builder::new()
             .prefix("pgconvoy-storage-")
             .tempdir()?;
@@ -176,9 +178,7 @@ impl Store {
         let rows = self
             .rows
             .query(
-                "WITH allowed AS MATERIALIZED (SELECT set_config('storage.allow_delete_query', 'true', false))
-                 DELETE FROM storage.objects WHERE bucket_id = $1 AND name = ANY ($2) AND (SELECT true FROM allowed)
-                 RETURNING name, coalesce(version, '')",
+                "DELETE FROM storage.objects WHERE bucket_id = $1 AND name = ANY ($2) RETURNING name, coalesce(version, '')",
                 &[&bucket, &names],
             )
             .await?;
