@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use pgconvoy_agent_core::database::Database;
 use pgconvoy_agent_core::describe;
-use pgconvoy_agent_core::progress::{Counters, REPORT_EVERY, TaskStream};
+use pgconvoy_agent_core::progress::{Counters, TaskStream};
 use pgconvoy_agent_core::storage::{self, Access};
 use pgconvoy_agent_core::{check, count, narrow, scan, status};
 use pgconvoy_proto::identity::{Identity, Role};
@@ -15,10 +15,7 @@ use pgconvoy_proto::model::{
 use pgconvoy_proto::serve::admit;
 use pgconvoy_proto::wire;
 use pgconvoy_proto::wire::source_server::Source;
-use pgconvoy_proto::wire::{
-    copy_objects_event, copy_part_event, digest_progress, sync_table_event,
-};
-use tokio::sync::mpsc;
+use pgconvoy_proto::wire::{copy_part_event, digest_progress, sync_table_event};
 use tonic::{Request, Response, Status};
 
 use crate::copy::{PartJob, copy_part};
@@ -421,7 +418,6 @@ impl Source for Service {
         &self,
         request: Request<wire::CopyObjectsRequest>,
     ) -> Result<Response<Self::CopyObjectsStream>, Status> {
-        use copy_objects_event::Event;
         let request = command(request)?;
         let storage = self.storage.ready()?.clone();
         let lanes = self.lanes.clone();
@@ -432,30 +428,8 @@ impl Source for Service {
             objects: object::objects(request.objects)?,
             compression: request.compression,
         };
-        Ok(Response::new(TaskStream::new(|events| async move {
-            let counters = Arc::new(Counters::default());
-            let (copied, mut done) = mpsc::channel(1);
-            let copy = objects::copy(&storage, &lanes, job, counters.clone(), copied);
-            let mut copy = std::pin::pin!(copy);
-            let mut tick = tokio::time::interval(REPORT_EVERY);
-            loop {
-                let event = tokio::select! {
-                    biased;
-                    Some(one) = done.recv() => Event::Copied(one),
-                    ended = &mut copy => {
-                        // What was told last is still in the channel.
-                        while let Ok(one) = done.try_recv() {
-                            let event = Some(Event::Copied(one));
-                            events.send(Ok(wire::CopyObjectsEvent { event })).await.ok();
-                        }
-                        return ended;
-                    }
-                    _ = tick.tick() => Event::Progress(counters.read().into()),
-                };
-                let event = Some(event);
-                // A caller that has left takes the task with it.
-                events.send(Ok(wire::CopyObjectsEvent { event })).await.ok();
-            }
+        Ok(Response::new(TaskStream::new(|events| {
+            objects::copy(storage, lanes, job, events)
         })))
     }
 

@@ -150,6 +150,11 @@ fn check_usage(args: &MigrateArgs, global: &Global) -> Result<(), Usage> {
             "--no-backup is for --force, which replaces what is in the target".into(),
         ));
     }
+    if args.storage_objects && args.skip_data {
+        return Err(Usage(
+            "--storage-objects: files go with their rows, which --skip-data leaves out".into(),
+        ));
+    }
     if args.skip_schema && args.skip_data {
         return Err(Usage(
             "--skip-schema and --skip-data together leave nothing to do".into(),

@@ -408,13 +408,13 @@ pub const OF_COMPARISON: &[&str] = &[
 
 /// Findings about files of storage buckets, made anew each time files are copied or compared.
 pub const OF_OBJECTS: &[&str] = &[
-    "object-differs",
-    "object-lost",
-    "object-extra",
-    "object-missing",
-    "object-refused",
-    "object-changed",
-    "objects-more",
+    "file-differs",
+    "file-lost",
+    "file-extra",
+    "file-missing",
+    "file-refused",
+    "file-changed",
+    "files-more",
 ];
 
 /// Findings that a sync makes anew each time: the earlier ones about what is looked at again are forgotten.

@@ -29,8 +29,11 @@ pub use upload::{Contents, Upload};
 
 const KEY_VARIABLE: &str = "SUPABASE_SERVICE_ROLE_KEY";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
-/// No byte for so long, and the connection counts as cut.
-const SILENCE: Duration = Duration::from_secs(60);
+/// No answer, or no further byte, for so long, and the connection counts as cut. A piece of an upload may be long on its way before it is
+/// answered.
+const SILENCE: Duration = Duration::from_secs(300);
+/// A peer that is gone without a word is noticed earlier.
+const KEEPALIVE: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Clone, clap::Args)]
 pub struct StorageArgs {
@@ -126,6 +129,7 @@ impl Storage {
             .redirect(Policy::none())
             .connect_timeout(CONNECT_TIMEOUT)
             .read_timeout(SILENCE)
+            .tcp_keepalive(KEEPALIVE)
             .build()
             .context("the HTTP client")?;
         Ok(Self { http, base })

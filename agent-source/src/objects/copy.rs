@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use pgconvoy_agent_core::progress::Counters;
+use pgconvoy_agent_core::progress::{Counters, REPORT_EVERY};
 use pgconvoy_agent_core::status;
 use pgconvoy_agent_core::storage::{Download, Error, Storage};
 use pgconvoy_proto::frame::{CHUNK_BYTES, Sealer};
 use pgconvoy_proto::model::object::{FileDigest, FileDigester, Object};
 use pgconvoy_proto::model::{Finding, Severity};
 use pgconvoy_proto::wire;
+use pgconvoy_proto::wire::copy_objects_event::Event;
 use pgconvoy_proto::wire::object_frame::Frame;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -28,8 +29,34 @@ pub struct Job {
     pub compression: i32,
 }
 
-/// Copies one after another; `copied` is told of each, when the target's ledger has it.
-pub async fn copy(
+type Events = mpsc::Sender<Result<wire::CopyObjectsEvent, Status>>;
+
+/// Copies one after another, and tells of the progress and of each that the target's ledger has.
+pub async fn copy(storage: Storage, lanes: Lanes, job: Job, events: Events) -> Result<(), Status> {
+    let counters = Arc::new(Counters::default());
+    let (copied, mut done) = mpsc::channel(1);
+    let copying = copy_all(&storage, &lanes, job, counters.clone(), copied);
+    let telling = async {
+        let mut tick = tokio::time::interval(REPORT_EVERY);
+        loop {
+            let event = tokio::select! {
+                next = done.recv() => match next {
+                    Some(one) => Event::Copied(one),
+                    None => return,
+                },
+                _ = tick.tick() => Event::Progress(counters.read().into()),
+            };
+            let event = wire::CopyObjectsEvent { event: Some(event) };
+            // A caller that has left takes the task with it.
+            events.send(Ok(event)).await.ok();
+        }
+    };
+    // All that is done is told, before what went wrong.
+    tokio::join!(copying, telling).0
+}
+
+/// `copied` is told of each.
+async fn copy_all(
     storage: &Storage,
     lanes: &Lanes,
     job: Job,
@@ -191,7 +218,7 @@ impl File<'_> {
         (size || etag).then(|| {
             Finding::new(
                 Severity::Warning,
-                "object-changed",
+                "file-changed",
                 self.object.to_string(),
                 format!(
                     "its row speaks of {} bytes with etag {}, the source's Storage API gives {} with etag {}: the file of now was copied",
@@ -208,7 +235,7 @@ impl File<'_> {
     fn missing(&self, said: &str) -> Finding {
         Finding::new(
             Severity::Warning,
-            "object-missing",
+            "file-missing",
             self.object.to_string(),
             format!("the source has a row and no file ({said}): the target has the same"),
         )

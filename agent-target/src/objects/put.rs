@@ -175,7 +175,7 @@ fn refusal(contents: &Contents, error: &Error) -> Option<Finding> {
         _ => return None,
     };
     let object = contents.object.to_string();
-    let finding = Finding::new(Severity::Difference, "object-refused", object, message);
+    let finding = Finding::new(Severity::Difference, "file-refused", object, message);
     Some(finding.hint(hint))
 }
 

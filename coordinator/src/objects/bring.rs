@@ -20,6 +20,8 @@ use crate::phases::verify::each;
 pub struct Brought {
     /// Rows of the source.
     pub files: u64,
+    /// Of them gone since they were listed: where there is no snapshot.
+    gone: u64,
     pub copied: u64,
     pub bytes: u64,
     pub findings: Vec<Finding>,
@@ -44,7 +46,7 @@ impl Carrier {
         each(batches(todo), self.streams, work).await?;
         let mut brought =
             std::mem::take(&mut *gathered.lock().unwrap_or_else(PoisonError::into_inner));
-        brought.files = files;
+        brought.files = files - brought.gone;
         brought.findings.sort_by(|a, b| a.object.cmp(&b.object));
         brought.findings = told(brought.findings);
         Ok(brought)
@@ -116,6 +118,9 @@ impl Brought {
         if let Some(file) = copied.file {
             self.copied += 1;
             self.bytes += FileDigest::try_from(file)?.bytes;
+        }
+        if copied.missing && copied.findings.is_empty() {
+            self.gone += 1;
         }
         for finding in copied.findings {
             self.findings.push(finding.try_into()?);

@@ -90,7 +90,7 @@ fn told(findings: Vec<Finding>) -> Vec<Finding> {
     }
     told.extend(more.into_iter().map(|(severity, code, count)| {
         let message = format!("{count} more files are told of the same");
-        Finding::new(severity, "objects-more", code, message)
+        Finding::new(severity, "files-more", code, message)
     }));
     told
 }
@@ -145,7 +145,7 @@ mod tests {
     #[test]
     fn many_findings_of_a_kind_are_counted() {
         let finding =
-            |n: usize| Finding::new(Severity::Warning, "object-missing", n.to_string(), "x");
+            |n: usize| Finding::new(Severity::Warning, "file-missing", n.to_string(), "x");
         let told = told((0..MOST_TOLD + 7).map(finding).collect());
         assert_eq!(told.len(), MOST_TOLD + 1);
         assert!(told[MOST_TOLD].message.starts_with("7 more"));

@@ -159,24 +159,24 @@ fn compare(
         (Some(source), Some(target)) if source == target => return None,
         (Some(_), Some(_)) => finding(
             Severity::Difference,
-            "object-differs",
+            "file-differs",
             "the file at the target has other bytes",
         )
         .hint("pgconvoy sync --storage-objects copies it again"),
         (Some(_), None) => finding(
             Severity::Difference,
-            "object-lost",
+            "file-lost",
             "the target's Storage API has no such file",
         )
         .hint("pgconvoy sync --storage-objects copies it again"),
         (None, Some(_)) => finding(
             Severity::Difference,
-            "object-extra",
+            "file-extra",
             "the source has a row and no file, the target has a file",
         ),
         (None, None) => finding(
             Severity::Warning,
-            "object-missing",
+            "file-missing",
             "the source has a row and no file: the target has the same",
         ),
     };
@@ -192,7 +192,7 @@ fn extra(source: &Read, at_target: &HashMap<Object, AtTarget>) -> Vec<Finding> {
     only.map(|(object, _)| {
         Finding::new(
             Severity::Difference,
-            "object-extra",
+            "file-extra",
             object.to_string(),
             "it is at the target only",
         )

@@ -32,6 +32,9 @@ pub enum Phase {
     /// Rows; and per table, as soon as its rows are in, constraints, indexes and the digest of what was stored.
     Copy,
     PartitionedIndexes,
+    /// Files of storage buckets. The target's Storage API writes to their rows, for which it needs the indexes; the application's triggers on
+    /// these must not be there yet: they would fire.
+    Objects,
     ForeignKeys,
     /// Triggers, rules, policies, publications, comments.
     PostData,
@@ -41,8 +44,6 @@ pub enum Phase {
     Refresh,
     ViewIndexes,
     Sequences,
-    /// Files of storage buckets. Their uploads write to their rows: before what is counted and vacuumed.
-    Objects,
     Statistics,
     /// Settings, grants and comment of the database: last, its settings are for sessions to come.
     Database,
@@ -56,13 +57,13 @@ impl Phase {
         Self::Access,
         Self::Copy,
         Self::PartitionedIndexes,
+        Self::Objects,
         Self::ForeignKeys,
         Self::PostData,
         Self::LateAccess,
         Self::Refresh,
         Self::ViewIndexes,
         Self::Sequences,
-        Self::Objects,
         Self::Statistics,
         Self::Database,
         Self::Verify,
@@ -104,13 +105,13 @@ impl Phase {
             Self::Access => "access",
             Self::Copy => "copy",
             Self::PartitionedIndexes => "partitioned-indexes",
+            Self::Objects => "objects",
             Self::ForeignKeys => "foreign-keys",
             Self::PostData => "post-data",
             Self::LateAccess => "late-access",
             Self::Refresh => "refresh",
             Self::ViewIndexes => "view-indexes",
             Self::Sequences => "sequences",
-            Self::Objects => "objects",
             Self::Statistics => "statistics",
             Self::Database => "database",
             Self::Verify => "verify",

@@ -1,4 +1,5 @@
-//! Files of storage buckets: after the rows, the indexes and the triggers, which the target's Storage API needs; before the proof.
+//! Files of storage buckets: after the rows and their indexes, which the target's Storage API needs; before the application's triggers, which
+//! its writes would fire.
 use std::time::Instant;
 
 use pgconvoy_proto::model::{Finding, Table};

@@ -13,6 +13,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use hyper::body::Incoming;
@@ -143,7 +144,8 @@ impl StorageApi {
 impl Drop for StorageApi {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
+            // Tasks that still hold the folder end first.
+            runtime.shutdown_timeout(Duration::from_secs(5));
         }
     }
 }

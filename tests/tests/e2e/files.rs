@@ -52,6 +52,14 @@ fn files_arrive_with_their_rows_and_are_proven() {
     let owners = "UPDATE storage.objects SET owner = gen_random_uuid(), owner_id = 'me', user_metadata = '{\"a\": 1.10}',
                   last_accessed_at = '2020-02-02', created_at = '2019-01-01 00:00:00.123456'";
     buckets.pair.at_source(owners).expect("owners");
+    let watcher = "CREATE TABLE uploads (name text, at timestamptz);
+                   CREATE FUNCTION told() RETURNS trigger LANGUAGE plpgsql AS
+                       'BEGIN INSERT INTO public.uploads VALUES (NEW.name, now()); RETURN NULL; END';
+                   CREATE TRIGGER told AFTER INSERT OR UPDATE ON storage.objects FOR EACH ROW EXECUTE FUNCTION told()";
+    buckets
+        .pair
+        .at_source(watcher)
+        .expect("a trigger of the application");
 
     let plan = buckets
         .pair
@@ -147,9 +155,9 @@ fn verify_finds_a_flipped_byte_a_lost_and_an_extra_file_and_sync_mends_them() {
         of.map(|finding| finding["object"].as_str().unwrap_or_default().to_owned())
             .collect()
     };
-    assert_eq!(of("object-differs"), ["avatars/1"]);
-    assert_eq!(of("object-lost"), ["avatars/2"]);
-    assert_eq!(of("object-extra"), ["docs 2/extra.txt"]);
+    assert_eq!(of("file-differs"), ["avatars/1"]);
+    assert_eq!(of("file-lost"), ["avatars/2"]);
+    assert_eq!(of("file-extra"), ["docs 2/extra.txt"]);
 
     let before = uploads(&buckets.target).len();
     let sync = buckets
@@ -238,7 +246,7 @@ fn a_migration_without_files_gets_them_by_sync() {
         .pair
         .pgconvoy(&["verify", "--storage-objects"])
         .expect("verify runs");
-    verify.expect(3).says("object-lost");
+    verify.expect(3).says("file-lost");
     buckets
         .pair
         .pgconvoy(&["sync", "--storage-objects"])
@@ -259,12 +267,9 @@ fn rollback_takes_the_files_back_too() {
     buckets.fill(&[100, 7 * MIB]).expect("files");
     buckets.pair.migrate(&["--storage-objects"]);
     assert_eq!(buckets.target.files().expect("files"), 2);
-    let back = buckets
-        .pair
-        .pgconvoy(&["rollback"])
-        .expect("rollback runs")
-        .expect(0);
-    back.says("2 files of storage buckets");
+    let back = buckets.pair.pgconvoy(&["rollback", "--json"]);
+    let removed = back.expect("rollback runs").expect(0).result()["removed"].to_string();
+    assert!(removed.contains("2 files of storage buckets"), "{removed}");
     assert_eq!(buckets.target.files().expect("files"), 0);
 }
 
@@ -362,7 +367,7 @@ fn a_row_without_a_file_is_told_and_a_refused_file_is_a_difference_with_its_reme
         .pgconvoy(&["sync"])
         .expect("sync runs")
         .expect(0);
-    sync.says("object-missing");
+    sync.says("file-missing");
     buckets.assert_equal_files();
     buckets
         .pair
