@@ -53,7 +53,7 @@ impl Service {
 impl Service {
     fn rows_of(&self, migration: &str, snapshot: &str) -> Result<objects::Place, Status> {
         Ok(match snapshot {
-            "" => objects::Place::Now(self.database.clone()),
+            "" => objects::Place::Now(Box::new(self.database.clone())),
             id => objects::Place::Under(self.snapshots.get(migration, id)?),
         })
     }

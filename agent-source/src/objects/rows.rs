@@ -18,7 +18,7 @@ use tonic::Status;
 #[derive(Clone)]
 pub enum Place {
     Under(Arc<Snapshot>),
-    Now(Database),
+    Now(Box<Database>),
 }
 
 impl Place {

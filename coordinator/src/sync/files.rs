@@ -23,6 +23,11 @@ fn carrier(run: &Run, inventory: &Inventory) -> Carrier {
     Carrier::of(run, inventory.snapshot.clone())
 }
 
+/// About the table of files.
+pub fn is_about_rows(finding: &Finding) -> bool {
+    finding.object == format!("{}.{}", TABLE.0, TABLE.1)
+}
+
 /// What would be done.
 pub async fn count(run: &Run, inventory: &Inventory) -> anyhow::Result<()> {
     let carrier = carrier(run, inventory);

@@ -328,6 +328,10 @@ fn a_row_without_a_file_is_told_and_a_refused_file_is_a_difference_with_its_reme
     let buckets = Buckets::new().expect("a pair with buckets");
     buckets.fill(&[100, 7 * MIB, 300, 400]).expect("files");
     fs::remove_file(buckets.source.file("avatars", "0").expect("a file")).expect("removes");
+    let longer = fs::File::options()
+        .write(true)
+        .open(buckets.source.file("avatars", "3").expect("a file"));
+    longer.expect("opens").set_len(500).expect("is longer");
     let limit = "INSERT INTO storage.buckets (id, name, file_size_limit, allowed_mime_types) VALUES
                  ('tight', 'tight', 6300000, NULL), ('typed', 'typed', NULL, '{image/jpeg}')";
     buckets.pair.at_source(limit).expect("buckets");
@@ -356,7 +360,9 @@ fn a_row_without_a_file_is_told_and_a_refused_file_is_a_difference_with_its_reme
     assert_eq!(result["objects"]["copied"], 2);
     let text = result["findings"].to_string();
     assert!(
-        text.contains("FILE_SIZE_LIMIT") && text.contains("allowed_mime_types"),
+        text.contains("file-changed")
+            && text.contains("FILE_SIZE_LIMIT")
+            && text.contains("allowed_mime_types"),
         "{text}"
     );
     buckets.target.faults().lift_all();
