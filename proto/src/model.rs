@@ -414,6 +414,7 @@ pub const OF_OBJECTS: &[&str] = &[
     "file-missing",
     "file-refused",
     "file-changed",
+    "files-elsewhere",
     "files-more",
 ];
 

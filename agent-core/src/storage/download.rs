@@ -11,8 +11,8 @@ use super::{Error, Storage};
 pub struct Download<'a> {
     storage: &'a Storage,
     url: Url,
-    /// Of the whole file.
-    pub bytes: u64,
+    /// Of the whole file; none: the API does not say.
+    pub bytes: Option<u64>,
     pub etag: Option<String>,
     answer: Response,
     received: u64,
@@ -31,13 +31,10 @@ impl<'a> Download<'a> {
                 Err(error) => patience.bear(error).await?,
             }
         };
-        let bytes = answer.content_length().ok_or_else(|| {
-            Error::Refused("the Storage API does not say how long the file is".into())
-        })?;
         Ok(Self {
             storage,
             url,
-            bytes,
+            bytes: answer.content_length(),
             etag: etag(&answer),
             answer,
             received: 0,
@@ -57,14 +54,16 @@ impl<'a> Download<'a> {
                     }
                     self.received += data.len() as u64;
                     self.patience.renew();
-                    return match self.received > self.bytes {
+                    return match self.bytes.is_some_and(|bytes| self.received > bytes) {
                         true => Err(Error::Changed),
                         false => Ok(Some(data)),
                     };
                 }
-                Ok(None) if self.received == self.bytes => return Ok(None),
+                Ok(None) if self.bytes.is_none_or(|bytes| bytes == self.received) => {
+                    return Ok(None);
+                }
                 Ok(None) => Error::passing("the Storage API sent less than it had announced"),
-                Err(_) if self.received == self.bytes => return Ok(None),
+                Err(_) if self.bytes == Some(self.received) => return Ok(None),
                 Err(error) => Error::unreachable(&error),
             };
             self.patience.bear(error).await?;
@@ -95,7 +94,7 @@ impl<'a> Download<'a> {
                     } else {
                         total(&answer)
                     };
-                    let same = total == Some(self.bytes) && etag(&answer) == self.etag;
+                    let same = total == self.bytes && etag(&answer) == self.etag;
                     return if same {
                         Ok(answer)
                     } else {

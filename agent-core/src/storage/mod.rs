@@ -9,6 +9,7 @@ mod object;
 mod patience;
 mod read;
 mod resumable;
+mod tls;
 mod upload;
 
 use std::fmt;
@@ -125,6 +126,7 @@ impl Storage {
             )
         })?;
         let http = Client::builder()
+            .tls_backend_preconfigured(tls::config()?)
             .default_headers(headers)
             .redirect(Policy::none())
             .connect_timeout(CONNECT_TIMEOUT)

@@ -108,13 +108,21 @@ impl File<'_> {
             }
             Err(error) => return Err(failed(error)),
         };
-        let mut findings: Vec<Finding> = self.unlike(row, &download).into_iter().collect();
-        let header = self.header(row, download.bytes, false);
+        let bytes = download.bytes.or(row.bytes()).ok_or_else(|| {
+            Status::internal(format!(
+                "{}: neither its row nor the Storage API says how long it is",
+                self.object
+            ))
+        })?;
+        let mut findings: Vec<Finding> = self.unlike(row, bytes, &download).into_iter().collect();
+        let header = self.header(row, bytes, false);
         let receipt = self.put(lane, header, Some(download)).await?;
         if let Some(refusal) = receipt.refusal {
             findings.push(Finding::try_from(refusal)?);
         }
-        Ok(self.told(receipt.file, false, findings))
+        let mut told = self.told(receipt.file, false, findings);
+        told.untouched = receipt.untouched;
+        Ok(told)
     }
 
     fn told(
@@ -127,6 +135,7 @@ impl File<'_> {
             object: Some(self.object.clone().into()),
             file,
             missing,
+            untouched: false,
             findings: findings.into_iter().map(Into::into).collect(),
         }
     }
@@ -210,21 +219,22 @@ impl File<'_> {
     }
 
     /// The row speaks of other contents than the API gives: somebody writes, or the store was changed behind the API's back.
-    fn unlike(&self, row: &FileRow, download: &Download<'_>) -> Option<Finding> {
+    fn unlike(&self, row: &FileRow, bytes: u64, download: &Download<'_>) -> Option<Finding> {
         let plain = |etag: &str| etag.trim_start_matches("W/").trim_matches('"').to_owned();
         let etags = (row.etag().map(plain), download.etag.as_deref().map(plain));
-        let size = row.bytes().is_some_and(|bytes| bytes != download.bytes);
+        let size = row.bytes().is_some_and(|of_row| of_row != bytes);
         let etag = matches!(&etags, (Some(row), Some(file)) if row != file);
         (size || etag).then(|| {
+            // An etag alone may be another one for no reason but that the store was moved.
             Finding::new(
-                Severity::Warning,
+                if size { Severity::Warning } else { Severity::Info },
                 "file-changed",
                 self.object.to_string(),
                 format!(
                     "its row speaks of {} bytes with etag {}, the source's Storage API gives {} with etag {}: the file of now was copied",
                     row.bytes().map_or_else(|| "?".into(), |b| b.to_string()),
                     etags.0.as_deref().unwrap_or("?"),
-                    download.bytes,
+                    bytes,
                     etags.1.as_deref().unwrap_or("?"),
                 ),
             )

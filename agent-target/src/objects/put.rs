@@ -34,11 +34,13 @@ pub async fn put(
         true => Came::nothing(ObjectState::Missing),
         false => receive(storage, &object, &header, frames).await?,
     };
+    let untouched = came.file.is_some() && row::version(&session, &object).await? == before;
     settle(&session, &object, &header, before.as_deref(), &came, begun).await?;
     sessions.give_back(&header.migration, Purpose::Load, session);
     Ok(wire::ObjectReceipt {
         file: came.file.map(Into::into),
         refusal: came.refusal.map(Into::into),
+        untouched,
     })
 }
 

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use pgconvoy_proto::model::object::{FileDigest, Object, ObjectState};
-use pgconvoy_proto::model::{Finding, required};
+use pgconvoy_proto::model::{Finding, Severity, required};
 use pgconvoy_proto::wire;
 use pgconvoy_proto::wire::copy_objects_event::Event;
 use tokio_stream::StreamExt;
@@ -20,6 +20,8 @@ use crate::phases::verify::each;
 pub struct Brought {
     /// Rows of the source.
     pub files: u64,
+    /// Files that the API took without writing their rows.
+    untouched: u64,
     /// Of them gone since they were listed: where there is no snapshot.
     gone: u64,
     pub copied: u64,
@@ -49,6 +51,7 @@ impl Carrier {
         brought.files = files - brought.gone;
         brought.findings.sort_by(|a, b| a.object.cmp(&b.object));
         brought.findings = told(brought.findings);
+        brought.findings.extend(elsewhere(brought.untouched));
         Ok(brought)
     }
 
@@ -115,6 +118,7 @@ impl Carrier {
 
 impl Brought {
     fn add(&mut self, copied: wire::ObjectCopied) -> Result<(), Status> {
+        self.untouched += u64::from(copied.untouched);
         if let Some(file) = copied.file {
             self.copied += 1;
             self.bytes += FileDigest::try_from(file)?.bytes;
@@ -127,6 +131,19 @@ impl Brought {
         }
         Ok(())
     }
+}
+
+/// The API of another database would take files just as well.
+fn elsewhere(untouched: u64) -> Option<Finding> {
+    (untouched > 0).then(|| {
+        Finding::new(
+            Severity::Warning,
+            "files-elsewhere",
+            "target's Storage API",
+            format!("it took {untouched} files and did not write their rows, which a Storage API does to those of its own database"),
+        )
+        .hint("is the target agent's --supabase-url that of the target database? If not: correct it, rollback, and migrate again")
+    })
 }
 
 /// Copied is what the ledger has of the source's row as it is now, with a row at the target that nobody has changed since, and not found to be

@@ -26,6 +26,14 @@ pub async fn findings(ends: &Ends, selection: &Selection) -> anyhow::Result<Vec<
     let mut found = Vec::new();
     found.extend(api("source", &source));
     found.extend(api("target", &target));
+    if source.place.is_ok() && source.place == target.place {
+        let message =
+            "both agents were given the same Storage API: each file would be written over itself";
+        found.push(
+            blocker("storage-same", "agents", message)
+                .hint("each agent needs --supabase-url and key of its own end"),
+        );
+    }
     if !Filter::new(selection)?.admits(TABLE.0, TABLE.1) {
         found.push(
             blocker(

@@ -11,7 +11,7 @@ mod store;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -22,8 +22,12 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use percent_encoding::percent_decode_str;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
+use tokio_rustls::TlsAcceptor;
 
 use answer::{Body, error, json};
 pub use faults::{Fault, Faults, Kind};
@@ -37,6 +41,8 @@ pub struct Settings {
     pub file_size_limit: u64,
     /// The API leaves rows alone: nobody's, but a file that is there is there.
     pub without_rows: bool,
+    /// PEM with certificate and key: it speaks TLS.
+    pub tls: Option<PathBuf>,
 }
 
 impl Default for Settings {
@@ -44,6 +50,7 @@ impl Default for Settings {
         Self {
             file_size_limit: 1 << 30,
             without_rows: false,
+            tls: None,
         }
     }
 }
@@ -51,6 +58,7 @@ impl Default for Settings {
 /// Runs until it is dropped.
 pub struct StorageApi {
     address: SocketAddr,
+    scheme: &'static str,
     key: String,
     api: Arc<Api>,
     runtime: Option<Runtime>,
@@ -89,11 +97,14 @@ impl StorageApi {
             faults: Faults::default(),
             seen: Mutex::default(),
         });
+        let tls = api.settings.tls.as_deref().map(acceptor).transpose()?;
+        let scheme = if tls.is_some() { "https" } else { "http" };
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0"))?;
         let address = listener.local_addr()?;
-        runtime.spawn(serve(listener, api.clone()));
+        runtime.spawn(serve(listener, tls, api.clone()));
         Ok(Self {
             address,
+            scheme,
             key,
             api,
             runtime: Some(runtime),
@@ -101,7 +112,7 @@ impl StorageApi {
     }
 
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("{}://{}", self.scheme, self.address)
     }
 
     pub fn key(&self) -> &str {
@@ -150,18 +161,40 @@ impl Drop for StorageApi {
     }
 }
 
-async fn serve(listener: TcpListener, api: Arc<Api>) {
+fn acceptor(bundle: &Path) -> Result<TlsAcceptor> {
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_file_iter(bundle)?.collect();
+    let key = PrivateKeyDer::from_pem_file(bundle)?;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(certificates?, key)?;
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, api: Arc<Api>) {
     while let Ok((stream, _)) = listener.accept().await {
-        let api = api.clone();
+        let (api, tls) = (api.clone(), tls.clone());
         tokio::spawn(async move {
-            let service = service_fn(move |request| answer(api.clone(), request));
-            // A connection that is cut ends with an error: that is what it is for.
-            http1::Builder::new()
-                .serve_connection(TokioIo::new(stream), service)
-                .await
-                .ok();
+            match tls {
+                None => speak(stream, api).await,
+                Some(tls) => {
+                    if let Ok(stream) = tls.accept(stream).await {
+                        speak(stream, api).await;
+                    }
+                }
+            }
         });
     }
+}
+
+async fn speak(stream: impl AsyncRead + AsyncWrite + Unpin + 'static, api: Arc<Api>) {
+    let service = service_fn(move |request| answer(api.clone(), request));
+    // A connection that is cut ends with an error: that is what it is for.
+    http1::Builder::new()
+        .serve_connection(TokioIo::new(stream), service)
+        .await
+        .ok();
 }
 
 /// The error of a service cuts its connection.

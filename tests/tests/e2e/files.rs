@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{Seek, SeekFrom, Write};
 
 use pgconvoy_tests::buckets::Buckets;
-use pgconvoy_tests::pair::Options;
+use pgconvoy_tests::pair::{DATABASE, Options};
 use pgconvoy_tests::storage_api::{Contents, Fault, Settings, StorageApi};
 
 const MIB: u64 = 1 << 20;
@@ -267,6 +267,15 @@ fn rollback_takes_the_files_back_too() {
     buckets.fill(&[100, 7 * MIB]).expect("files");
     buckets.pair.migrate(&["--storage-objects"]);
     assert_eq!(buckets.target.files().expect("files"), 2);
+    let mut buckets = buckets;
+    buckets.pair.target_agent.set("SUPABASE_URL", "");
+    buckets.pair.target_agent.restart().expect("restarts");
+    let back = buckets.pair.pgconvoy(&["rollback"]).expect("rollback runs");
+    back.expect(1).says("2 files").says("Nothing was changed");
+    buckets.assert_equal_files();
+    let address = buckets.target.url();
+    buckets.pair.target_agent.set("SUPABASE_URL", &address);
+    buckets.pair.target_agent.restart().expect("restarts");
     let back = buckets.pair.pgconvoy(&["rollback", "--json"]);
     let removed = back.expect("rollback runs").expect(0).result()["removed"].to_string();
     assert!(removed.contains("2 files of storage buckets"), "{removed}");
@@ -321,6 +330,31 @@ fn an_agent_that_cannot_use_its_api_is_a_blocker() {
         .pgconvoy(&both)
         .expect("migrate runs")
         .expect(2);
+}
+
+#[test]
+fn over_tls_the_api_s_certificate_is_checked() {
+    let mut buckets = Buckets::new().expect("a pair with buckets");
+    let settings = Settings {
+        tls: Some(buckets.pair.pki().join("source.pem")),
+        ..Settings::default()
+    };
+    let secure = StorageApi::start(&buckets.pair.source.url(DATABASE), settings);
+    buckets.source = secure.expect("an API that speaks TLS");
+    buckets.fill(&[100, 7 * MIB]).expect("files");
+    let (address, key) = (buckets.source.url(), buckets.source.key().to_owned());
+    let agent = &mut buckets.pair.source_agent;
+    agent.set("SUPABASE_URL", &address);
+    agent.set("SUPABASE_SERVICE_ROLE_KEY", &key);
+    agent.restart().expect("restarts");
+    let migrate = buckets.pair.pgconvoy(&["migrate", "--storage-objects"]);
+    migrate.expect("migrate runs").expect(4).says("certificate");
+    let authority = buckets.pair.pki().join("ca.pem").display().to_string();
+    let agent = &mut buckets.pair.source_agent;
+    agent.set("SSL_CERT_FILE", &authority);
+    agent.restart().expect("restarts");
+    buckets.pair.migrate(&["--storage-objects"]);
+    buckets.assert_equal_files();
 }
 
 #[test]
@@ -393,7 +427,8 @@ fn where_the_api_leaves_rows_alone_they_keep_the_source_s_version() {
     let migrate = buckets
         .pair
         .pgconvoy(&["migrate", "--storage-objects", "--no-verify"]);
-    migrate.expect("migrate runs").expect(0);
+    let migrate = migrate.expect("migrate runs").expect(0);
+    migrate.says("files-elsewhere").says("2 files");
     let versions = "SELECT string_agg(version, ' ' ORDER BY name) FROM storage.objects";
     assert_eq!(
         buckets.pair.at_source(versions).expect("versions"),
