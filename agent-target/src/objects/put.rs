@@ -191,7 +191,11 @@ async fn settle(
     begun: Instant,
 ) -> Result<(), Status> {
     session.batch_execute("BEGIN").await.map_err(failed)?;
-    let version = row::restore(session, object, &header.row, before).await?;
+    let upload = row::Upload {
+        before,
+        taken: came.file.is_some(),
+    };
+    let version = row::restore(session, object, &header.row, &upload).await?;
     let done = Done {
         migration: &header.migration,
         object,

@@ -59,7 +59,7 @@ async fn remove_all(
     Ok(())
 }
 
-/// Every file that the migration has put there: for `rollback`. FAILED_PRECONDITION when there are some and the API cannot be asked.
+/// Every file that the migration has put there, or another version of which: for `rollback`. FAILED_PRECONDITION when there are some and the API cannot be asked.
 pub async fn to_withdraw(
     session: &Session,
     access: &Access,
@@ -67,7 +67,7 @@ pub async fn to_withdraw(
 ) -> Result<Vec<Object>, Status> {
     let rows = session
         .query(
-            "SELECT bucket, name FROM pgconvoy.objects WHERE migration = $1 AND state = 'copied'",
+            "SELECT bucket, name FROM pgconvoy.objects WHERE migration = $1 AND state <> 'missing'",
             &[&migration],
         )
         .await

@@ -40,19 +40,28 @@ async fn columns(session: &Session) -> Result<Vec<String>, Status> {
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
-/// Within the caller's transaction: gives the row what the source has of it, in the columns that both ends have. `before`: the version
-/// that it had before the upload. The version that it has now.
+/// What happened before the row is put right.
+pub struct Upload<'a> {
+    /// The version that the row had before.
+    pub before: Option<&'a str>,
+    /// The API took the file.
+    pub taken: bool,
+}
+
+/// Within the caller's transaction: gives the row what the source has of it, in the columns that both ends have. The version that it has now.
 pub async fn restore(
     session: &Session,
     object: &Object,
     row: &str,
-    before: Option<&str>,
+    upload: &Upload<'_>,
 ) -> Result<Option<String>, Status> {
     let now = version(session, object).await?;
     let sent: Value = serde_json::from_str(row)
         .map_err(|_| Status::invalid_argument(format!("{object}: its row is no JSON")))?;
     let all = columns(session).await?;
-    let untouched = now.as_deref() == before;
+    // A file that is there, and no other took its place, stays to be found.
+    let untouched = now.as_deref() == upload.before
+        && (upload.taken || upload.before.is_none_or(str::is_empty));
     let names: Vec<String> = all
         .iter()
         .filter(|name| sent.get(name.as_str()).is_some())
