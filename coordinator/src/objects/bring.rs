@@ -1,5 +1,5 @@
 //! Files on their way: those that the ledger does not have as the source has them now.
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -27,6 +27,8 @@ pub struct Brought {
     pub copied: u64,
     pub bytes: u64,
     pub findings: Vec<Finding>,
+    /// What was to be copied, as findings call it.
+    pub looked_at: HashSet<String>,
 }
 
 impl Carrier {
@@ -35,6 +37,7 @@ impl Carrier {
         let at_target = self.at_target(true).await?;
         let files = at_source.len() as u64;
         let todo = to_copy(at_source, &at_target);
+        let looked_at = todo.iter().map(|(object, _)| object.to_string()).collect();
         let bytes = todo.iter().map(|(_, bytes)| bytes).sum();
         self.live.bytes_total.fetch_add(bytes, Relaxed);
         let gathered: Arc<Mutex<Brought>> = Arc::default();
@@ -49,6 +52,7 @@ impl Carrier {
         let mut brought =
             std::mem::take(&mut *gathered.lock().unwrap_or_else(PoisonError::into_inner));
         brought.files = files - brought.gone;
+        brought.looked_at = looked_at;
         brought.findings.sort_by(|a, b| a.object.cmp(&b.object));
         brought.findings = told(brought.findings);
         brought.findings.extend(elsewhere(brought.untouched));

@@ -6,7 +6,7 @@ mod bring;
 mod list;
 mod prove;
 
-pub use bring::to_copy;
+pub use bring::{Brought, to_copy};
 pub use pgconvoy_proto::model::object::{TABLE, VERSION};
 
 use std::sync::Arc;

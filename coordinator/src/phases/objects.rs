@@ -2,14 +2,14 @@
 //! its writes would fire.
 use std::time::Instant;
 
-use pgconvoy_proto::model::{Finding, Table};
+use pgconvoy_proto::model::Table;
 use pgconvoy_proto::wire;
 use pgconvoy_proto::wire::target_digest_request::Keep;
 
 use super::verify::Digester;
 use super::{Run, snapshot};
 use crate::events::Event;
-use crate::objects::{self, Carrier, TABLE};
+use crate::objects::{self, Brought, Carrier, TABLE};
 
 /// Rows of files under the migration's snapshot, or, where that is gone by now, as they are: bytes are of now in any case.
 async fn carrier(run: &Run) -> anyhow::Result<Carrier> {
@@ -24,13 +24,16 @@ async fn carrier(run: &Run) -> anyhow::Result<Carrier> {
 
 pub async fn run(run: &mut Run) -> anyhow::Result<()> {
     let carrier = carrier(run).await?;
-    let findings = bring(run, &carrier).await?;
-    for finding in &findings {
+    let brought = bring(run, &carrier).await?;
+    for finding in &brought.findings {
         run.reporter.emit(&Event::Finding(finding.clone()));
     }
+    // What was told of files that an earlier run has copied still holds.
+    let mut compared = objects::earlier(&run.ledger);
+    compared.retain(|object| brought.looked_at.contains(object));
     run.record(wire::RecordRequest {
-        findings: findings.into_iter().map(Into::into).collect(),
-        compared: objects::earlier(&run.ledger),
+        findings: brought.findings.into_iter().map(Into::into).collect(),
+        compared,
         ..Default::default()
     })
     .await?;
@@ -41,7 +44,7 @@ pub async fn run(run: &mut Run) -> anyhow::Result<()> {
 }
 
 /// Copies what is missing, and tells.
-pub async fn bring(run: &mut Run, carrier: &Carrier) -> anyhow::Result<Vec<Finding>> {
+pub async fn bring(run: &mut Run, carrier: &Carrier) -> anyhow::Result<Brought> {
     let begun = Instant::now();
     let brought = carrier.bring().await?;
     run.files = Some(brought.files);
@@ -51,7 +54,7 @@ pub async fn bring(run: &mut Run, carrier: &Carrier) -> anyhow::Result<Vec<Findi
         bytes: brought.bytes,
         seconds: begun.elapsed().as_secs_f64(),
     });
-    Ok(brought.findings)
+    Ok(brought)
 }
 
 /// The API has written to the rows of files, and the target agent has put them right: that is to be seen in what is stored.

@@ -71,7 +71,7 @@ pub async fn remove(run: &Run, inventory: &Inventory) -> anyhow::Result<()> {
 
 pub async fn bring(run: &mut Run, inventory: &Inventory) -> anyhow::Result<Vec<Finding>> {
     let carrier = carrier(run, inventory);
-    objects::bring(run, &carrier).await
+    Ok(objects::bring(run, &carrier).await?.findings)
 }
 
 /// The rows of files were written once more when those were uploaded; and the files are read back.
