@@ -93,9 +93,12 @@ impl Faults {
         if let Some(left) = &mut fault.left {
             *left -= 1;
         }
-        fault.struck.fetch_add(1, Ordering::Relaxed);
+        if !matches!(fault.kind, Kind::HoldAnswer) {
+            fault.struck.fetch_add(1, Ordering::Relaxed);
+        }
         Some(Struck {
             kind: fault.kind.clone(),
+            struck: fault.struck.clone(),
             held: fault.held.subscribe(),
         })
     }
@@ -104,10 +107,16 @@ impl Faults {
 /// A fault, for one request.
 pub(super) struct Struck {
     pub kind: Kind,
+    struck: Arc<AtomicUsize>,
     held: watch::Receiver<bool>,
 }
 
 impl Struck {
+    /// All is done; only now it counts.
+    pub fn count(&self) {
+        self.struck.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Until it is lifted, or gone with the API.
     pub async fn wait(&mut self) {
         self.held.wait_for(|held| !held).await.ok();

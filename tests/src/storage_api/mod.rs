@@ -235,7 +235,7 @@ async fn answer(api: Arc<Api>, request: Request<Incoming>) -> Result<Response<Bo
         return Ok(json(401, body.into()));
     }
     let Some(mut struck) = api.faults.strike(request.method().as_str(), &path) else {
-        return route(&api, request, &path, None).await;
+        return done(api, request, path, None).await;
     };
     match struck.kind.clone() {
         Kind::Answer {
@@ -249,17 +249,29 @@ async fn answer(api: Arc<Api>, request: Request<Incoming>) -> Result<Response<Bo
             }
             Ok(answer)
         }
-        Kind::CutAfter(bytes) => route(&api, request, &path, Some(bytes)).await,
+        Kind::CutAfter(bytes) => done(api, request, path, Some(bytes)).await,
         Kind::Hold => {
             struck.wait().await;
-            route(&api, request, &path, None).await
+            done(api, request, path, None).await
         }
         Kind::HoldAnswer => {
-            let answer = route(&api, request, &path, None).await;
+            let answer = done(api, request, path, None).await;
+            struck.count();
             struck.wait().await;
             answer
         }
     }
+}
+
+/// In a task of its own: what has begun is brought to its end, also when the one who asked is gone.
+async fn done(
+    api: Arc<Api>,
+    request: Request<Incoming>,
+    path: String,
+    cut: Option<u64>,
+) -> Result<Response<Body>, Cut> {
+    let work = async move { route(&api, request, &path, cut).await };
+    tokio::spawn(work).await.unwrap_or(Err(Cut))
 }
 
 async fn route(
