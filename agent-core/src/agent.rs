@@ -18,6 +18,7 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 use crate::database::Database;
+use crate::storage::StorageArgs;
 
 /// How long calls in flight may go on after SIGTERM.
 const DRAIN: Duration = Duration::from_secs(20);
@@ -39,6 +40,8 @@ pub struct AgentArgs {
     /// Folder with pg_dump and pg_restore [default: searched on PATH and in the usual places]
     #[arg(long, env = "PGCONVOY_PG_BIN", value_name = "DIR")]
     pub pg_bin: Option<PathBuf>,
+    #[command(flatten)]
+    pub storage: StorageArgs,
     /// Format of the log on stderr
     #[arg(
         long,

@@ -16,4 +16,5 @@ pub mod scan;
 pub mod session;
 pub mod snapshot;
 pub mod status;
+pub mod storage;
 pub mod tools;

@@ -14,7 +14,7 @@ use tokio_stream::Stream;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::Status;
 
-pub(crate) const REPORT_EVERY: Duration = Duration::from_millis(500);
+pub const REPORT_EVERY: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Default)]
 pub struct Counters {

@@ -6,7 +6,7 @@ use std::error::Error as _;
 use tokio_postgres::error::SqlState;
 use tonic::{Code, Status};
 
-use crate::{database, scan, snapshot};
+use crate::{database, scan, snapshot, storage};
 
 /// What PostgreSQL, or the way to it, said: message, detail, hint and SQLSTATE in one line.
 pub fn postgres_text(error: &tokio_postgres::Error) -> String {
@@ -50,6 +50,20 @@ fn postgres_code(error: &tokio_postgres::Error) -> Code {
             _ => Code::Internal,
         },
     }
+}
+
+/// What the Storage API said. What might have passed was tried often enough by then.
+pub fn storage(doing: &str, error: storage::Error) -> Status {
+    use storage::Error;
+    let code = match error {
+        Error::Key(_) => Code::PermissionDenied,
+        // The file is to be sent again, from its beginning.
+        Error::Changed | Error::Lost(_) => Code::Aborted,
+        Error::NotFound(_) | Error::TooLarge(_) | Error::Refused(_) | Error::Passing { .. } => {
+            Code::Internal
+        }
+    };
+    Status::new(code, format!("{doing}: {error}"))
 }
 
 impl From<database::Error> for Status {

@@ -8,6 +8,7 @@ use clap::Parser;
 use pgconvoy_agent_core::agent::{self, AgentArgs, Serving};
 use pgconvoy_agent_core::child;
 use pgconvoy_agent_core::database::Database;
+use pgconvoy_agent_core::storage::Access;
 use pgconvoy_proto::identity::{Identity, Role};
 use pgconvoy_proto::settings;
 use pgconvoy_proto::wire::source_server::SourceServer;
@@ -20,6 +21,7 @@ mod copy;
 mod facts;
 mod inventory;
 mod lanes;
+mod objects;
 mod position;
 mod secrets;
 mod service;
@@ -73,7 +75,14 @@ async fn run(args: Args) -> anyhow::Result<()> {
         database.clone(),
     );
     let snapshots = snapshots::Snapshots::new(*args.snapshot_lease);
-    let service = service::Service::new(database, identity, snapshots.clone(), args.agent.pg_bin);
+    let storage = Access::resolve(&args.agent.storage)?;
+    let service = service::Service::new(
+        database,
+        identity,
+        snapshots.clone(),
+        args.agent.pg_bin,
+        storage,
+    );
     let reaper = tokio::spawn(snapshots.reap(Duration::from_secs(5), serving.stop.clone()));
     let mut routes = RoutesBuilder::default();
     routes.add_service(SourceServer::new(service));

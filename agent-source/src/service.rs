@@ -6,10 +6,11 @@ use std::time::Duration;
 use pgconvoy_agent_core::database::Database;
 use pgconvoy_agent_core::describe;
 use pgconvoy_agent_core::progress::{Counters, TaskStream};
+use pgconvoy_agent_core::storage::{self, Access};
 use pgconvoy_agent_core::{check, count, narrow, scan, status};
 use pgconvoy_proto::identity::{Identity, Role};
 use pgconvoy_proto::model::{
-    Ask, Buckets, Place, RoleChoice, Selection, Table, bucket_count, required, to_json,
+    Ask, Buckets, Place, RoleChoice, Selection, Table, bucket_count, object, required, to_json,
 };
 use pgconvoy_proto::serve::admit;
 use pgconvoy_proto::wire;
@@ -21,13 +22,14 @@ use crate::copy::{PartJob, copy_part};
 use crate::lanes::{self, Lanes};
 use crate::snapshots::Snapshots;
 use crate::sync::{SyncJob, sync_table};
-use crate::{archive, artefacts, facts, inventory, position, secrets, survey};
+use crate::{archive, artefacts, facts, inventory, objects, position, secrets, survey};
 
 pub struct Service {
     database: Database,
     lanes: Lanes,
     snapshots: Snapshots,
     pg_bin: Option<PathBuf>,
+    storage: Access,
 }
 
 impl Service {
@@ -36,13 +38,24 @@ impl Service {
         identity: Identity,
         snapshots: Snapshots,
         pg_bin: Option<PathBuf>,
+        storage: Access,
     ) -> Self {
         Self {
             database,
             lanes: Lanes::new(identity),
             snapshots,
             pg_bin,
+            storage,
         }
+    }
+}
+
+impl Service {
+    fn rows_of(&self, migration: &str, snapshot: &str) -> Result<objects::Place, Status> {
+        Ok(match snapshot {
+            "" => objects::Place::Now(Box::new(self.database.clone())),
+            id => objects::Place::Under(self.snapshots.get(migration, id)?),
+        })
     }
 }
 
@@ -372,6 +385,65 @@ impl Source for Service {
         let database = self.database.clone();
         Ok(Response::new(TaskStream::new(|items| {
             describe::describe(database, request, items)
+        })))
+    }
+
+    async fn storage_facts(
+        &self,
+        request: Request<wire::StorageFactsRequest>,
+    ) -> Result<Response<wire::StorageFactsResponse>, Status> {
+        command(request)?;
+        let facts = storage::facts(&self.storage, &self.database).await?;
+        Ok(Response::new(wire::StorageFactsResponse {
+            facts: to_json(&facts),
+        }))
+    }
+
+    type ListObjectsStream = TaskStream<wire::SourceObjects>;
+
+    async fn list_objects(
+        &self,
+        request: Request<wire::SourceObjectsRequest>,
+    ) -> Result<Response<Self::ListObjectsStream>, Status> {
+        let request = command(request)?;
+        let place = self.rows_of(&request.migration, &request.snapshot)?;
+        Ok(Response::new(TaskStream::new(|out| {
+            objects::list(place, out)
+        })))
+    }
+
+    type CopyObjectsStream = TaskStream<wire::CopyObjectsEvent>;
+
+    async fn copy_objects(
+        &self,
+        request: Request<wire::CopyObjectsRequest>,
+    ) -> Result<Response<Self::CopyObjectsStream>, Status> {
+        let request = command(request)?;
+        let storage = self.storage.ready()?.clone();
+        let lanes = self.lanes.clone();
+        let job = objects::Job {
+            place: self.rows_of(&request.migration, &request.snapshot)?,
+            migration: request.migration,
+            target: request.target,
+            objects: object::objects(request.objects)?,
+            compression: request.compression,
+        };
+        Ok(Response::new(TaskStream::new(|events| {
+            objects::copy(storage, lanes, job, events)
+        })))
+    }
+
+    type ReadObjectsStream = TaskStream<wire::ReadObjectsEvent>;
+
+    async fn read_objects(
+        &self,
+        request: Request<wire::ReadObjectsRequest>,
+    ) -> Result<Response<Self::ReadObjectsStream>, Status> {
+        let request = command(request)?;
+        let storage = self.storage.ready()?.clone();
+        let asked = object::objects(request.objects)?;
+        Ok(Response::new(TaskStream::new(|events| async move {
+            storage::read_objects(&storage, asked, events, |_, _| async { Ok(()) }).await
         })))
     }
 }

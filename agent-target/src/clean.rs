@@ -62,7 +62,7 @@ pub async fn clean(session: &Session, store: &Store, migration: &str) -> Result<
     if left == 0 {
         session
             .batch_execute(
-                "DROP TABLE pgconvoy.before, pgconvoy.unlogged_parts, pgconvoy.syncs, pgconvoy.large_objects, pgconvoy.findings, pgconvoy.roles, pgconvoy.steps, pgconvoy.parts, pgconvoy.tables, pgconvoy.migrations;
+                "DROP TABLE pgconvoy.before, pgconvoy.unlogged_parts, pgconvoy.syncs, pgconvoy.large_objects, pgconvoy.objects, pgconvoy.findings, pgconvoy.roles, pgconvoy.steps, pgconvoy.parts, pgconvoy.tables, pgconvoy.migrations;
                  DROP SCHEMA pgconvoy",
             )
             .await

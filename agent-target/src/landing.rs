@@ -28,7 +28,7 @@ impl Landing {
             Relation::Table => Ok(Self {
                 copy_in: scan::copy_in(table),
                 after: After::Restore({
-                    let restore = silence(session, TRIGGERS, table).await?;
+                    let restore = silence(session, TRIGGERS, &name_of(table)).await?;
                     find_neighbours(session, table).await?;
                     format!("SET LOCAL search_path = ''; SET CONSTRAINTS ALL IMMEDIATE; {restore}")
                 }),
@@ -44,7 +44,7 @@ impl Landing {
     pub async fn prepare_with_deletes(session: &Session, table: &Table) -> Result<Self, Error> {
         let mut landing = Self::prepare(session, table).await?;
         if let After::Restore(restore) = &mut landing.after {
-            restore.push_str(&silence(session, RULES_ON_DELETE, table).await?);
+            restore.push_str(&silence(session, RULES_ON_DELETE, &name_of(table)).await?);
         }
         Ok(landing)
     }
@@ -135,9 +135,17 @@ const RULES_ON_DELETE: &str = "SELECT n.nspname::text, c.relname::text, 'RULE', 
     WHERE r.ev_class = $1::text::regclass AND r.ev_type = '4'
       AND (r.ev_enabled IN ('A', 'R') OR r.ev_enabled = 'O' AND current_setting('session_replication_role') <> 'replica')";
 
+fn name_of(table: &Table) -> String {
+    qualified(&table.schema, &table.name)
+}
+
+/// Disables the triggers that would fire for us on this table, in this transaction. The statements that put them back.
+pub async fn silence_triggers(session: &Session, table: &str) -> Result<String, Error> {
+    silence(session, TRIGGERS, table).await
+}
+
 /// Disables what the query finds, in this transaction. The statements that put it back.
-async fn silence(session: &Session, query: &str, table: &Table) -> Result<String, Error> {
-    let name = qualified(&table.schema, &table.name);
+async fn silence(session: &Session, query: &str, name: &str) -> Result<String, Error> {
     let rows = session.query_typed(query, &[(&name, Type::TEXT)]).await?;
     let (mut disable, mut restore) = (String::new(), String::new());
     for row in rows {

@@ -8,6 +8,7 @@ use clap::Parser;
 use pgconvoy_agent_core::agent::{self, AgentArgs, Serving};
 use pgconvoy_agent_core::child;
 use pgconvoy_agent_core::database::Database;
+use pgconvoy_agent_core::storage::Access;
 use pgconvoy_proto::frame::MAX_MESSAGE_BYTES;
 use pgconvoy_proto::identity::{Identity, Role};
 use pgconvoy_proto::settings;
@@ -36,6 +37,7 @@ mod landing;
 mod large_objects;
 mod ledger;
 mod load;
+mod objects;
 mod rehearsal;
 mod reprint;
 mod restore;
@@ -92,6 +94,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
             sessions: Sessions::new(database.clone()),
             store: Store::new(args.data_dir.clone(), args.agent.pg_bin.clone()),
         },
+        storage: Access::resolve(&args.agent.storage)?,
         vault: Vault::new(&args.data_dir, args.agent.pg_bin.clone()),
         pg_bin: args.agent.pg_bin,
         data_dir: args.data_dir,

@@ -89,7 +89,7 @@ impl Restore<'_> {
     }
 
     fn finding(&self, line: Line, message: String) -> Finding {
-        let chosen = !self.migration.options.selection.is_everything();
+        let chosen = !self.migration.options.selection.leaves_nothing_out();
         let severity = if chosen || line.is_any(COSMETIC) {
             Severity::Warning
         } else {

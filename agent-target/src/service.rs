@@ -3,10 +3,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use pgconvoy_agent_core::progress::{Counters, TaskStream};
+use pgconvoy_agent_core::storage::{self, Access};
 use pgconvoy_agent_core::{check, count, describe};
 use pgconvoy_proto::facts::BuiltIn;
 use pgconvoy_proto::identity::Role;
-use pgconvoy_proto::model::{Ask, parse_json, required, to_json};
+use pgconvoy_proto::model::{Ask, object, parse_json, required, to_json};
 use pgconvoy_proto::serve::admit;
 use pgconvoy_proto::wire;
 use pgconvoy_proto::wire::digest_progress::Event;
@@ -18,13 +19,14 @@ use crate::backup::Vault;
 use crate::sessions::Purpose;
 use crate::steps::Runner;
 use crate::{
-    artefacts, clean, digest, drive, empty, facts, health, integrity, ledger, load, rehearsal,
-    reprint, rollback, survey, sync,
+    artefacts, clean, digest, drive, empty, facts, health, integrity, ledger, load, objects,
+    rehearsal, reprint, rollback, survey, sync,
 };
 
 pub struct Service {
     pub runner: Runner,
     pub vault: Vault,
+    pub storage: Access,
     pub pg_bin: Option<PathBuf>,
     /// For temporary files too.
     pub data_dir: PathBuf,
@@ -36,6 +38,7 @@ impl Service {
             sessions: &self.runner.sessions,
             store: &self.runner.store,
             vault: &self.vault,
+            storage: &self.storage,
         }
     }
 }
@@ -469,5 +472,70 @@ impl Target for Service {
         let migration = command(request)?.migration;
         rehearsal::close(&self.runner, &migration).await?;
         Ok(Response::new(wire::CloseRehearsalResponse {}))
+    }
+
+    async fn storage_facts(
+        &self,
+        request: Request<wire::StorageFactsRequest>,
+    ) -> Result<Response<wire::StorageFactsResponse>, Status> {
+        command(request)?;
+        let facts = storage::facts(&self.storage, &self.runner.sessions.live).await?;
+        Ok(Response::new(wire::StorageFactsResponse {
+            facts: to_json(&facts),
+        }))
+    }
+
+    type ListObjectsStream = TaskStream<wire::TargetObjects>;
+
+    async fn list_objects(
+        &self,
+        request: Request<wire::TargetObjectsRequest>,
+    ) -> Result<Response<Self::ListObjectsStream>, Status> {
+        let request = command(request)?;
+        let sessions = self.runner.sessions.clone();
+        Ok(Response::new(TaskStream::new(|out| {
+            objects::list(sessions, request, out)
+        })))
+    }
+
+    async fn put_object(
+        &self,
+        request: Request<Streaming<wire::ObjectFrame>>,
+    ) -> Result<Response<wire::ObjectReceipt>, Status> {
+        let frames = pushed(request)?;
+        let sessions = &self.runner.sessions;
+        let receipt = Box::pin(objects::put(sessions, &self.storage, frames)).await?;
+        Ok(Response::new(receipt))
+    }
+
+    async fn remove_objects(
+        &self,
+        request: Request<wire::RemoveObjectsRequest>,
+    ) -> Result<Response<wire::RemoveObjectsResponse>, Status> {
+        let request = command(request)?;
+        let asked = object::objects(request.objects)?;
+        let sessions = &self.runner.sessions;
+        objects::remove(sessions, &self.storage, &request.migration, &asked).await?;
+        Ok(Response::new(wire::RemoveObjectsResponse {}))
+    }
+
+    type ReadObjectsStream = TaskStream<wire::ReadObjectsEvent>;
+
+    async fn read_objects(
+        &self,
+        request: Request<wire::ReadObjectsRequest>,
+    ) -> Result<Response<Self::ReadObjectsStream>, Status> {
+        let request = command(request)?;
+        let storage = self.storage.ready()?.clone();
+        let sessions = self.runner.sessions.clone();
+        let asked = object::objects(request.objects)?;
+        Ok(Response::new(TaskStream::new(|events| async move {
+            let migration = request.migration;
+            let session = sessions.take(&migration, Purpose::Plain).await?;
+            let (session, of) = (&session, &migration);
+            let keep =
+                |object, read| async move { objects::keep_read(session, of, &object, read).await };
+            storage::read_objects(&storage, asked, events, keep).await
+        })))
     }
 }

@@ -181,6 +181,9 @@ pub struct Filters {
     /// Not these tables, schema.table; repeatable
     #[arg(long, env = "PGCONVOY_EXCLUDE_TABLE", value_name = "GLOB")]
     pub exclude_table: Vec<String>,
+    /// Not schema storage: neither buckets nor files, nor the policies on them
+    #[arg(long, env = "PGCONVOY_SKIP_STORAGE")]
+    pub skip_storage: bool,
 }
 
 impl Filters {
@@ -190,6 +193,7 @@ impl Filters {
             exclude_schema: self.exclude_schema.clone(),
             include_table: self.include_table.clone(),
             exclude_table: self.exclude_table.clone(),
+            skip_storage: self.skip_storage,
         }
     }
 }
@@ -211,6 +215,13 @@ pub struct PreflightArgs {
         default_value = "used"
     )]
     pub roles: RoleChoice,
+    /// The files go along that the rows of storage.objects speak of, through the Storage API of both ends
+    #[arg(
+        long,
+        env = "PGCONVOY_STORAGE_OBJECTS",
+        conflicts_with = "skip_storage"
+    )]
+    pub storage_objects: bool,
     /// Only what stands in the way; nobody watches for writes
     #[arg(long, env = "PGCONVOY_CRITICAL_ONLY")]
     pub critical_only: bool,
@@ -285,6 +296,9 @@ pub struct MigrateArgs {
     /// Leave row level security and policies out; needs --force
     #[arg(long, env = "PGCONVOY_SKIP_RLS")]
     pub skip_rls: bool,
+    /// Also the files that the rows of storage.objects speak of, through the Storage API of both ends
+    #[arg(long, env = "PGCONVOY_STORAGE_OBJECTS", conflicts_with_all = ["skip_data", "skip_storage"])]
+    pub storage_objects: bool,
     /// Do not read the target back: the migration ends unverified
     #[arg(long, env = "PGCONVOY_NO_VERIFY")]
     pub no_verify: bool,
@@ -338,6 +352,13 @@ pub struct SyncArgs {
     /// Rows only: definitions, owners and grants are not compared
     #[arg(long, env = "PGCONVOY_SKIP_SCHEMA")]
     pub skip_schema: bool,
+    /// Also the files that the rows of storage.objects speak of, through the Storage API of both ends
+    #[arg(
+        long,
+        env = "PGCONVOY_STORAGE_OBJECTS",
+        conflicts_with = "skip_storage"
+    )]
+    pub storage_objects: bool,
     /// Count what would change, per table, and change nothing
     #[arg(long)]
     pub dry_run: bool,
@@ -388,6 +409,9 @@ pub struct VerifyArgs {
     /// Rows only: definitions, owners and grants are not compared
     #[arg(long, env = "PGCONVOY_SKIP_SCHEMA")]
     pub skip_schema: bool,
+    /// Also the files that the rows of storage.objects speak of, through the Storage API of both ends
+    #[arg(long, env = "PGCONVOY_STORAGE_OBJECTS", conflicts_with_all = ["critical_only", "skip_storage"])]
+    pub storage_objects: bool,
     /// Tables that are compared at once [default: the target's processors, 2 to 8]
     #[arg(long, env = "PGCONVOY_STREAMS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
     pub streams: Option<u32>,

@@ -45,6 +45,7 @@ impl Driven<'_> {
             live: live.clone(),
             dir: self.dir,
             timed: Vec::new(),
+            files: None,
         };
         let _display = live::show(live, self.reporter.clone());
         tokio::select! {

@@ -9,6 +9,7 @@ use pgconvoy_proto::model::{Finding, How, Severity, SyncCounts};
 use serde::Serialize;
 
 use crate::live::{End, Moment};
+use crate::text::{bytes, duration};
 use crate::watch::Standing;
 
 #[derive(Debug, Clone, Serialize)]
@@ -45,6 +46,13 @@ pub enum Event {
         #[serde(flatten)]
         counts: SyncCounts,
         wire_bytes: u64,
+    },
+    /// Files of storage buckets: rows of the source, those that were copied by this run, their bytes.
+    Files {
+        files: u64,
+        copied: u64,
+        bytes: u64,
+        seconds: f64,
     },
     /// Something that an agent was asked for came to its end: `at` less `seconds` is when it began.
     Ran {
@@ -195,6 +203,16 @@ impl Reporter {
             Event::Synced { table, counts, .. } if counts.how != How::Equal => {
                 self.line(&format!("  {table}: {}", synced_text(counts)));
             }
+            Event::Files {
+                files,
+                copied,
+                bytes: size,
+                seconds,
+            } => self.line(&format!(
+                "  {copied} of {files} files copied, {} in {}",
+                bytes(*size),
+                duration(*seconds)
+            )),
             Event::Table { .. }
             | Event::Step { .. }
             | Event::Ran { .. }

@@ -1,12 +1,13 @@
 //! What the source holds, as its agent tells it when it opens a snapshot.
 use pgconvoy_proto::model::{
-    Entry, Finding, RoleChoice, Roles, Selection, Table, Work, parse_json, required,
+    Entry, Finding, Options, RoleChoice, Roles, Table, Work, parse_json, required,
 };
 use pgconvoy_proto::wire;
 use pgconvoy_proto::wire::inventory_item::Item;
 use tokio_stream::StreamExt;
 
 use crate::ends::{Ends, said};
+use crate::objects;
 
 #[derive(Debug, Default)]
 pub struct Inventory {
@@ -20,6 +21,15 @@ pub struct Inventory {
 }
 
 impl Inventory {
+    /// The target's Storage API gives each file a version of its own, and finds it by that.
+    fn leave_out_versions(&mut self) {
+        for table in &mut self.tables {
+            if table.is(objects::TABLE) {
+                table.columns.retain(|column| column != objects::VERSION);
+            }
+        }
+    }
+
     /// Leaves of the roles what the target lacks.
     pub fn without_roles_of(mut self, target: &Roles) -> Self {
         for work in &mut self.works {
@@ -48,13 +58,13 @@ const SHORT_LEASE_SECONDS: u32 = 60;
 pub async fn open(
     ends: &mut Ends,
     migration: &str,
-    selection: &Selection,
+    options: &Options,
     roles: RoleChoice,
     lease: Lease,
 ) -> anyhow::Result<Inventory> {
     let request = wire::OpenSnapshotRequest {
         migration: migration.into(),
-        selection: Some(selection.clone().into()),
+        selection: Some(options.selection.clone().into()),
         roles: wire::RoleChoice::from(roles).into(),
         lease_seconds: match lease {
             Lease::Migration => 0,
@@ -85,6 +95,9 @@ pub async fn open(
         !inventory.snapshot.is_empty(),
         "the source agent sent no snapshot"
     );
+    if options.storage_objects {
+        inventory.leave_out_versions();
+    }
     Ok(inventory)
 }
 

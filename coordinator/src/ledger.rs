@@ -33,6 +33,8 @@ pub struct Ledger {
     pub sync: Option<SyncUnderWay>,
     /// What crossed the network, by snapshot.
     pub crossed: Vec<Crossed>,
+    /// None: no file was carried.
+    pub objects: Option<Objects>,
     pub tables: Vec<TableEntry>,
     pub steps: Vec<StepEntry>,
     pub findings: Vec<Finding>,
@@ -46,6 +48,26 @@ pub struct Crossed {
     pub parts: u64,
     /// Of tables that were synced: pairs and rows.
     pub syncs: u64,
+}
+
+/// Files of storage buckets.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Objects {
+    pub copied: u64,
+    pub bytes: u64,
+    /// Read back and equal to what the source agent read.
+    pub proven: u64,
+    /// Rows without a file at the source.
+    pub missing: u64,
+    /// What the target's Storage API does not take.
+    pub refused: u64,
+    pub seconds: f64,
+}
+
+impl Objects {
+    pub fn entries(&self) -> u64 {
+        self.copied + self.missing + self.refused
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -178,6 +200,7 @@ impl Ledger {
                 sync => Some(parse_json(sync)?),
             },
             crossed: header.crossed.into_iter().map(Into::into).collect(),
+            objects: header.objects.map(Into::into),
             tables: Vec::new(),
             steps: Vec::new(),
             findings: Vec::new(),
@@ -239,6 +262,19 @@ impl From<wire::SnapshotBytes> for Crossed {
             snapshot: bytes.snapshot,
             parts: bytes.parts,
             syncs: bytes.syncs,
+        }
+    }
+}
+
+impl From<wire::ObjectsSummary> for Objects {
+    fn from(summary: wire::ObjectsSummary) -> Self {
+        Self {
+            copied: summary.copied,
+            bytes: summary.bytes,
+            proven: summary.proven,
+            missing: summary.missing,
+            refused: summary.refused,
+            seconds: summary.seconds,
         }
     }
 }

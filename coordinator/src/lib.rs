@@ -16,6 +16,7 @@ mod live;
 mod migrate;
 mod monitor;
 mod narrow;
+mod objects;
 mod phases;
 mod plan;
 mod preflight;

@@ -37,6 +37,9 @@ pub async fn migrate(args: MigrateArgs, global: &Global, reporter: &Arc<Reporter
     }
     let mut findings = preflight::findings(&facts, intent(&args));
     findings.extend(checks::parse_all(&ends, &options.checks, reporter).await?);
+    if options.storage_objects {
+        findings.extend(preflight::storage::findings(&ends, &options.selection).await?);
+    }
     for finding in &findings {
         reporter.emit(&Event::Finding(finding.clone()));
     }
@@ -147,6 +150,11 @@ fn check_usage(args: &MigrateArgs, global: &Global) -> Result<(), Usage> {
             "--no-backup is for --force, which replaces what is in the target".into(),
         ));
     }
+    if args.storage_objects && args.skip_data {
+        return Err(Usage(
+            "--storage-objects: files go with their rows, which --skip-data leaves out".into(),
+        ));
+    }
     if args.skip_schema && args.skip_data {
         return Err(Usage(
             "--skip-schema and --skip-data together leave nothing to do".into(),
@@ -177,6 +185,7 @@ fn options(args: &MigrateArgs) -> anyhow::Result<Options> {
         part_bytes: args.part_size.unwrap_or(0) << 20,
         checks: checks.unwrap_or_default(),
         replace: false,
+        storage_objects: args.storage_objects,
     })
 }
 
@@ -216,7 +225,7 @@ fn intent(args: &MigrateArgs) -> Intent {
         skip_data: args.skip_data,
         skip_rls: args.skip_rls,
         force: args.force,
-        replace: args.force && !args.skip_schema && args.filters.selection().is_everything(),
+        replace: args.force && !args.skip_schema && args.filters.selection().leaves_nothing_out(),
         roles: args.roles,
         streams: args.effort.streams,
     }
@@ -230,7 +239,7 @@ pub async fn inventory(
     facts: &Facts,
     lease: Lease,
 ) -> anyhow::Result<Inventory> {
-    let opened = inventory::open(ends, id, &options.selection, options.roles, lease).await?;
+    let opened = inventory::open(ends, id, options, options.roles, lease).await?;
     Ok(opened.without_roles_of(&facts.target.roles))
 }
 

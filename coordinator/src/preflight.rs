@@ -3,6 +3,7 @@ mod activity;
 mod command;
 pub mod estimate;
 mod roles;
+pub mod storage;
 mod versions;
 
 use pgconvoy_proto::facts::{BuiltIn, SourceFacts, TargetFacts};

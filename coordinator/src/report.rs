@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::events::finding_text;
 use crate::ledger::{Ledger, TableEntry};
-use crate::text::{bytes, columns};
+use crate::text::{bytes, columns, duration};
 use crate::{checks, schema};
 
 pub use html::html;
@@ -82,6 +82,7 @@ pub fn text(ledger: &Ledger) -> String {
         ledger.tables.len(),
         bytes(data)
     );
+    text += &objects_text(ledger);
     text += &steps_text(ledger);
     text += &crossed_text(ledger);
     text += &schema::text(ledger);
@@ -141,6 +142,27 @@ fn state(entry: &TableEntry) -> &'static str {
         Some(target) if target == entry.source() => "equal",
         Some(_) => "DIFFERS",
     }
+}
+
+/// Files of storage buckets, when any were carried.
+fn objects_text(ledger: &Ledger) -> String {
+    let Some(objects) = ledger.objects else {
+        return String::new();
+    };
+    let mut text = format!(
+        "  {} files of storage buckets, {}, in {}: {} read back and equal",
+        objects.copied,
+        bytes(objects.bytes),
+        duration(objects.seconds),
+        objects.proven
+    );
+    if objects.missing > 0 {
+        text += &format!("; {} rows without a file at the source", objects.missing);
+    }
+    if objects.refused > 0 {
+        text += &format!("; {} NOT TAKEN by the target", objects.refused);
+    }
+    text + "\n"
 }
 
 fn crossed_text(ledger: &Ledger) -> String {
@@ -230,6 +252,7 @@ pub fn json(ledger: &Ledger) -> Value {
         "target": ledger.target,
         "snapshot": ledger.snapshot,
         "crossed": ledger.crossed,
+        "objects": ledger.objects,
         "created_at": ledger.created_at,
         "finished_at": ledger.finished_at,
         "options": ledger.options,
@@ -252,13 +275,14 @@ pub fn status_text(ledger: &Ledger) -> String {
         .filter(|entry| entry.target.is_some())
         .count();
     format!(
-        "migration {}\n  from {}\n  to   {}\n  {}\n  phase {}; {loaded} of {} tables loaded, {verified} read back\n{}",
+        "migration {}\n  from {}\n  to   {}\n  {}\n  phase {}; {loaded} of {} tables loaded, {verified} read back\n{}{}",
         ledger.id,
         ledger.source,
         ledger.target,
         verdict_text(ledger),
         ledger.phase,
         ledger.tables.len(),
+        objects_text(ledger),
         steps_text(ledger),
     )
 }

@@ -5,8 +5,10 @@ mod critical;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use anyhow::bail;
 use pgconvoy_proto::model::{
-    Buckets, Check, Digest, Finding, OF_COMPARISON, Oid, RoleChoice, Selection, Severity, Table,
+    Buckets, Check, Digest, Finding, OF_COMPARISON, Oid, Options, RoleChoice, Selection, Severity,
+    Table,
 };
 use pgconvoy_proto::selection::Filter;
 use pgconvoy_proto::wire;
@@ -19,11 +21,12 @@ use crate::inventory::{self, Inventory, Lease};
 use crate::ledger::Ledger;
 use crate::live::{self, Live};
 use crate::narrow::{self, Detail, Differing};
+use crate::objects::{self, Carrier};
 use crate::phases::verify::{Digester, Held, compare, compare_generated, each};
 use crate::run_dir::RunDir;
 use crate::schema::{self, Sequences};
 use crate::verdict::Verdict;
-use crate::{Ended, checks, report, text};
+use crate::{Ended, checks, preflight, report, text};
 pub use critical::{Counted, count};
 
 pub async fn verify(args: VerifyArgs, global: &Global, reporter: &Arc<Reporter>) -> Ended {
@@ -33,9 +36,14 @@ pub async fn verify(args: VerifyArgs, global: &Global, reporter: &Arc<Reporter>)
     let dir = RunDir::create(&global.run_dir, &ledger.id)?;
     reporter.log_to(dir.events()?);
     let cpus = ends.target_facts().await?.server.cpus;
+    let options = Options {
+        storage_objects: ledger.options.storage_objects || args.storage_objects,
+        ..ledger.options.clone()
+    };
     let asked = Asked {
         ledger: &ledger,
         selection: args.filters.selection(),
+        options,
         skip_schema: args.skip_schema || ledger.options.skip_schema,
         checks: checks::with(&ledger.options.checks, given.unwrap_or_default()),
         jobs: args.streams.unwrap_or(cpus.clamp(2, 8)) as usize,
@@ -56,6 +64,8 @@ pub async fn verify(args: VerifyArgs, global: &Global, reporter: &Arc<Reporter>)
 struct Asked<'a> {
     ledger: &'a Ledger,
     selection: Selection,
+    /// The migration's; files are compared when that is asked for now, too.
+    options: Options,
     skip_schema: bool,
     checks: Vec<Check>,
     jobs: usize,
@@ -67,7 +77,9 @@ struct Looked {
     tables: Vec<Table>,
     schema: schema::Compared,
     digests: Digests,
-    /// Of the schema and of rows.
+    /// Files that were read at both ends; none: nobody asked for that.
+    files: Option<u64>,
+    /// Of the schema, of rows and of files.
     findings: Vec<Finding>,
     checked: checks::Checked,
 }
@@ -82,9 +94,13 @@ async fn look(
     let ledger = asked.ledger;
     // A key of its own: the snapshot of an unfinished copy stays open.
     let key = format!("{}-verify", ledger.id);
+    let carried = objects::are_carried(&asked.options, &asked.selection)?;
+    if carried {
+        refuse_without_storage(ends, &asked.options.selection).await?;
+    }
     let schema = compare_schemas(asked, ends, reporter).await?;
-    let selection = &ledger.options.selection;
-    let inventory = inventory::open(ends, &key, selection, RoleChoice::None, Lease::Short).await?;
+    let options = &asked.options;
+    let inventory = inventory::open(ends, &key, options, RoleChoice::None, Lease::Short).await?;
     let chosen = Filter::new(&asked.selection)?;
     let (mut tables, mut findings) = shapes(ledger, &inventory, &chosen);
     tables.retain(|table| schema.is_readable(table));
@@ -103,29 +119,57 @@ async fn look(
             ends: ends.clone(),
             jobs: asked.jobs,
             reporter: reporter.clone(),
-            live,
+            live: live.clone(),
         },
         detail,
     };
+    let carrier = Carrier {
+        migration: ledger.id.clone(),
+        held: comparison.held.clone(),
+        ends: ends.clone(),
+        streams: asked.jobs,
+        compression: 0,
+        reporter: reporter.clone(),
+        live,
+    };
     let read = async {
         let compared = comparison.tables(&tables).await?;
+        let files = match carried {
+            // The ledger of an unfinished migration is its driver's alone to write.
+            true => Some(carrier.compare_all(ledger.verdict.is_some()).await?),
+            false => None,
+        };
         let held = Some(&comparison.held);
         let checked = checks::run(&comparison.digester.ends, &asked.checks, held, reporter).await?;
-        anyhow::Ok((compared, checked))
+        anyhow::Ok((compared, files, checked))
     };
     let read = read.await;
     // Whatever came of it: the snapshot holds locks at the source.
     inventory::close(ends, &key).await?;
     drop(display);
-    let ((digests, of_rows), checked) = read?;
+    let ((digests, of_rows), files, checked) = read?;
     findings.extend(of_rows);
+    let files = files.map(|(count, of_files)| {
+        findings.extend(of_files);
+        count
+    });
     Ok(Looked {
         tables,
         schema,
         digests,
+        files,
         findings,
         checked,
     })
+}
+
+/// Without both APIs there is no answer: that is told before hours are spent on tables.
+async fn refuse_without_storage(ends: &Ends, selection: &Selection) -> anyhow::Result<()> {
+    let found = preflight::storage::findings(ends, selection).await?;
+    match found.into_iter().find(|f| f.severity == Severity::Blocker) {
+        None => Ok(()),
+        Some(blocker) => bail!("{}: {} ({})", blocker.object, blocker.message, blocker.hint),
+    }
 }
 
 async fn compare_schemas(
@@ -159,18 +203,20 @@ async fn conclude(
         tables,
         schema,
         digests,
+        files,
         mut findings,
         checked,
     } = looked;
     let mut lasting = lasting(ledger, &schema);
     lasting.retain(|finding| !checked.supersedes(finding));
+    lasting.retain(|finding| files.is_none() || !objects::is_about_file(finding));
     for finding in findings.iter().chain(&lasting) {
         reporter.emit(&Event::Finding(finding.clone()));
     }
     let nothing = findings.is_empty() && checked.findings.is_empty();
     if tables.is_empty() && nothing && schema.summary.is_none() {
         reporter.note("there is no table to compare: nothing is proven");
-        conclude_line(Verdict::Unverified, 0, &[], reporter);
+        conclude_line(Verdict::Unverified, 0, None, &[], reporter);
         return Ok((Verdict::Unverified, report::json(ledger)));
     }
     let verdict = verdict(findings.iter().chain(&checked.findings), &lasting);
@@ -179,21 +225,46 @@ async fn conclude(
         schema.record(ends, ledger).await?;
         checked.record(ends, ledger).await?;
     }
-    let partial = !asked.selection.is_everything();
+    let partial = !asked.selection.covers(&ledger.options.selection);
+    if files.is_some() {
+        forget_files(ends, ledger).await?;
+    }
     record(ends, ledger, &digests, verdict, &findings, partial).await?;
     findings.extend(checked.findings);
     findings.extend(lasting);
-    tell(asked, ends, dir, &tables, &findings, verdict, reporter).await
+    let compared = (&tables[..], files);
+    tell(asked, ends, dir, compared, &findings, verdict, reporter).await
+}
+
+/// They were looked at again.
+async fn forget_files(ends: &mut Ends, ledger: &Ledger) -> anyhow::Result<()> {
+    if ledger.verdict.is_none() {
+        return Ok(());
+    }
+    let request = wire::RecordRequest {
+        migration: ledger.id.clone(),
+        compared: objects::earlier(ledger),
+        ..Default::default()
+    };
+    ends.target.record(request).await.map_err(said("target"))?;
+    Ok(())
 }
 
 /// The last line of stdout, for a script: `verdict=proven tables=12 differences=0 warnings=0 checks=5 checks_failed=0`.
-fn conclude_line(verdict: Verdict, tables: usize, findings: &[Finding], reporter: &Reporter) {
+fn conclude_line(
+    verdict: Verdict,
+    tables: usize,
+    files: Option<u64>,
+    findings: &[Finding],
+    reporter: &Reporter,
+) {
     let failed = findings
         .iter()
         .filter(|f| f.code == "check-failed" || f.code == "check-not-run")
         .count();
+    let files = files.map_or_else(String::new, |files| format!(" files={files}"));
     let line = format!(
-        "verdict={verdict} tables={tables} differences={} warnings={} checks={} checks_failed={failed}\n",
+        "verdict={verdict} tables={tables} differences={} warnings={} checks={} checks_failed={failed}{files}\n",
         count_of(Severity::Difference, findings),
         count_of(Severity::Warning, findings),
         checks::count(findings),
@@ -415,7 +486,7 @@ async fn tell(
     asked: &Asked<'_>,
     ends: &mut Ends,
     dir: &RunDir,
-    tables: &[Table],
+    (tables, files): (&[Table], Option<u64>),
     findings: &[Finding],
     verdict: Verdict,
     reporter: &Reporter,
@@ -434,12 +505,13 @@ async fn tell(
         .map(|entry| entry.source().bytes)
         .sum();
     reporter.line(&format!(
-        "{verdict}: {} tables, {} of COPY data compared, {} differences",
+        "{verdict}: {} tables, {} of COPY data{} compared, {} differences",
         tables.len(),
         text::bytes(bytes),
+        files.map_or_else(String::new, |files| format!(" and {files} files")),
         count_of(Severity::Difference, findings)
     ));
-    conclude_line(verdict, tables.len(), findings, reporter);
+    conclude_line(verdict, tables.len(), files, findings, reporter);
     Ok((verdict, json))
 }
 

@@ -175,3 +175,16 @@ impl TargetFacts {
         self.objects > 0 || !self.large_object_sample.is_empty()
     }
 }
+
+/// What an agent knows of the Storage API of its end.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct StorageFacts {
+    /// Where it is; or why it cannot be asked: no address, no key.
+    pub place: Result<String, String>,
+    /// How many buckets it lists; or what it said against it.
+    pub buckets: Result<u64, String>,
+    /// Rows of storage.objects, and the bytes that they speak of; or why they cannot be read.
+    pub objects: Result<(u64, u64), String>,
+    /// The largest of them.
+    pub largest: u64,
+}

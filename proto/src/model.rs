@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 mod check;
 mod convert;
+pub mod object;
 mod pair;
 mod roles;
 mod schema;
@@ -405,6 +406,18 @@ pub const OF_COMPARISON: &[&str] = &[
     "table-extra",
 ];
 
+/// Findings about files of storage buckets, made anew each time files are copied or compared.
+pub const OF_OBJECTS: &[&str] = &[
+    "file-differs",
+    "file-lost",
+    "file-extra",
+    "file-missing",
+    "file-refused",
+    "file-changed",
+    "files-elsewhere",
+    "files-more",
+];
+
 /// Findings that a sync makes anew each time: the earlier ones about what is looked at again are forgotten.
 pub const OF_SYNC: &[&str] = &[SYNC_ORPHANS];
 pub const SYNC_ORPHANS: &str = "sync-orphans";
@@ -455,11 +468,29 @@ pub struct Selection {
     pub exclude_schema: Vec<String>,
     pub include_table: Vec<String>,
     pub exclude_table: Vec<String>,
+    /// Schema `storage` is left out, whatever the globs say.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub skip_storage: bool,
 }
 
 impl Selection {
-    pub fn is_everything(&self) -> bool {
+    pub fn leaves_nothing_out(&self) -> bool {
         *self == Self::default()
+    }
+
+    /// All that a migration with the selection `planned` has moved is chosen.
+    pub fn covers(&self, planned: &Self) -> bool {
+        self.is_everything() && (!self.skip_storage || planned.skip_storage)
+    }
+
+    /// No glob was given. --skip-storage leaves the rest of the database whole: its large objects, its settings.
+    pub fn is_everything(&self) -> bool {
+        let skip_storage = self.skip_storage;
+        *self
+            == Self {
+                skip_storage,
+                ..Self::default()
+            }
     }
 }
 
@@ -486,6 +517,8 @@ pub struct Options {
     pub checks: Vec<Check>,
     /// All that the target has is dropped first.
     pub replace: bool,
+    /// The files that the rows of storage.objects speak of are carried too.
+    pub storage_objects: bool,
 }
 
 /// A field that the specification requires.

@@ -19,7 +19,11 @@ pub struct Filter {
     include_table: Option<GlobSet>,
     exclude_table: GlobSet,
     everything: bool,
+    skip_storage: bool,
 }
+
+/// What --skip-storage leaves out: buckets, files' rows, policies.
+pub const STORAGE: &str = "storage";
 
 impl Filter {
     pub fn new(selection: &Selection) -> Result<Self, Error> {
@@ -36,6 +40,7 @@ impl Filter {
             ),
             exclude_table: compile("exclude-table", &selection.exclude_table)?,
             everything: selection.is_everything(),
+            skip_storage: selection.skip_storage,
         })
     }
 
@@ -49,6 +54,7 @@ impl Filter {
             .as_ref()
             .is_none_or(|set| set.is_match(schema))
             && !self.exclude_schema.is_match(schema)
+            && !(self.skip_storage && schema == STORAGE)
     }
 
     pub fn admits(&self, schema: &str, table: &str) -> bool {
@@ -105,6 +111,13 @@ mod tests {
     fn large_objects_go_with_the_whole_database_only() {
         assert!(!filter(|s| s.include_schema.push("*".into())).admits_large_objects());
         assert!(!filter(|s| s.exclude_table.push("a.b".into())).admits_large_objects());
+    }
+
+    #[test]
+    fn without_storage_the_rest_is_whole() {
+        let filter = filter(|s| s.skip_storage = true);
+        assert!(!filter.admits_schema("storage") && !filter.admits("storage", "objects"));
+        assert!(filter.admits("storage2", "objects") && filter.admits_large_objects());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //!
 //! Every process belongs to a value and ends with it, also when a test panics. Nothing waits for a length of time:
 //! whoever waits polls a condition with [`eventually`].
+pub mod buckets;
 pub mod corpus;
 pub mod falsifier;
 pub mod gate;
@@ -12,6 +13,7 @@ pub mod oracle;
 pub mod pair;
 pub mod program;
 pub mod random;
+pub mod storage_api;
 pub mod workload;
 
 use std::io::Write as _;

@@ -58,6 +58,8 @@ pub struct AgentProcess {
     port: u16,
     arguments: Vec<String>,
     database_url: String,
+    /// More of its environment, by name; the last word counts.
+    environment: Vec<(&'static str, String)>,
     log: PathBuf,
     /// A folder that is a small filesystem for it, and its size in bytes.
     disk: Option<(PathBuf, u64)>,
@@ -238,6 +240,7 @@ impl AgentProcess {
             port: free_port()?,
             arguments,
             database_url,
+            environment: Vec::new(),
             log,
             disk: None,
             running: None,
@@ -255,9 +258,15 @@ impl AgentProcess {
             .arg(format!("127.0.0.1:{}", self.port))
             .args(&self.arguments)
             .env("PGCONVOY_DATABASE_URL", &self.database_url)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .current_dir(self.log.parent().context("a log file is in a folder")?);
         self.running = Some(Agent::start(command, &self.log)?);
         Ok(())
+    }
+
+    /// For its next start.
+    pub fn set(&mut self, variable: &'static str, value: &str) {
+        self.environment.push((variable, value.to_owned()));
     }
 
     /// `kill -9`.

@@ -24,6 +24,7 @@ pub async fn send(
     let mut header = header(session, migration, target).await?;
     let id = header.id.clone();
     header.crossed = crossed(session, &id).await?;
+    header.objects = objects(session, &id).await?;
     let mut all = vec![Item::Header(header)];
     all.extend(tables(session, &id).await?);
     all.extend(parts(session, &id).await?);
@@ -79,6 +80,7 @@ async fn header(
         archive_received: row.get(8),
         sync: row.get(9),
         crossed: Vec::new(),
+        objects: None,
     })
 }
 
@@ -103,6 +105,30 @@ async fn crossed(session: &Session, id: &str) -> Result<Vec<wire::SnapshotBytes>
             syncs: bytes(row, 2),
         })
         .collect())
+}
+
+/// None: no file was carried.
+async fn objects(session: &Session, id: &str) -> Result<Option<wire::ObjectsSummary>, Status> {
+    let row = session
+        .query_one(
+            "SELECT count(*), count(*) FILTER (WHERE state = 'copied'), coalesce(sum(bytes) FILTER (WHERE state = 'copied'), 0)::int8,
+                    count(*) FILTER (WHERE state = 'copied' AND digest = target_digest AND bytes = target_bytes),
+                    count(*) FILTER (WHERE state = 'missing'), count(*) FILTER (WHERE state = 'refused'),
+                    coalesce(extract(epoch FROM max(done_at) - min(started_at)), 0)::float8
+             FROM pgconvoy.objects WHERE migration = $1",
+            &[&id],
+        )
+        .await
+        .map_err(failed)?;
+    let number = |at| row.get::<_, i64>(at) as u64;
+    Ok((number(0) > 0).then(|| wire::ObjectsSummary {
+        copied: number(1),
+        bytes: number(2),
+        proven: number(3),
+        missing: number(4),
+        refused: number(5),
+        seconds: row.get(6),
+    }))
 }
 
 async fn tables(session: &Session, id: &str) -> Result<Vec<Item>, Status> {

@@ -104,6 +104,30 @@ CREATE TABLE IF NOT EXISTS pgconvoy.large_objects (
 COMMENT ON TABLE pgconvoy.large_objects IS 'large objects that the migration made, committed in one transaction with their part';
 COMMENT ON COLUMN pgconvoy.large_objects.surplus IS 'the source has it no more: about to be unlinked';
 
+CREATE TABLE IF NOT EXISTS pgconvoy.objects (
+    migration     text NOT NULL REFERENCES pgconvoy.migrations ON DELETE CASCADE,
+    bucket        text NOT NULL,
+    name          text NOT NULL,
+    mark          text NOT NULL,
+    state         text NOT NULL CHECK (state IN ('copied', 'missing', 'refused')),
+    bytes         bigint,
+    digest        text,
+    version       text,
+    wire_bytes    bigint,
+    target_bytes  bigint,
+    target_digest text,
+    started_at    timestamptz NOT NULL,
+    done_at       timestamptz NOT NULL DEFAULT clock_timestamp(),
+    verified_at   timestamptz,
+    PRIMARY KEY (migration, bucket, name)
+);
+COMMENT ON TABLE pgconvoy.objects IS 'one row per file of a storage bucket, committed in one transaction with what was put right of its row in storage.objects';
+COMMENT ON COLUMN pgconvoy.objects.mark IS 'of the source''s row that was copied: version, etag and size';
+COMMENT ON COLUMN pgconvoy.objects.state IS 'copied; missing: the source has a row and no file; refused: the target''s Storage API does not take it';
+COMMENT ON COLUMN pgconvoy.objects.digest IS 'XXH3-128 of the bytes as the source agent read them';
+COMMENT ON COLUMN pgconvoy.objects.version IS 'of the target''s row: the Storage API gives each upload its own, and finds the file by it';
+COMMENT ON COLUMN pgconvoy.objects.target_digest IS 'as the target agent read the file back through the Storage API; null with verified_at: it was not there';
+
 CREATE TABLE IF NOT EXISTS pgconvoy.steps (
     migration   text NOT NULL REFERENCES pgconvoy.migrations ON DELETE CASCADE,
     number      int NOT NULL,

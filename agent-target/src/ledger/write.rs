@@ -1,8 +1,8 @@
 //! Writes the plan into the ledger, and the small changes after that.
 use pgconvoy_agent_core::session::Session;
 use pgconvoy_proto::model::{
-    Digest, Entry, Finding, OF_CHECKS, OF_COMPARISON, OF_SCHEMA, OF_STEPS, OF_SYNC, Options, Step,
-    SyncUnderWay, TOLD, Table, parse_json, required,
+    Digest, Entry, Finding, OF_CHECKS, OF_COMPARISON, OF_OBJECTS, OF_SCHEMA, OF_STEPS, OF_SYNC,
+    Options, Step, SyncUnderWay, TOLD, Table, parse_json, required,
 };
 use pgconvoy_proto::wire;
 use pgconvoy_proto::wire::plan_item::Item;
@@ -231,6 +231,15 @@ pub async fn record(session: &Session, request: wire::RecordRequest) -> Result<(
             request.migration
         )));
     }
+    if request.storage_objects {
+        session
+            .execute(
+                "UPDATE pgconvoy.migrations SET options = options || '{\"storage_objects\": true}' WHERE id = $1",
+                &[&request.migration],
+            )
+            .await
+            .map_err(failed)?;
+    }
     for table in request.tables {
         record_table(session, &request.migration, table).await?;
     }
@@ -260,6 +269,7 @@ pub async fn record(session: &Session, request: wire::RecordRequest) -> Result<(
                 &[
                     OF_CHECKS,
                     OF_COMPARISON,
+                    OF_OBJECTS,
                     OF_SCHEMA,
                     OF_STEPS,
                     OF_SYNC,

@@ -13,6 +13,7 @@ mod undo;
 
 use pgconvoy_agent_core::session::Session;
 use pgconvoy_agent_core::status;
+use pgconvoy_agent_core::storage::Access;
 use pgconvoy_proto::model::{Finding, ROLLING_BACK, Severity, Step, Table, Work};
 use tonic::Status;
 
@@ -21,7 +22,7 @@ use crate::backup::{self, Backup, Vault};
 use crate::before::Before;
 use crate::sessions::{Purpose, Sessions};
 use crate::steps::Migration;
-use crate::{clean, large_objects, ledger};
+use crate::{clean, large_objects, ledger, objects};
 
 /// For people.
 #[derive(Debug, Default)]
@@ -46,6 +47,7 @@ pub struct Means<'a> {
     pub sessions: &'a Sessions,
     pub store: &'a Store,
     pub vault: &'a Vault,
+    pub storage: &'a Access,
 }
 
 /// What is asked for.
@@ -157,8 +159,13 @@ async fn back_step_by_step(
 ) -> Result<Vec<String>, Status> {
     let new = made::New::read(session, means.store, undone).await?;
     new.refuse_strangers(asked.force)?;
+    let files = objects::to_withdraw(session, means.storage, &asked.migration).await?;
     begin(session, &asked.migration).await?;
-    let removed = new.drop(session, &undone.before).await?;
+    objects::withdraw(session, means.storage, &asked.migration, &files).await?;
+    let mut removed = new.drop(session, &undone.before).await?;
+    if !files.is_empty() {
+        removed.push(format!("{} files of storage buckets", files.len()));
+    }
     undo::rows(session, undone).await?;
     large_objects::unlink(session, &asked.migration)
         .await
@@ -185,7 +192,9 @@ async fn back_to_backup(
     let all = made::New::everything(session, undone).await?;
     all.refuse_strangers(asked.force)?;
     if undone.migration.is_some() {
+        let files = objects::to_withdraw(session, means.storage, &asked.migration).await?;
         begin(session, &asked.migration).await?;
+        objects::withdraw(session, means.storage, &asked.migration, &files).await?;
     }
     let removed = all.clear(session).await?;
     backup::restore(session, database, &asked.migration, backup).await?;

@@ -152,7 +152,7 @@ impl Runner {
                 continue;
             }
             group.retain(|line| !planned.get(&line.entry).is_some_and(is_here));
-            let whole = migration.options.selection.is_everything();
+            let whole = migration.options.selection.leaves_nothing_out();
             // What a selection leaves out, other entries may refer to; the selected tables must be there in any case.
             let vital = |line: &Line| {
                 line.is("TABLE") && line.entry.class != 0

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use pgconvoy_agent_core::inventory::tables;
 use pgconvoy_agent_core::session::Session;
 use pgconvoy_agent_core::status;
-use pgconvoy_proto::model::{Finding, Relation, Selection, Severity, Table};
+use pgconvoy_proto::model::{Finding, Relation, Selection, Severity, Table, object};
 use pgconvoy_proto::selection::Filter;
 use pgconvoy_proto::wire;
 use tonic::Status;
@@ -71,7 +71,11 @@ fn misfit(table: &Table, here: Option<&Table>) -> Option<Finding> {
             .map(|name| format!("{name} (generated)"));
         table.columns.iter().cloned().chain(generated).collect()
     };
-    let (source, target) = (columns(table), columns(here));
+    let (source, mut target) = (columns(table), columns(here));
+    if table.is(object::TABLE) && !source.contains(object::VERSION) {
+        // Of files that are carried each end has its own.
+        target.remove(object::VERSION);
+    }
     if source == target {
         return None;
     }

@@ -3,6 +3,7 @@
 //! Invariant 4 (any kill): a phase may be run again from its beginning at any time; what is done is looked up, by the target agent, in
 //! the ledger for rows and in the catalog for everything else.
 mod copy;
+pub mod objects;
 mod schema;
 pub mod snapshot;
 mod steps;
@@ -31,6 +32,9 @@ pub enum Phase {
     /// Rows; and per table, as soon as its rows are in, constraints, indexes and the digest of what was stored.
     Copy,
     PartitionedIndexes,
+    /// Files of storage buckets. The target's Storage API writes to their rows, for which it needs the indexes; the application's triggers on
+    /// these must not be there yet: they would fire.
+    Objects,
     ForeignKeys,
     /// Triggers, rules, policies, publications, comments.
     PostData,
@@ -48,11 +52,12 @@ pub enum Phase {
 }
 
 impl Phase {
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Schema,
         Self::Access,
         Self::Copy,
         Self::PartitionedIndexes,
+        Self::Objects,
         Self::ForeignKeys,
         Self::PostData,
         Self::LateAccess,
@@ -100,6 +105,7 @@ impl Phase {
             Self::Access => "access",
             Self::Copy => "copy",
             Self::PartitionedIndexes => "partitioned-indexes",
+            Self::Objects => "objects",
             Self::ForeignKeys => "foreign-keys",
             Self::PostData => "post-data",
             Self::LateAccess => "late-access",
@@ -116,6 +122,7 @@ impl Phase {
         match self {
             Self::Schema => schema::run(run).await,
             Self::Copy => copy::run(run).await,
+            Self::Objects => objects::run(run).await,
             Self::Verify => verify::run(run).await,
             Self::ForeignKeys | Self::ViewIndexes | Self::Statistics => {
                 steps::side_by_side(run, self, run.settings.index_jobs).await
@@ -152,6 +159,8 @@ pub struct Run {
     pub dir: RunDir,
     /// The phases that were run, and how long each took.
     pub timed: Vec<(Phase, Duration)>,
+    /// Files that the source has rows of, when they were brought over.
+    pub files: Option<u64>,
 }
 
 impl Run {
@@ -200,9 +209,11 @@ impl Run {
         let undone = self.ledger.steps.iter().filter(|step| !step.is_done());
         let parts = self.ledger.missing_parts() + self.ledger.to_converge();
         let steps = undone.count();
+        let entries = self.ledger.objects.map_or(0, |objects| objects.entries());
+        let lost = self.files.unwrap_or(0).saturating_sub(entries);
         anyhow::ensure!(
-            steps == 0 && parts == 0,
-            "the target's PostgreSQL crashed and lost what it had just done ({parts} parts, {steps} steps)"
+            steps == 0 && parts == 0 && lost == 0,
+            "the target's PostgreSQL crashed and lost what it had just done ({parts} parts, {steps} steps, {lost} files)"
         );
         Ok(())
     }
@@ -242,6 +253,7 @@ impl Phase {
     /// Has no step in the plan, and does nothing else either.
     fn is_idle(self, ledger: &Ledger) -> bool {
         match self {
+            Self::Objects => !ledger.options.storage_objects,
             Self::Copy => ledger.tables.is_empty() && !self.has_steps(ledger),
             Self::Verify => {
                 ledger.options.no_verify || ledger.tables.is_empty() && ledger.options.skip_schema

@@ -75,11 +75,11 @@ pub fn keep_alive(
 
 /// Opens a new snapshot and brings every table under it.
 pub async fn renew(run: &mut Run) -> anyhow::Result<()> {
-    let selection = run.ledger.options.selection.clone();
+    let options = run.ledger.options.clone();
     let inventory = inventory::open(
         &mut run.ends,
         &run.ledger.id,
-        &selection,
+        &options,
         RoleChoice::None,
         Lease::Migration,
     )

@@ -150,6 +150,9 @@ pub async fn run(run: &mut Run) -> anyhow::Result<()> {
     if !findings.is_empty() {
         run.record_findings(findings).await?;
     }
+    if run.ledger.options.storage_objects {
+        super::objects::prove(run).await?;
+    }
     checks(run).await?;
     if run.ledger.options.skip_schema {
         return Ok(());

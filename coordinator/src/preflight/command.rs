@@ -31,6 +31,9 @@ pub async fn preflight(args: PreflightArgs, parent: &Path, reporter: &Reporter) 
     };
     let mut findings = super::findings(&facts, intent);
     findings.extend(unfinished(&facts));
+    if args.storage_objects {
+        findings.extend(super::storage::findings(&ends, &selection).await?);
+    }
     findings.extend(activity::run_dir(parent, run_dir::is_writable(parent)));
     let mut told = json!({});
     if args.critical_only {

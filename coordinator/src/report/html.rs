@@ -3,7 +3,7 @@
 use pgconvoy_proto::model::{CHECKS_RUN, Finding, SCHEMA_COMPARED, Severity, TOLD};
 use serde_json::Value;
 
-use super::{APPLICATION, crossed_text, state, steps_text, verdict_text};
+use super::{APPLICATION, crossed_text, objects_text, state, steps_text, verdict_text};
 use crate::ledger::{Ledger, TableEntry};
 use crate::text::bytes;
 use crate::verdict::Verdict;
@@ -88,8 +88,9 @@ fn tables(ledger: &Ledger) -> String {
     let all: u64 = ledger.tables.iter().map(|entry| entry.source().rows).sum();
     format!(
         "<h2>{} tables, {all} rows</h2>\n<table><tr><th>table</th><th>rows</th><th>data</th><th>digest at source</th>\
-         <th>digest at target</th><th></th></tr>\n{rows}</table>\n<p>{}</p>\n",
+         <th>digest at target</th><th></th></tr>\n{rows}</table>\n<p>{}</p>\n<p>{}</p>\n",
         ledger.tables.len(),
+        escape(objects_text(ledger).trim()),
         escape(
             schema::text(ledger)
                 .trim()

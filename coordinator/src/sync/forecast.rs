@@ -58,6 +58,7 @@ async fn measure(run: &mut Run) -> anyhow::Result<Forecast> {
         skip_schema: false,
         force: true,
         dry_run: true,
+        storage_objects: false,
     };
     let begun = Instant::now();
     let schema = compare_schema(run, &asked, Sequences::Coming).await?;

@@ -2,6 +2,7 @@
 //!
 //! Nothing is changed before everything was looked at: drifted tables and rows that somebody else has written at the target are found
 //! first. From the first change on the migration is unfinished, until what was changed is proven: `resume`, or another sync, goes on.
+mod files;
 mod follow;
 mod forecast;
 mod outcome;
@@ -31,7 +32,7 @@ use crate::phases::{Run, Settings, snapshot};
 use crate::run_dir::RunDir;
 use crate::schema::{self, Sequences};
 use crate::verdict::Verdict;
-use crate::{Ended, verify};
+use crate::{Ended, objects, preflight, verify};
 pub use forecast::forecast;
 use outcome::{Outcome, TableOutcome};
 use scope::Scope;
@@ -43,6 +44,8 @@ struct Asked {
     skip_schema: bool,
     force: bool,
     dry_run: bool,
+    /// Files go along, although the migration did not carry them.
+    storage_objects: bool,
 }
 
 pub async fn sync(args: SyncArgs, global: &Global, reporter: &Arc<Reporter>) -> Ended {
@@ -60,6 +63,7 @@ pub async fn sync(args: SyncArgs, global: &Global, reporter: &Arc<Reporter>) -> 
         skip_schema: args.skip_schema,
         force: args.force,
         dry_run: args.dry_run,
+        storage_objects: args.storage_objects,
     };
     begin(ends, &ledger, asked, &args.effort, global, reporter).await
 }
@@ -79,6 +83,7 @@ pub async fn carry_on(
         skip_schema: under_way.skip_schema,
         force: under_way.force,
         dry_run: false,
+        storage_objects: under_way.storage_objects,
     };
     begin(ends, ledger, asked, effort, global, reporter).await
 }
@@ -125,6 +130,14 @@ async fn begin(
 /// All of it.
 async fn run_sync(run: &mut Run, asked: &Asked) -> Ended {
     let started = Instant::now();
+    run.ledger.options.storage_objects |= asked.storage_objects;
+    let carried = objects::are_carried(&run.ledger.options, &asked.selection)?;
+    if carried {
+        let found = preflight::storage::findings(&run.ends, &run.ledger.options.selection).await?;
+        if preflight::is_blocked(&found) {
+            return blocked(run, found).await;
+        }
+    }
     phase(run, "sync: the schema");
     let schema = compare_schema(run, asked, Sequences::Coming).await?;
     let inventory = open(run).await?;
@@ -140,9 +153,16 @@ async fn run_sync(run: &mut Run, asked: &Asked) -> Ended {
     phase(run, "sync: both ends are compared");
     let converger = converger(run, &inventory, asked.dry_run);
     let scanned = scan(&converger, &scope.tables).await?;
-    let others = scope::written_by_others(&run.ledger, &scanned);
+    let mut others = scope::written_by_others(&run.ledger, &scanned);
+    if carried && run.ledger.sync.is_some() {
+        // The Storage API has written there for a sync that was interrupted.
+        others.retain(|finding| !files::is_about_rows(finding));
+    }
     if asked.dry_run {
         let outcomes = apply(&converger, scanned).await?;
+        if carried {
+            files::count(run, &inventory).await?;
+        }
         inventory::close(&mut run.ends, &run.ledger.id).await?;
         let findings = scope.findings.into_iter().chain(others).collect();
         return Ok(outcome::dry_run(run, &outcomes, findings));
@@ -152,11 +172,22 @@ async fn run_sync(run: &mut Run, asked: &Asked) -> Ended {
     }
     mark_begun(run, asked, &scope).await?;
     phase(run, "sync: what differs is brought over");
+    if carried {
+        files::remove(run, &inventory).await?;
+    }
     let mut outcomes = apply(&converger, scanned).await?;
+    let mut findings = Vec::new();
+    if carried {
+        phase(run, "sync: files");
+        findings.extend(files::bring(run, &inventory).await?);
+    }
     follow::record_equal(run, &inventory, &outcomes).await?;
     follow::follow(run, asked, &inventory, &outcomes).await?;
     phase(run, "sync: proof");
-    let mut findings = proof::prove(&converger, &mut outcomes).await?;
+    findings.extend(proof::prove(&converger, &mut outcomes).await?);
+    if carried {
+        findings.extend(files::prove(run, &converger, &outcomes, &inventory).await?);
+    }
     let orphaned = proof::earlier_orphans(&run.ledger);
     findings.extend(proof::check_keys(run, &outcomes, orphaned).await?);
     let position = proof::position(run, &inventory).await?;
@@ -197,11 +228,11 @@ async fn compare_schema(
 }
 
 async fn open(run: &mut Run) -> anyhow::Result<Inventory> {
-    let selection = run.ledger.options.selection.clone();
+    let options = run.ledger.options.clone();
     inventory::open(
         &mut run.ends,
         &run.ledger.id,
-        &selection,
+        &options,
         RoleChoice::None,
         Lease::Short,
     )
@@ -352,10 +383,12 @@ async fn mark_begun(run: &mut Run, asked: &Asked, scope: &Scope) -> anyhow::Resu
         selection: asked.selection.clone(),
         skip_schema: asked.skip_schema,
         force: asked.force,
+        storage_objects: asked.storage_objects,
     };
     run.record(wire::RecordRequest {
         phase: "sync".into(),
         sync: to_json(&under_way),
+        storage_objects: asked.storage_objects,
         ..Default::default()
     })
     .await?;
@@ -377,6 +410,8 @@ async fn conclude(
     let orphaned = proof::earlier_orphans(&run.ledger);
     let mut lasting = verify::lasting(&run.ledger, schema);
     lasting.retain(|finding| finding.code != SYNC_ORPHANS);
+    let carried = objects::are_carried(&run.ledger.options, &asked.selection)?;
+    lasting.retain(|finding| !carried || !objects::is_about_file(finding));
     // Those of business checks were told when they were run.
     let untold = lasting
         .iter()
@@ -392,16 +427,20 @@ async fn conclude(
         .iter()
         .filter(|finding| !OF_SCHEMA.contains(&finding.code.as_str()));
     let about = of_rows.map(|finding| finding.object.clone());
+    let of_files = match objects::are_carried(&run.ledger.options, &asked.selection)? {
+        true => objects::earlier(&run.ledger),
+        false => Vec::new(),
+    };
     run.record(wire::RecordRequest {
         findings: findings.iter().cloned().map(Into::into).collect(),
-        compared: names.chain(about).chain(orphaned).collect(),
+        compared: names.chain(about).chain(orphaned).chain(of_files).collect(),
         ..Default::default()
     })
     .await?;
     run.refresh_ledger().await?;
     // A part of the tables does not prove the others.
     let of_all = match run.ledger.differences() {
-        0 if asked.selection.is_everything() => verdict,
+        0 if asked.selection.covers(&run.ledger.options.selection) => verdict,
         0 if run.ledger.options.no_verify => Verdict::Unverified,
         0 => Verdict::Proven,
         _ => Verdict::Differs,

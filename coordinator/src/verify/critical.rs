@@ -23,9 +23,9 @@ pub async fn verify(asked: Asked<'_>, mut ends: Ends, reporter: &Arc<Reporter>) 
     let ledger = asked.ledger;
     let key = format!("{}-verify", ledger.id);
     let compared = compare_schemas(&asked, &ends, reporter).await?;
-    let selection = &ledger.options.selection;
+    let options = &ledger.options;
     let inventory =
-        inventory::open(&mut ends, &key, selection, RoleChoice::None, Lease::Short).await?;
+        inventory::open(&mut ends, &key, options, RoleChoice::None, Lease::Short).await?;
     let held = Held {
         key: key.clone(),
         snapshot: inventory.snapshot.clone(),
@@ -58,7 +58,7 @@ pub async fn verify(asked: Asked<'_>, mut ends: Ends, reporter: &Arc<Reporter>) 
         "  {} foreign keys have no orphans but those told, {} other constraints, {} indexes, {} policies",
         integrity.foreign_keys, integrity.constraints, integrity.indexes, integrity.policies
     ));
-    super::conclude_line(verdict, counted.len(), &findings, reporter);
+    super::conclude_line(verdict, counted.len(), None, &findings, reporter);
     Ok((
         verdict,
         json!({

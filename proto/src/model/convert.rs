@@ -205,6 +205,7 @@ impl From<wire::Selection> for Selection {
             exclude_schema: selection.exclude_schema,
             include_table: selection.include_table,
             exclude_table: selection.exclude_table,
+            skip_storage: selection.skip_storage,
         }
     }
 }
@@ -216,6 +217,7 @@ impl From<Selection> for wire::Selection {
             exclude_schema: selection.exclude_schema,
             include_table: selection.include_table,
             exclude_table: selection.exclude_table,
+            skip_storage: selection.skip_storage,
         }
     }
 }

@@ -70,6 +70,8 @@ pub struct SyncUnderWay {
     pub selection: Selection,
     pub skip_schema: bool,
     pub force: bool,
+    /// Files of storage buckets go along.
+    pub storage_objects: bool,
 }
 
 impl TryFrom<wire::SyncCounts> for SyncCounts {

@@ -76,6 +76,11 @@ const LARGE_OBJECTS_PER_PART: u64 = 20_000;
 const MOST_PARTS: u64 = 10_000;
 
 impl Table {
+    /// It has this schema and name.
+    pub fn is(&self, (schema, name): (&str, &str)) -> bool {
+        self.relation == Relation::Table && self.schema == schema && self.name == name
+    }
+
     /// Cuts the table into parts of about `part_bytes`. Wide rows live in TOAST: the size that decides counts it. Pure:
     /// the same plan gives the same parts on every run.
     pub fn parts(&self, part_bytes: u64) -> Vec<Part> {

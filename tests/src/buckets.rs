@@ -1,0 +1,98 @@
+//! A pair whose ends have buckets: each database with its Storage API, each agent with the address and the key of its own.
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use xxhash_rust::xxh3::xxh3_128;
+
+use crate::Pair;
+use crate::pair::{DATABASE, Options};
+use crate::storage_api::{Contents, Settings, StorageApi};
+
+pub struct Buckets {
+    pub pair: Pair,
+    pub source: StorageApi,
+    pub target: StorageApi,
+}
+
+/// Columns that the source's rows keep at the target.
+const ROWS: &str = "SELECT to_jsonb(o) - 'version' FROM storage.objects o ORDER BY bucket_id, name";
+
+impl Buckets {
+    /// The source has the schema `storage` and two buckets without files.
+    pub fn new() -> Result<Self> {
+        Self::with(Options::default(), Settings::default())
+    }
+
+    /// `settings`: of the target's API.
+    pub fn with(options: Options, settings: Settings) -> Result<Self> {
+        let mut pair = Pair::with(options)?;
+        pair.at_source(include_str!("storage_api/schema.sql"))?;
+        let source = StorageApi::start(&pair.source.url(DATABASE), Settings::default())?;
+        let target = StorageApi::start(&pair.target.url(DATABASE), settings)?;
+        // One key by the environment, the other by a file.
+        pair.source_agent.set("SUPABASE_URL", &source.url());
+        pair.source_agent
+            .set("SUPABASE_SERVICE_ROLE_KEY", source.key());
+        let file = pair.folder().join("target-key");
+        std::fs::write(&file, format!("{}\n", target.key()))?;
+        pair.target_agent.set("SUPABASE_URL", &target.url());
+        pair.target_agent
+            .set("SUPABASE_KEY_FILE", &file.display().to_string());
+        pair.source_agent.restart()?;
+        pair.target_agent.restart()?;
+        Ok(Self {
+            pair,
+            source,
+            target,
+        })
+    }
+
+    /// Files of these sizes in the bucket `avatars`, called `0`, `1`...
+    pub fn fill(&self, sizes: &[u64]) -> Result<()> {
+        for (at, bytes) in sizes.iter().enumerate() {
+            let contents = Contents::new(*bytes, at as u64 * 7 + 1);
+            self.source.upload("avatars", &at.to_string(), &contents)?;
+        }
+        Ok(())
+    }
+
+    /// Rows are alike, and the bytes that each API has of each file.
+    ///
+    /// # Panics
+    /// When they are not.
+    #[track_caller]
+    pub fn assert_equal_files(&self) {
+        let rows = |of: Result<String>| of.expect("the rows of files");
+        assert_eq!(
+            rows(self.pair.at_source(ROWS)),
+            rows(self.pair.at_target(ROWS)),
+            "rows of storage.objects"
+        );
+        let (source, target) = (self.digests(End::Source), self.digests(End::Target));
+        assert!(!source.is_empty(), "there is no file to compare");
+        assert_eq!(source, target, "bytes of the files");
+    }
+
+    /// Of each file as the end's API has it; none: it has no bytes of it.
+    fn digests(&self, end: End) -> BTreeMap<String, Option<u128>> {
+        let (api, names) = match end {
+            End::Source => (&self.source, self.pair.at_source(NAMES)),
+            End::Target => (&self.target, self.pair.at_target(NAMES)),
+        };
+        let names = names.expect("the names of files");
+        let digest = |line: &str| {
+            let (bucket, name) = line.split_once('\t').expect("two columns");
+            let bytes = api.file(bucket, name).map(std::fs::read);
+            let digest = bytes.expect("a row").ok().map(|bytes| xxh3_128(&bytes));
+            (format!("{bucket}/{name}"), digest)
+        };
+        names.lines().map(digest).collect()
+    }
+}
+
+enum End {
+    Source,
+    Target,
+}
+
+const NAMES: &str = "SELECT bucket_id || E'\\t' || name FROM storage.objects ORDER BY 1";
