@@ -20,6 +20,7 @@ mod copy;
 mod facts;
 mod inventory;
 mod lanes;
+mod measure;
 mod position;
 mod secrets;
 mod service;

@@ -263,34 +263,58 @@ impl Contents {
         archive: &Path,
         skipped: &HashSet<Entry>,
     ) -> Result<Self, Status> {
+        // Verbose: it says what each entry depends on.
         let section = |name: &'static str| async move {
             let mut command = child::command(&restore.path);
             command
-                .arg("--list")
+                .args(["--list", "--verbose"])
                 .arg(format!("--section={name}"))
                 .arg(archive);
             let mut listed = Vec::new();
             child::run(command, &mut listed)
                 .await
                 .map_err(|e| Status::internal(e.to_string()))?;
-            let text = String::from_utf8_lossy(&listed);
-            let lines = text
-                .lines()
-                .filter(|line| !line.starts_with(';'))
-                .filter_map(Line::parse);
-            Ok::<_, Status>(
-                lines
-                    .filter(|line| !skipped.contains(&line.entry))
-                    // Grants are applied one by one from the catalog; DEFAULT ACL stays.
-                    .filter(|line| !line.is_any(&["ACL", "DATABASE", "DATABASE PROPERTIES"]))
-                    .collect::<Vec<_>>(),
-            )
+            Ok::<_, Status>(listing(&String::from_utf8_lossy(&listed)))
+        };
+        let (pre_data, post_data) = (section("pre-data").await?, section("post-data").await?);
+        let left_out: HashSet<u32> = pre_data
+            .iter()
+            .chain(&post_data)
+            .filter(|(line, _)| skipped.contains(&line.entry))
+            .map(|(line, _)| line.dump_id)
+            .collect();
+        let ours = |(line, needs): Listed| {
+            let follows = line.is_any(FOLLOWING) && needs.iter().any(|id| left_out.contains(id));
+            // Grants are applied one by one from the catalog; DEFAULT ACL stays.
+            let never = line.is_any(&["ACL", "DATABASE", "DATABASE PROPERTIES"]);
+            (!skipped.contains(&line.entry) && !follows && !never).then_some(line)
         };
         Ok(Self {
-            pre_data: section("pre-data").await?,
-            post_data: section("post-data").await?,
+            pre_data: pre_data.into_iter().filter_map(ours).collect(),
+            post_data: post_data.into_iter().filter_map(ours).collect(),
         })
     }
+}
+
+/// Entries without an object of their own: they go with what they depend on.
+const FOLLOWING: &[&str] = &["COMMENT", "SECURITY LABEL", "TABLE ATTACH", "INDEX ATTACH"];
+
+/// An entry, and the dump ids of those that it depends on.
+type Listed = (Line, Vec<u32>);
+
+/// A verbose list: below an entry there is a comment with what it depends on.
+fn listing(text: &str) -> Vec<Listed> {
+    let mut listed: Vec<Listed> = Vec::new();
+    for line in text.lines() {
+        if let Some(needs) = line.strip_prefix(";\tdepends on: ") {
+            if let Some((_, of_last)) = listed.last_mut() {
+                of_last.extend(needs.split(' ').filter_map(|id| id.parse::<u32>().ok()));
+            }
+        } else if !line.starts_with(';') {
+            listed.extend(Line::parse(line).map(|line| (line, Vec::new())));
+        }
+    }
+    listed
 }
 
 /// The pg_restore for an archive: at least the pg_dump that made it, the target server's major if there is one.
@@ -340,6 +364,14 @@ mod tests {
         );
         assert!(line.is("FK CONSTRAINT") && !line.is("CONSTRAINT") && !line.is("FK CONSTRAINTS"));
         assert!(Line::parse("; a comment of the list").is_none());
+    }
+
+    #[test]
+    fn what_an_entry_depends_on_stands_below_it() {
+        let text = "; Archive\n10; 1259 16412 TABLE s a o\n;\tdepends on: 6 7\n11; 0 0 COMMENT s TABLE a o\n;\tdepends on: 10\n";
+        let listed = listing(text);
+        let needs: Vec<_> = listed.iter().map(|(l, n)| (l.dump_id, n.clone())).collect();
+        assert_eq!(needs, [(10, vec![6, 7]), (11, vec![10])]);
     }
 
     #[test]

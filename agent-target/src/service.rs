@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use pgconvoy_agent_core::progress::{Counters, TaskStream};
-use pgconvoy_agent_core::{check, count, describe};
+use pgconvoy_agent_core::{check, count, describe, holdings};
 use pgconvoy_proto::facts::BuiltIn;
 use pgconvoy_proto::identity::Role;
 use pgconvoy_proto::model::{Ask, parse_json, required, to_json};
@@ -58,9 +58,9 @@ impl Target for Service {
         &self,
         request: Request<wire::TargetFactsRequest>,
     ) -> Result<Response<wire::TargetFactsResponse>, Status> {
-        command(request)?;
+        let managed = command(request)?.managed_schemas;
         let database = &self.runner.sessions.live;
-        let facts = facts::gather(database, self.pg_bin.as_deref()).await?;
+        let facts = facts::gather(database, self.pg_bin.as_deref(), &managed).await?;
         Ok(Response::new(wire::TargetFactsResponse {
             facts: to_json(&facts),
         }))
@@ -328,6 +328,19 @@ impl Target for Service {
         let database = self.runner.sessions.database(&request.migration);
         Ok(Response::new(TaskStream::new(|items| {
             describe::describe(database, request, items)
+        })))
+    }
+
+    type HoldingsStream = TaskStream<wire::HoldingsResponse>;
+
+    async fn holdings(
+        &self,
+        request: Request<wire::HoldingsRequest>,
+    ) -> Result<Response<Self::HoldingsStream>, Status> {
+        let request = command(request)?;
+        let database = self.runner.sessions.database(&request.migration);
+        Ok(Response::new(TaskStream::new(|pieces| {
+            holdings::send(database, request, pieces)
         })))
     }
 

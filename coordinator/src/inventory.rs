@@ -1,12 +1,13 @@
 //! What the source holds, as its agent tells it when it opens a snapshot.
 use pgconvoy_proto::model::{
-    Entry, Finding, RoleChoice, Roles, Selection, Table, Work, parse_json, required,
+    Entry, Finding, Options, RoleChoice, Roles, Table, Work, parse_json, required,
 };
 use pgconvoy_proto::wire;
 use pgconvoy_proto::wire::inventory_item::Item;
 use tokio_stream::StreamExt;
 
 use crate::ends::{Ends, said};
+use crate::platform;
 
 #[derive(Debug, Default)]
 pub struct Inventory {
@@ -44,17 +45,18 @@ pub enum Lease {
 
 const SHORT_LEASE_SECONDS: u32 = 60;
 
-/// Opens a snapshot for the migration; an earlier one of its is closed.
+/// Opens a snapshot for the migration; an earlier one of its is closed. Of `options` what is selected, and the platform that the database
+/// lives on: what is there is fitted to it.
 pub async fn open(
     ends: &mut Ends,
     migration: &str,
-    selection: &Selection,
+    options: &Options,
     roles: RoleChoice,
     lease: Lease,
 ) -> anyhow::Result<Inventory> {
     let request = wire::OpenSnapshotRequest {
         migration: migration.into(),
-        selection: Some(selection.clone().into()),
+        selection: Some(options.selection.clone().into()),
         roles: wire::RoleChoice::from(roles).into(),
         lease_seconds: match lease {
             Lease::Migration => 0,
@@ -85,6 +87,9 @@ pub async fn open(
         !inventory.snapshot.is_empty(),
         "the source agent sent no snapshot"
     );
+    if let Some(tenancy) = &options.tenancy {
+        platform::fit(&mut inventory, tenancy);
+    }
     Ok(inventory)
 }
 

@@ -65,7 +65,7 @@ async fn run(
 ) -> Ended {
     // Not before: roles that an earlier rehearsal had left behind are gone now.
     let selection = args.filters.selection();
-    let facts = preflight::gather(&mut ends, &selection, args.roles).await?;
+    let facts = preflight::gather(&mut ends, &selection, args.roles, None).await?;
     // Into the scratch database it goes whatever the target holds.
     let intent = Intent {
         replace: true,
@@ -87,7 +87,8 @@ async fn run(
         ..Options::default()
     };
     let settings = migrate::settings(&args.effort, &facts);
-    let inventory = migrate::inventory(&mut ends, id, &options, &facts, Lease::Migration).await?;
+    let inventory =
+        migrate::inventory(&mut ends, id, &options, &facts, None, Lease::Migration).await?;
     let options = migrate::with_part_size(options, &inventory, settings, &facts);
     let plan = Plan::new(inventory, options);
     migrate::create(&mut ends, id, plan, None).await?;

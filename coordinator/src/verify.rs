@@ -32,7 +32,7 @@ pub async fn verify(args: VerifyArgs, global: &Global, reporter: &Arc<Reporter>)
     let ledger = Ledger::read(&mut ends.target, global.migration.as_deref()).await?;
     let dir = RunDir::create(&global.run_dir, &ledger.id)?;
     reporter.log_to(dir.events()?);
-    let cpus = ends.target_facts().await?.server.cpus;
+    let cpus = ends.target_facts(&[]).await?.server.cpus;
     let asked = Asked {
         ledger: &ledger,
         selection: args.filters.selection(),
@@ -83,8 +83,8 @@ async fn look(
     // A key of its own: the snapshot of an unfinished copy stays open.
     let key = format!("{}-verify", ledger.id);
     let schema = compare_schemas(asked, ends, reporter).await?;
-    let selection = &ledger.options.selection;
-    let inventory = inventory::open(ends, &key, selection, RoleChoice::None, Lease::Short).await?;
+    let options = &ledger.options;
+    let inventory = inventory::open(ends, &key, options, RoleChoice::None, Lease::Short).await?;
     let chosen = Filter::new(&asked.selection)?;
     let (mut tables, mut findings) = shapes(ledger, &inventory, &chosen);
     tables.retain(|table| schema.is_readable(table));

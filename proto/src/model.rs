@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 
 mod check;
 mod convert;
+mod holdings;
 mod pair;
+mod platform;
 mod roles;
 mod schema;
 mod slim;
@@ -17,7 +19,13 @@ mod table;
 pub use check::{
     Answer, Ask, At, CHECKS_RUN, Check, Expect, LONGEST_TIMEOUT_MS, OF_CHECKS, Refusal, Rows, Why,
 };
+pub use holdings::{
+    Count, Counted, HeldColumn, HeldTable, Holding, Holdings, HoldingsAsked, Question,
+};
 pub use pair::{Buckets, MAX_BUCKETS, Pair, Place, RowValues, TableDigest, Value, bucket_count};
+pub use platform::{
+    Derived, Fixed, Named, Platform, Problem, RowRule, Rules, Shape, Signs, Tenancy, Told, Version,
+};
 pub use roles::{
     Membership, ParameterGrant, Properties, Role, RoleChoice, Roles, Setting, is_built_in,
 };
@@ -100,7 +108,9 @@ mod hex_sum {
 }
 
 /// How an archive entry names its object: the catalog that holds it (OID of its pg_class row) and its OID there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
 pub struct Entry {
     pub class: Oid,
     pub oid: Oid,
@@ -291,6 +301,14 @@ pub enum Work {
         name: String,
         partitioned: bool,
     },
+    /// Rows that were in tables of the platform when the plan was written go: nothing of the migration is in these tables yet, or the ledger
+    /// says so, and nothing is done.
+    Vacate {
+        /// Schema and name.
+        tables: Vec<(String, String)>,
+    },
+    /// What this level of the platform computes from rows, and the source does not have.
+    Derive(Derived),
     /// Settings, grants and comment of the database itself. Late: the settings are for the sessions that come after.
     Database(Properties),
 }
@@ -314,6 +332,8 @@ impl Work {
             Self::Refresh { .. } => "refresh",
             Self::Sequences { .. } => "sequences",
             Self::Statistics { .. } => "statistics",
+            Self::Vacate { .. } => "vacate",
+            Self::Derive(_) => "derive",
             Self::Database(_) => "database",
         }
     }
@@ -338,6 +358,8 @@ impl Work {
             Self::Refresh { views } => format!("{} materialized views", views.len()),
             Self::Sequences { values } => format!("{} sequences", values.len()),
             Self::Statistics { schema, name, .. } => format!("{schema}.{name}"),
+            Self::Vacate { tables } => format!("rows of {} tables of the platform", tables.len()),
+            Self::Derive(derived) => derived.of.clone(),
             Self::Database(_) => "settings, grants and comment of the database".into(),
         }
     }
@@ -486,6 +508,9 @@ pub struct Options {
     pub checks: Vec<Check>,
     /// All that the target has is dropped first.
     pub replace: bool,
+    /// The databases live on a platform: what of them is whose.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tenancy: Option<Box<Tenancy>>,
 }
 
 /// A field that the specification requires.

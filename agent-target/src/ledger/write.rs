@@ -50,7 +50,7 @@ pub async fn create(
     refuse_unfinished(session).await?;
     let options: Options = parse_json(&header.options)?;
     if !options.skip_schema && !options.replace {
-        refuse_objects(session).await?;
+        refuse_objects(session, &options).await?;
     }
     insert_header(session, &header).await?;
     insert_before(session, &header, &before).await?;
@@ -88,8 +88,10 @@ async fn refuse_unfinished(session: &Session) -> Result<(), Status> {
 }
 
 /// Somebody may have made something since preflight looked.
-async fn refuse_objects(session: &Session) -> Result<(), Status> {
-    let objects = facts::objects(session).await.map_err(failed)?;
+async fn refuse_objects(session: &Session, options: &Options) -> Result<(), Status> {
+    let managed = options.tenancy.iter();
+    let managed: Vec<String> = managed.flat_map(|of| of.schemas.clone()).collect();
+    let objects = facts::objects(session, &managed).await.map_err(failed)?;
     match objects.first() {
         None => Ok(()),
         Some(first) => Err(Status::failed_precondition(format!(

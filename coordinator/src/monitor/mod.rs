@@ -78,9 +78,9 @@ async fn differences(
         .findings
         .retain(|finding| finding.severity == Severity::Difference);
     let key = format!("{}-monitor", ledger.id);
-    let selection = &ledger.options.selection;
+    let options = &ledger.options;
     let inventory =
-        inventory::open(&mut ends, &key, selection, RoleChoice::None, Lease::Short).await?;
+        inventory::open(&mut ends, &key, options, RoleChoice::None, Lease::Short).await?;
     let held = Held {
         key: key.clone(),
         snapshot: inventory.snapshot.clone(),

@@ -75,11 +75,11 @@ pub fn keep_alive(
 
 /// Opens a new snapshot and brings every table under it.
 pub async fn renew(run: &mut Run) -> anyhow::Result<()> {
-    let selection = run.ledger.options.selection.clone();
+    let options = run.ledger.options.clone();
     let inventory = inventory::open(
         &mut run.ends,
         &run.ledger.id,
-        &selection,
+        &options,
         RoleChoice::None,
         Lease::Migration,
     )
@@ -281,6 +281,8 @@ pub fn renewed_steps(run: &Run, inventory: &Inventory) -> Vec<Step> {
                 |work| matches!(work, Work::Refresh { .. }),
                 Work::Refresh { views: Vec::new() },
             ),
+            // What it is computed from may have changed.
+            Work::Derive(derived) => Work::Derive(derived.clone()),
             _ => continue,
         };
         let number = entry.step.number;

@@ -95,7 +95,7 @@ async fn begin(
     Filter::new(&asked.selection)?;
     let dir = RunDir::create(&global.run_dir, &ledger.id)?;
     reporter.log_to(dir.events()?);
-    let cpus = ends.target_facts().await?.server.cpus;
+    let cpus = ends.target_facts(&[]).await?.server.cpus;
     let settings = Settings {
         streams: effort.streams.unwrap_or(cpus.clamp(2, 8)) as usize,
         small_streams: 0,
@@ -197,11 +197,11 @@ async fn compare_schema(
 }
 
 async fn open(run: &mut Run) -> anyhow::Result<Inventory> {
-    let selection = run.ledger.options.selection.clone();
+    let options = run.ledger.options.clone();
     inventory::open(
         &mut run.ends,
         &run.ledger.id,
-        &selection,
+        &options,
         RoleChoice::None,
         Lease::Short,
     )

@@ -23,9 +23,9 @@ pub async fn verify(asked: Asked<'_>, mut ends: Ends, reporter: &Arc<Reporter>) 
     let ledger = asked.ledger;
     let key = format!("{}-verify", ledger.id);
     let compared = compare_schemas(&asked, &ends, reporter).await?;
-    let selection = &ledger.options.selection;
+    let options = &ledger.options;
     let inventory =
-        inventory::open(&mut ends, &key, selection, RoleChoice::None, Lease::Short).await?;
+        inventory::open(&mut ends, &key, options, RoleChoice::None, Lease::Short).await?;
     let held = Held {
         key: key.clone(),
         snapshot: inventory.snapshot.clone(),

@@ -1,0 +1,119 @@
+//! What is said of a platform: levels, what is replaced, what is sealed, and the checklist of what is not in the database. Pure.
+use pgconvoy_proto::model::{Counted, Finding, Holdings, Platform, Severity, Told};
+use serde_json::{Value, json};
+
+use super::Division;
+use crate::ledger::Ledger;
+
+/// The levels of both ends, and whose is how much.
+pub fn ground(
+    platform: &Platform,
+    source: &Holdings,
+    target: &Holdings,
+    division: &Division,
+) -> Vec<Finding> {
+    let mut findings: Vec<Finding> = platform
+        .versions
+        .iter()
+        .filter_map(|version| {
+            let of = |end: &Holdings| end.version(&version.column).unwrap_or("none").to_owned();
+            let (source, target) = (of(source), of(target));
+            (source != target).then(|| {
+                let message = format!(
+                    "the two ends are of different levels: {source} at the source, {target} at the target"
+                );
+                Finding::new(Severity::Info, "platform-level", &version.service, message)
+                    .values(source, target)
+            })
+        })
+        .collect();
+    let message = format!(
+        "{} objects are the platform's and stay as the target has them; {} in its schemas are yours and are carried{}",
+        division.left.len(),
+        division.carried.len(),
+        names(division)
+    );
+    findings.push(Finding::new(
+        Severity::Info,
+        "platform-objects",
+        &platform.name,
+        message,
+    ));
+    findings.extend(division.findings.iter().cloned());
+    findings
+}
+
+const NAMES: usize = 12;
+
+fn names(division: &Division) -> String {
+    let carried = division.carried.iter();
+    let mut names: Vec<String> = carried
+        .take(NAMES)
+        .map(|named| format!("{} {}", named.kind, named.identity.replace('"', "")))
+        .collect();
+    if names.is_empty() {
+        return String::new();
+    }
+    if division.carried.len() > NAMES {
+        names.push(format!("and {} more", division.carried.len() - NAMES));
+    }
+    format!(": {}", names.join(", "))
+}
+
+/// Rows in the platform's tables at the target.
+pub fn held(tables: &[(String, String)], force: bool) -> Vec<Finding> {
+    let each = tables.iter().map(|(schema, name)| {
+        let (severity, message) = match force {
+            false => (Severity::Blocker, "the target's table holds rows"),
+            true => (Severity::Warning, "the target's table holds rows: they are replaced, after a backup"),
+        };
+        Finding::new(severity, "managed-not-empty", format!("{schema}.{name}"), message).hint(
+            "users and files that were made at the target would be mixed with the source's: begin with a new target, or migrate --force",
+        )
+    });
+    each.collect()
+}
+
+/// Tables whose contents need a key from elsewhere, and that hold some.
+pub fn sealed(tables: &[&Told], counted: &Counted) -> Vec<Finding> {
+    let each = tables.iter().zip(counted).filter_map(|(told, counts)| {
+        let message = match counts.as_ref().and_then(|counts| counts.first()) {
+            Some(0) => return None,
+            Some(rows) => format!("{rows} of them: {}", told.message),
+            None => format!("the role may not count them: {}", told.message),
+        };
+        let finding = Finding::new(Severity::Warning, "sealed-values", &told.what, message);
+        Some(finding.hint(&told.hint))
+    });
+    each.collect()
+}
+
+/// What is not in the database, for the end of the report; empty where there is no platform.
+pub fn checklist(ledger: &Ledger) -> String {
+    let Some(tenancy) = &ledger.options.tenancy else {
+        return String::new();
+    };
+    let mut text = format!(
+        "\nnot in the database, for you to do ({})\n",
+        tenancy.platform.name
+    );
+    for outside in &tenancy.platform.outside {
+        text += &format!(
+            "  [ ] {}: {}\n      {}\n",
+            outside.what, outside.message, outside.hint
+        );
+    }
+    text
+}
+
+/// The same for machines, with what was found that somebody has to see to.
+pub fn checklist_json(ledger: &Ledger) -> Value {
+    let Some(tenancy) = &ledger.options.tenancy else {
+        return Value::Null;
+    };
+    let items = tenancy.platform.outside.iter();
+    let items: Vec<Value> = items
+        .map(|told| json!({ "what": told.what, "message": told.message, "hint": told.hint }))
+        .collect();
+    json!({ "platform": tenancy.platform.name, "not_in_the_database": items })
+}
