@@ -81,7 +81,7 @@ impl Leaving<'_> {
             "role" => return !self.rules.is_reserved(&identity),
             // What of it is ours is the members.
             "publication" => return true,
-            "schema" if self.rules.is_managed(&identity) => return self.is_carried(object),
+            "schema" => return !self.rules.is_managed(&identity) || self.is_carried(object),
             _ if theirs => return false,
             _ => {}
         }
@@ -125,6 +125,9 @@ impl Leaving<'_> {
                     .retain(|name, _| name == "tables" || name == "schemas");
             }
             members.narrow(object, self.rules, theirs);
+        }
+        if object.kind == "schema" && theirs {
+            object.properties.remove("comment");
         }
         self.without_absent(object, "grants");
         if object.kind == "database" || object.get("system").is_some() {

@@ -40,6 +40,10 @@ pub fn divide(rules: &Rules, source: &Holdings, target: &Holdings) -> Division {
     let mut apart: BTreeMap<String, Vec<&Holding>> = BTreeMap::new();
     for object in &source.objects {
         let Some(whose) = dividing.whose(object) else {
+            // Its owner and grants are made those of the source, nothing else.
+            if object.kind == "schema" && dividing.is_there(object) {
+                division.theirs.push(object.named());
+            }
             continue;
         };
         if whose == Whose::Users {
@@ -70,6 +74,7 @@ pub fn divide(rules: &Rules, source: &Holdings, target: &Holdings) -> Division {
     division.tables = dividing.tables(source, target, &division);
     division.findings = apart.into_iter().map(not_carried).collect();
     division.findings.extend(row_security(&division.tables));
+    division.findings.extend(more_policies(source, target));
     division
 }
 
@@ -238,6 +243,28 @@ fn not_carried((table, objects): (String, Vec<&Holding>)) -> Finding {
     Finding::new(Severity::Info, "managed-not-carried", table, message)
         .values(statements.join("; "), "")
         .hint("one that is yours: run its statement at the target")
+}
+
+/// Policies at the target alone, on tables that both ends have: somebody may see more there than at the source.
+fn more_policies(source: &Holdings, target: &Holdings) -> Option<Finding> {
+    let at_source: HashSet<(&str, &str)> = source.objects.iter().map(name).collect();
+    let more: Vec<String> = target
+        .objects
+        .iter()
+        .filter(|object| object.kind == "policy" && object.extension.is_none())
+        .filter(|object| !at_source.contains(&name(object)))
+        .map(|object| plain(&object.identity))
+        .collect();
+    (!more.is_empty()).then(|| {
+        Finding::new(
+            Severity::Warning,
+            "managed-policy-extra",
+            "policies",
+            "policies on the platform's tables that the target alone has: they stay, and let their roles see what the source does not",
+        )
+        .values("", more.join("; "))
+        .hint("DROP POLICY at the target, if they are not meant")
+    })
 }
 
 fn row_security(tables: &[(HeldTable, Option<HeldTable>)]) -> Vec<Finding> {

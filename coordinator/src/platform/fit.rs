@@ -217,9 +217,7 @@ impl Stripping<'_> {
         properties
             .role_settings
             .retain(|(role, _)| !self.rules.is_reserved(role));
-        properties
-            .grants
-            .retain(|grant| !self.rules.is_reserved(&grant.grantee));
+        properties.grants.retain(|grant| self.is_grantable(grant));
     }
 
     fn keeps(&self, work: &Work, planned: &HashSet<String>) -> bool {

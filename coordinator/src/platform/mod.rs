@@ -12,8 +12,8 @@ use std::collections::HashSet;
 
 use pgconvoy_proto::facts::TargetFacts;
 use pgconvoy_proto::model::{
-    Counted, Entry, Finding, HeldTable, Holdings, HoldingsAsked, Platform, Question, Rules,
-    Severity, Tenancy, parse_json, to_json,
+    Counted, Entry, Finding, HeldTable, Holding, Holdings, HoldingsAsked, Platform, Question,
+    Rules, Severity, Tenancy, parse_json, to_json,
 };
 use pgconvoy_proto::wire;
 use tokio_stream::{Stream, StreamExt};
@@ -151,7 +151,10 @@ impl Ground {
         target: &mut TargetFacts,
         force: bool,
     ) -> anyhow::Result<Settled> {
-        let division = self.divide();
+        let division = match force && target.is_in_use() {
+            true => divide(&self.rules, &self.source, &self.replaced()),
+            false => self.divide(),
+        };
         let questions = skew::questions(&self.platform, &self.rules, &division.tables);
         let counted = measure(ends, &questions).await?;
         let at_source = |column: &str| self.source.version(column).map(str::to_owned);
@@ -196,6 +199,22 @@ impl Ground {
             source_tables: self.source.tables.iter().map(HeldTable::plain).collect(),
             target_tables: self.target.tables.iter().map(HeldTable::plain).collect(),
         })
+    }
+
+    /// The target without what is replaced on tables that stay: triggers whose functions go, and policies.
+    fn replaced(&self) -> Holdings {
+        let mut target = self.target.clone();
+        let goes = |object: &Holding| match object.kind.as_str() {
+            _ if object.extension.is_some() => false,
+            "policy" => true,
+            "trigger" => {
+                let function = object.function.as_ref();
+                function.is_some_and(|(schema, ..)| !self.rules.is_managed(schema))
+            }
+            _ => false,
+        };
+        target.objects.retain(|object| !goes(object));
+        target
     }
 
     /// Those that tables own whose rows are carried, and that the target has.
