@@ -2,7 +2,7 @@
 use std::sync::Arc;
 
 use anyhow::bail;
-use pgconvoy_proto::model::{Options, REHEARSAL, ROLLING_BACK, Table};
+use pgconvoy_proto::model::{Named, Options, REHEARSAL, ROLLING_BACK, Table};
 use pgconvoy_proto::wire;
 use pgconvoy_proto::wire::plan_item::Item;
 use serde_json::{Value, json};
@@ -42,7 +42,9 @@ pub async fn migrate(args: MigrateArgs, global: &Global, reporter: &Arc<Reporter
     let mut findings = of_platform;
     let mut settled = None;
     if let Some(ground) = &ground {
-        let now = ground.settle(&ends, &mut facts.target, args.force).await?;
+        let earlier = earlier_carried(&mut ends, &facts, args.force).await?;
+        let target = &mut facts.target;
+        let now = ground.settle(&ends, target, args.force, &earlier).await?;
         findings.extend(now.findings.iter().cloned());
         options.tenancy = Some(Box::new(now.tenancy.clone()));
         // Rows that are replaced come back with the backup, as everything else does.
@@ -258,6 +260,22 @@ pub async fn inventory(
         settled.apply(&mut opened);
     }
     Ok(opened)
+}
+
+/// What a migration that is to be replaced has brought into the platform's schemas.
+async fn earlier_carried(
+    ends: &mut Ends,
+    facts: &Facts,
+    force: bool,
+) -> anyhow::Result<Vec<Named>> {
+    match &facts.target.finished {
+        Some((id, _)) if force => {
+            let ledger = Ledger::read(&mut ends.target, Some(id)).await?;
+            let tenancy = ledger.options.tenancy;
+            Ok(tenancy.map_or_else(Vec::new, |tenancy| tenancy.carried))
+        }
+        _ => Ok(Vec::new()),
+    }
 }
 
 /// An unfinished migration asks for `resume`; on a finished one nothing is done without --force.

@@ -95,7 +95,8 @@ fn wanted(work: &Work, options: &Options) -> bool {
         | Work::Sequences { .. }
         | Work::LargeObjects { .. }
         | Work::Vacate { .. }
-        | Work::Derive(_) => !options.skip_data,
+        | Work::Derive(_)
+        | Work::ManagedKeys => !options.skip_data,
         Work::Statistics { .. } => !options.skip_data,
         _ => !options.skip_schema,
     }

@@ -309,6 +309,8 @@ pub enum Work {
     },
     /// What this level of the platform computes from rows, and the source does not have.
     Derive(Derived),
+    /// Rows of the platform's tables that refer to nothing are looked for: its foreign keys were there before, and do not fire on a load.
+    ManagedKeys,
     /// Settings, grants and comment of the database itself. Late: the settings are for the sessions that come after.
     Database(Properties),
 }
@@ -334,6 +336,7 @@ impl Work {
             Self::Statistics { .. } => "statistics",
             Self::Vacate { .. } => "vacate",
             Self::Derive(_) => "derive",
+            Self::ManagedKeys => "managed-keys",
             Self::Database(_) => "database",
         }
     }
@@ -360,6 +363,7 @@ impl Work {
             Self::Statistics { schema, name, .. } => format!("{schema}.{name}"),
             Self::Vacate { tables } => format!("rows of {} tables of the platform", tables.len()),
             Self::Derive(derived) => derived.of.clone(),
+            Self::ManagedKeys => "foreign keys of the platform's tables".into(),
             Self::Database(_) => "settings, grants and comment of the database".into(),
         }
     }
@@ -425,6 +429,16 @@ pub const OF_COMPARISON: &[&str] = &[
     "columns-differ",
     "table-missing",
     "table-extra",
+];
+
+/// What of a platform's rows has no place at the target: found anew by each sync.
+pub const OF_PLATFORM: &[&str] = &[
+    "skew-table",
+    "skew-column",
+    "skew-type",
+    "skew-labels",
+    "skew-null",
+    "skew-required",
 ];
 
 /// Findings that a sync makes anew each time: the earlier ones about what is looked at again are forgotten.

@@ -1,11 +1,14 @@
 //! Steps on tables of a platform, which were there before: their rows alone are ours, and only where the plan says so.
+use std::collections::HashSet;
+
+use pgconvoy_agent_core::inventory::built;
 use pgconvoy_agent_core::session::{Session, qualified, quote_ident, quote_literal};
 use pgconvoy_agent_core::status;
 use pgconvoy_proto::model::{Derived, Finding, Severity, Tenancy};
 use tokio_postgres::Error;
 use tonic::Status;
 
-use super::{Migration, attempt};
+use super::{Migration, attempt, foreign_key};
 
 /// Begins a transaction in which the platform's triggers and foreign keys do not fire, where the role may say so, and its protection
 /// against DELETE is off.
@@ -87,4 +90,36 @@ pub async fn derive(
         Finding::new(Severity::Warning, "derived-not-filled", &derived.of, reason)
             .hint("fill it as the target's service does: its own functions are in that schema")
     }))
+}
+
+/// Where rows were left out, others may refer to them.
+pub async fn orphans(session: &Session, migration: &Migration) -> Result<Vec<Finding>, Status> {
+    let Some(tenancy) = migration.options.tenancy.as_deref() else {
+        return Ok(Vec::new());
+    };
+    let look = async {
+        let (keys, _) = built::foreign_keys(session, &HashSet::new()).await?;
+        let loaded = keys
+            .iter()
+            .filter(|key| tenancy.shape(&key.schema, &key.table).is_some());
+        let mut findings = Vec::new();
+        for key in loaded {
+            let table = qualified(&key.schema, &key.table);
+            let (count, sample) = foreign_key::orphans(session, key, &table).await?;
+            if count > 0 {
+                let object = format!("{}.{}: {}", key.schema, key.table, key.name);
+                let message = format!(
+                    "{count} rows refer to rows of {}.{} that were left out, or that the source has not got either (for example {sample})",
+                    key.referenced_schema, key.referenced_table
+                );
+                findings.push(
+                    Finding::new(Severity::Warning, "managed-orphans", object, message)
+                        .hint("delete them at the target, or bring both ends to one level of the platform and sync"),
+                );
+            }
+        }
+        Ok::<_, Error>(findings)
+    };
+    look.await
+        .map_err(|error| status::postgres("looking at foreign keys of the platform", &error))
 }

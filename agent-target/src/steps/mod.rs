@@ -200,6 +200,7 @@ impl Runner {
                     findings.extend(large_objects::note(session, notes).await?);
                 }
                 Work::Vacate { tables } => managed::vacate(session, migration, tables).await?,
+                Work::ManagedKeys => findings.extend(managed::orphans(session, migration).await?),
                 Work::Derive(derived) => {
                     findings.extend(managed::derive(session, migration, derived).await?);
                 }

@@ -85,7 +85,7 @@ impl Phase {
             Work::ForeignKey(_) => Self::ForeignKeys,
             Work::PostData { .. } => Self::PostData,
             Work::Access { late: true, .. } | Work::LargeObjects { .. } => Self::LateAccess,
-            Work::Derive(_) => Self::Derived,
+            Work::Derive(_) | Work::ManagedKeys => Self::Derived,
             Work::Refresh { .. } => Self::Refresh,
             Work::Index {
                 on: IndexOn::MaterializedView,

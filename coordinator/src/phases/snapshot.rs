@@ -282,7 +282,7 @@ pub fn renewed_steps(run: &Run, inventory: &Inventory) -> Vec<Step> {
                 Work::Refresh { views: Vec::new() },
             ),
             // What it is computed from may have changed.
-            Work::Derive(derived) => Work::Derive(derived.clone()),
+            work @ (Work::Derive(_) | Work::ManagedKeys) => work.clone(),
             _ => continue,
         };
         let number = entry.step.number;

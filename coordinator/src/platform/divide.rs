@@ -215,18 +215,19 @@ impl Dividing<'_> {
         target: &Holdings,
         division: &Division,
     ) -> Vec<(HeldTable, Option<HeldTable>)> {
-        let of_platform = |table: &&HeldTable| {
-            let made_later = || {
-                // By its extension, which the target does not have yet.
-                let object = self.at_source.get(&table.entry);
-                object.is_some_and(|o| o.extension.is_some())
-                    && target.table(&table.plain()).is_none()
-            };
-            division.left.contains(&table.entry) && !made_later()
+        // Its extension makes it, where the target does not have that yet.
+        let is_made = |table: &HeldTable| {
+            let object = self.at_source.get(&table.entry);
+            object.is_some_and(|object| object.extension.is_some())
         };
-        let tables = source.tables.iter().filter(of_platform);
-        tables
-            .map(|table| (table.clone(), target.table(&table.plain()).cloned()))
+        let there = |table: &HeldTable| match target.table(&table.plain()) {
+            None => is_made(table).then(|| table.clone()),
+            there => there.cloned(),
+        };
+        let of_platform = source.tables.iter();
+        of_platform
+            .filter(|table| division.left.contains(&table.entry))
+            .map(|table| (table.clone(), there(table)))
             .collect()
     }
 }

@@ -119,6 +119,7 @@ impl Settled {
         let derived = self.tenancy.platform.derived.iter();
         let missing = derived.filter(|derived| self.is_filled_here(&derived.of));
         inventory.works.extend(missing.cloned().map(Work::Derive));
+        inventory.works.push(Work::ManagedKeys);
     }
 
     /// The target has it and the source has not.

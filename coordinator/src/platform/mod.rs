@@ -1,5 +1,6 @@
 //! Databases that live on a platform: which one, whose is what, and what both ends can hold of it. A platform is data
 //! (`proto/src/model/platform.rs`); what is decided here is pure, of what both agents tell.
+mod again;
 mod compare;
 mod config;
 mod divide;
@@ -12,13 +13,14 @@ use std::collections::HashSet;
 
 use pgconvoy_proto::facts::TargetFacts;
 use pgconvoy_proto::model::{
-    Counted, Entry, Finding, HeldTable, Holding, Holdings, HoldingsAsked, Platform, Question,
-    Rules, Severity, Tenancy, parse_json, to_json,
+    Counted, Entry, Finding, HeldTable, Holding, Holdings, HoldingsAsked, Named, Platform,
+    Question, Rules, Severity, Tenancy, Told, parse_json, to_json,
 };
 use pgconvoy_proto::wire;
 use tokio_stream::{Stream, StreamExt};
 use tonic::Status;
 
+pub use again::again;
 pub use compare::leave_out;
 pub use config::{Profile, stated};
 pub use divide::{Division, divide};
@@ -150,29 +152,23 @@ impl Ground {
         ends: &Ends,
         target: &mut TargetFacts,
         force: bool,
+        earlier: &[Named],
     ) -> anyhow::Result<Settled> {
         let division = match force && target.is_in_use() {
-            true => divide(&self.rules, &self.source, &self.replaced()),
+            true => divide(&self.rules, &self.source, &self.replaced(earlier)),
             false => self.divide(),
         };
-        let questions = skew::questions(&self.platform, &self.rules, &division.tables);
-        let counted = measure(ends, &questions).await?;
-        let at_source = |column: &str| self.source.version(column).map(str::to_owned);
-        let at_target = |column: &str| self.target.version(column).map(str::to_owned);
-        let levels = Levels {
-            platform: &self.platform,
-            source: &at_source,
-            target: &at_target,
-        };
-        let judged = skew::judge(&levels, &self.rules, &division.tables, &counted, force);
+        let judged = self.judge(ends, &division, force).await?;
         let there = self.target.roles.iter().collect::<HashSet<_>>();
         let absent = self.source.roles.iter();
         let absent = absent.filter(|role| self.rules.is_reserved(role) && !there.contains(role));
         let mut schemas = [self.source.schemas.clone(), self.target.schemas.clone()].concat();
         schemas.sort();
         schemas.dedup();
+        let mut platform = self.platform.clone();
+        fill(ends, &mut platform.outside).await?;
         let tenancy = Tenancy {
-            platform: self.platform.clone(),
+            platform,
             carried: division.carried.clone(),
             theirs: division.theirs.clone(),
             sequences: self.sequences(&division, &judged.shapes),
@@ -181,6 +177,7 @@ impl Ground {
             schemas,
         };
         let held = held(target, &tenancy);
+        let counts = count(ends, &held).await?;
         target.tables.retain(|(name, _)| {
             !name
                 .split('.')
@@ -189,7 +186,7 @@ impl Ground {
         });
         let mut findings = told::ground(&self.platform, &self.source, &self.target, &division);
         findings.extend(judged.findings);
-        findings.extend(told::held(&held, force));
+        findings.extend(told::held(&held, &counts, force));
         findings.extend(self.sealed(ends).await?);
         Ok(Settled {
             tenancy,
@@ -201,11 +198,32 @@ impl Ground {
         })
     }
 
-    /// The target without what is replaced on tables that stay: triggers whose functions go, and policies.
-    fn replaced(&self) -> Holdings {
+    /// What of the rows both ends can hold, and what would be lost.
+    async fn judge(
+        &self,
+        ends: &Ends,
+        division: &Division,
+        force: bool,
+    ) -> anyhow::Result<skew::Judged> {
+        let questions = skew::questions(&self.platform, &self.rules, &division.tables);
+        let counted = measure(ends, &questions).await?;
+        let at_source = |column: &str| self.source.version(column).map(str::to_owned);
+        let at_target = |column: &str| self.target.version(column).map(str::to_owned);
+        let levels = Levels {
+            platform: &self.platform,
+            source: &at_source,
+            target: &at_target,
+        };
+        let (rules, tables) = (&self.rules, &division.tables);
+        Ok(skew::judge(&levels, rules, tables, &counted, force))
+    }
+
+    /// The target without what is replaced in schemas that stay: triggers whose functions go, policies, and what an earlier migration brought.
+    fn replaced(&self, earlier: &[Named]) -> Holdings {
         let mut target = self.target.clone();
         let goes = |object: &Holding| match object.kind.as_str() {
             _ if object.extension.is_some() => false,
+            _ if earlier.contains(&object.named()) => object.kind != "schema",
             "policy" => true,
             "trigger" => {
                 let function = object.function.as_ref();
@@ -280,6 +298,49 @@ fn held(target: &TargetFacts, tenancy: &Tenancy) -> Vec<(String, String)> {
     let held = shapes.filter(|shape| holds(&format!("{}.{}", shape.schema, shape.name)));
     held.map(|shape| (shape.schema.clone(), shape.name.clone()))
         .collect()
+}
+
+/// How many rows these hold at the target.
+async fn count(ends: &Ends, tables: &[(String, String)]) -> anyhow::Result<Vec<u64>> {
+    let mut counts = Vec::new();
+    for (schema, name) in tables {
+        let table = wire::Table {
+            // Not asked for by its OID.
+            oid: 1,
+            schema: schema.clone(),
+            name: name.clone(),
+            format: wire::Format::Text.into(),
+            through_root: true,
+            ..Default::default()
+        };
+        let request = wire::CountRequest {
+            table: Some(table),
+            ..Default::default()
+        };
+        let answer = ends.target.clone().count_rows(request).await;
+        counts.push(answer.map_err(said("target"))?.into_inner().rows);
+    }
+    Ok(counts)
+}
+
+/// Longer than any of these queries takes.
+const QUERY_MS: u32 = 60_000;
+
+/// How far each item of the checklist concerns this database. What the source refuses (a table of another level) stays open.
+async fn fill(ends: &Ends, outside: &mut [Told]) -> anyhow::Result<()> {
+    for told in outside.iter_mut().filter(|told| !told.query.is_empty()) {
+        let request = wire::CheckRequest {
+            sql: told.query.clone(),
+            timeout_ms: QUERY_MS,
+            ..Default::default()
+        };
+        let answer = ends.source.clone().run_check(request).await;
+        let answer = answer.map_err(said("source"))?.into_inner().answer;
+        if let Some(wire::check_response::Answer::Rows(rows)) = answer {
+            told.found = rows.single.unwrap_or_default();
+        }
+    }
+    Ok(())
 }
 
 async fn measure(ends: &Ends, questions: &[Question]) -> anyhow::Result<Counted> {

@@ -38,6 +38,13 @@ pub fn questions(platform: &Platform, rules: &Rules, pairs: &Pairs) -> Vec<Quest
             })
         });
         counts.extend(encrypted);
+        let other = |(column, value): (String, String)| Count::Data {
+            column,
+            default: Some(value),
+        };
+        if rule != RowRule::Never {
+            counts.extend(fixed(platform, source).into_iter().map(other));
+        }
         Question {
             schema: source.schema.clone(),
             name: source.name.clone(),
@@ -254,6 +261,13 @@ pub fn judge(
             (_, None) => judged.findings.extend(judging.no_table()),
             (_, Some(target)) => judging.shape(target, &counts[1..], &mut judged),
         }
+        // In the order in which they were asked for: these last.
+        let fixed = match judging.rule {
+            RowRule::Never => Vec::new(),
+            _ => fixed(levels.platform, source),
+        };
+        let (counts, of_fixed) = counts.split_at(counts.len().saturating_sub(fixed.len()));
+        judged.findings.extend(judging.fixed(&fixed, of_fixed));
         judged.findings.extend(judging.encrypted(counts));
     }
     if !unwanted.is_empty() {
@@ -399,6 +413,22 @@ impl Judging<'_> {
         let (source, target) = apart.values.clone();
         self.lost(apart.code, object, message)
             .values(source, target)
+    }
+
+    /// Columns that have another value at the target than in these rows.
+    fn fixed(&self, fixed: &[(String, String)], counts: &[u64]) -> Vec<Finding> {
+        let told = fixed.iter().zip(counts).filter(|(_, count)| **count > 0);
+        let told = told.map(|((column, value), count)| {
+            let name = format!("{}.{column}", self.source.plain());
+            let mut all = self.levels.platform.fixed.iter();
+            let why = all.find(|fixed| fixed.column == name);
+            let message = format!(
+                "{count} rows have another value than {value}, which they get at the target"
+            );
+            Finding::new(Severity::Warning, "fixed-values", name, message)
+                .hint(why.map_or("", |fixed| &fixed.why))
+        });
+        told.collect()
     }
 
     fn encrypted(&self, counts: &[u64]) -> Vec<Finding> {

@@ -61,17 +61,29 @@ fn names(division: &Division) -> String {
 }
 
 /// Rows in the platform's tables at the target.
-pub fn held(tables: &[(String, String)], force: bool) -> Vec<Finding> {
-    let each = tables.iter().map(|(schema, name)| {
-        let (severity, message) = match force {
-            false => (Severity::Blocker, "the target's table holds rows"),
-            true => (Severity::Warning, "the target's table holds rows: they are replaced, after a backup"),
-        };
-        Finding::new(severity, "managed-not-empty", format!("{schema}.{name}"), message).hint(
-            "users and files that were made at the target would be mixed with the source's: begin with a new target, or migrate --force",
-        )
-    });
-    each.collect()
+pub fn held(tables: &[(String, String)], counts: &[u64], force: bool) -> Option<Finding> {
+    let each = tables.iter().zip(counts);
+    let each: Vec<String> = each
+        .map(|((schema, name), rows)| format!("{schema}.{name} has {rows} rows"))
+        .collect();
+    if each.is_empty() {
+        return None;
+    }
+    let (severity, what) = match force {
+        false => (
+            Severity::Blocker,
+            "the platform's tables hold rows at the target",
+        ),
+        true => (
+            Severity::Warning,
+            "rows of the platform's tables at the target are replaced",
+        ),
+    };
+    let message = format!("{what}: {}", each.join(", "));
+    Some(Finding::new(severity, "managed-not-empty", "target", message).hint(
+        "users and files that were made there would be mixed with the source's: begin with a new target, or migrate --force, which \
+         replaces these rows after a backup",
+    ))
 }
 
 /// Tables whose contents need a key from elsewhere, and that hold some.
@@ -98,8 +110,12 @@ pub fn checklist(ledger: &Ledger) -> String {
         tenancy.platform.name
     );
     for outside in &tenancy.platform.outside {
+        let found = match outside.found.as_str() {
+            "" => String::new(),
+            found => format!(" ({found})"),
+        };
         text += &format!(
-            "  [ ] {}: {}\n      {}\n",
+            "  [ ] {}{found}: {}\n      {}\n",
             outside.what, outside.message, outside.hint
         );
     }
@@ -113,7 +129,7 @@ pub fn checklist_json(ledger: &Ledger) -> Value {
     };
     let items = tenancy.platform.outside.iter();
     let items: Vec<Value> = items
-        .map(|told| json!({ "what": told.what, "message": told.message, "hint": told.hint }))
+        .map(|told| json!({ "what": told.what, "found": told.found, "message": told.message, "hint": told.hint }))
         .collect();
     json!({ "platform": tenancy.platform.name, "not_in_the_database": items })
 }

@@ -27,7 +27,7 @@ pub async fn preflight(args: PreflightArgs, global: &Global, reporter: &Reporter
     let (ground, mut of_platform) = platform::look(&ends, &args.profile.profile, stated).await?;
     let mut facts = gather(&mut ends, &selection, args.roles, ground.as_ref()).await?;
     if let Some(ground) = &ground {
-        let settled = ground.settle(&ends, &mut facts.target, false).await?;
+        let settled = ground.settle(&ends, &mut facts.target, false, &[]).await?;
         of_platform.extend(settled.findings);
     }
     let intent = Intent {

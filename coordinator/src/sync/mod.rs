@@ -31,7 +31,7 @@ use crate::phases::{Run, Settings, snapshot};
 use crate::run_dir::RunDir;
 use crate::schema::{self, Sequences};
 use crate::verdict::Verdict;
-use crate::{Ended, verify};
+use crate::{Ended, platform, verify};
 pub use forecast::forecast;
 use outcome::{Outcome, TableOutcome};
 use scope::Scope;
@@ -127,6 +127,13 @@ async fn run_sync(run: &mut Run, asked: &Asked) -> Ended {
     let started = Instant::now();
     phase(run, "sync: the schema");
     let schema = compare_schema(run, asked, Sequences::Coming).await?;
+    let again = platform::again(&run.ends, &run.ledger).await?;
+    if let Some(again) = &again {
+        if !again.news.is_empty() && !asked.force && !asked.dry_run {
+            return blocked(run, again.news.clone()).await;
+        }
+        run.ledger.options.tenancy = Some(Box::new(again.tenancy.clone()));
+    }
     let inventory = open(run).await?;
     let _lease = snapshot::keep_alive(
         run.ends.source.clone(),
@@ -144,7 +151,9 @@ async fn run_sync(run: &mut Run, asked: &Asked) -> Ended {
     if asked.dry_run {
         let outcomes = apply(&converger, scanned).await?;
         inventory::close(&mut run.ends, &run.ledger.id).await?;
-        let findings = scope.findings.into_iter().chain(others).collect();
+        let news = again.into_iter().flat_map(|again| again.news);
+        let findings = scope.findings.into_iter().chain(others).chain(news);
+        let findings = findings.collect();
         return Ok(outcome::dry_run(run, &outcomes, findings));
     }
     if !others.is_empty() && !asked.force {
@@ -165,13 +174,18 @@ async fn run_sync(run: &mut Run, asked: &Asked) -> Ended {
     let schema = compare_schema(run, asked, Sequences::AtSnapshot).await?;
     findings.extend(scope.findings);
     findings.extend(others);
+    let mut about = Vec::new();
+    if let Some(again) = again {
+        findings.extend(again.losses);
+        about = again.objects;
+    }
     let outcome = Outcome {
         snapshot: inventory.snapshot,
         position,
         tables: outcomes,
         seconds: started.elapsed().as_secs_f64(),
     };
-    conclude(run, asked, outcome, findings, &schema).await
+    conclude(run, asked, outcome, findings, about, &schema).await
 }
 
 fn phase(run: &Run, name: &str) {
@@ -356,6 +370,10 @@ async fn mark_begun(run: &mut Run, asked: &Asked, scope: &Scope) -> anyhow::Resu
     run.record(wire::RecordRequest {
         phase: "sync".into(),
         sync: to_json(&under_way),
+        options: match run.ledger.options.tenancy {
+            Some(_) => to_json(&run.ledger.options),
+            None => String::new(),
+        },
         ..Default::default()
     })
     .await?;
@@ -363,12 +381,13 @@ async fn mark_begun(run: &mut Run, asked: &Asked, scope: &Scope) -> anyhow::Resu
     Ok(())
 }
 
-/// Writes down what came of it, and tells.
+/// Writes down what came of it, and tells. `earlier`: what findings were about that were made anew.
 async fn conclude(
     run: &mut Run,
     asked: &Asked,
     outcome: Outcome,
     mut findings: Vec<Finding>,
+    earlier: Vec<String>,
     schema: &schema::Compared,
 ) -> Ended {
     findings.extend(schema.findings.iter().cloned());
@@ -394,7 +413,7 @@ async fn conclude(
     let about = of_rows.map(|finding| finding.object.clone());
     run.record(wire::RecordRequest {
         findings: findings.iter().cloned().map(Into::into).collect(),
-        compared: names.chain(about).chain(orphaned).collect(),
+        compared: names.chain(about).chain(orphaned).chain(earlier).collect(),
         ..Default::default()
     })
     .await?;

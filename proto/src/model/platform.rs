@@ -95,6 +95,12 @@ pub struct Told {
     pub message: String,
     /// What to do.
     pub hint: String,
+    /// SQL whose one value says how far it concerns this database; asked of the source.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub query: String,
+    /// What it said.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub found: String,
 }
 
 /// What becomes of a managed table's rows.
@@ -244,7 +250,6 @@ pub struct Named {
 pub struct Shape {
     pub schema: String,
     pub name: String,
-    /// In the order of the source's key and columns.
     pub columns: Vec<String>,
     /// Stored generated columns that both ends compute alike.
     pub generated: Vec<String>,
