@@ -18,8 +18,8 @@ use crate::backup::Vault;
 use crate::sessions::Purpose;
 use crate::steps::Runner;
 use crate::{
-    artefacts, clean, digest, drive, empty, facts, health, integrity, ledger, load, rehearsal,
-    reprint, rollback, survey, sync,
+    artefacts, clean, digest, drive, empty, facts, furnish, health, integrity, ledger, load,
+    rehearsal, reprint, rollback, survey, sync,
 };
 
 pub struct Service {
@@ -466,9 +466,21 @@ impl Target for Service {
         &self,
         request: Request<wire::OpenRehearsalRequest>,
     ) -> Result<Response<wire::OpenRehearsalResponse>, Status> {
-        let migration = command(request)?.migration;
+        let wire::OpenRehearsalRequest {
+            migration,
+            managed_schemas,
+        } = command(request)?;
         let removed = rehearsal::clear(&self.runner).await?;
-        let database = rehearsal::open(&self.runner.sessions, &migration).await?;
+        let sessions = &self.runner.sessions;
+        let database = rehearsal::open(sessions, &migration).await?;
+        furnish::furnish(
+            &sessions.live,
+            &sessions.database(&migration),
+            &managed_schemas,
+            self.pg_bin.as_deref(),
+            &self.data_dir,
+        )
+        .await?;
         Ok(Response::new(wire::OpenRehearsalResponse {
             database,
             removed,

@@ -443,6 +443,8 @@ pub struct RehearseArgs {
     #[command(flatten)]
     pub filters: Filters,
     #[command(flatten)]
+    pub profile: ProfileArgs,
+    #[command(flatten)]
     pub effort: Effort,
     /// Roles that are created for the rehearsal, and dropped again: all, used (those that the selected objects need), none
     #[arg(

@@ -155,7 +155,9 @@ async fn objects(session: &Session, schemas: &[String]) -> Result<Vec<Holding>, 
         "WITH managed AS MATERIALIZED (SELECT oid, nspname FROM pg_namespace WHERE nspname = ANY ($1)),
          o (class, oid, schema, of_class, of_oid, owner, fn, definition) AS MATERIALIZED ({})
          SELECT o.class, o.oid, i.type, {}, n.nspname::text, o.of_class, o.of_oid, pg_get_userbyid(o.owner)::text,
-                fn.nspname::text, p.proname::text, pg_get_userbyid(p.proowner)::text, e.extname::text, o.definition
+                fn.nspname::text, p.proname::text, pg_get_userbyid(p.proowner)::text, e.extname::text, o.definition,
+                ARRAY(SELECT pg_get_userbyid(r)::text FROM pg_policy y, unnest(y.polroles) r
+                      WHERE o.class = 'pg_policy'::regclass AND y.oid = o.oid AND r <> 0)
          FROM o CROSS JOIN LATERAL pg_identify_object(o.class, o.oid, 0) i
          LEFT JOIN pg_namespace n ON n.oid = o.schema
          LEFT JOIN pg_proc p ON p.oid = o.fn LEFT JOIN pg_namespace fn ON fn.oid = p.pronamespace
@@ -186,6 +188,7 @@ fn holding(row: &Row) -> Holding {
         function,
         extension: row.get(11),
         definition: row.get(12),
+        roles: row.get(13),
     }
 }
 

@@ -24,6 +24,14 @@ pub fn leave_out(
     };
     let members = Members::of(target);
     let left = leaving.from(source) + leaving.from(target);
+    // One of the platform's that its services at the target do not know.
+    let there: HashSet<String> = target.objects.iter().map(SchemaObject::name).collect();
+    source.objects.retain(|object| {
+        let theirs = leaving
+            .theirs
+            .contains(&(object.kind.clone(), plain(&object.identity)));
+        object.kind != "publication" || !theirs || there.contains(&object.name())
+    });
     for object in source.objects.iter_mut().chain(&mut target.objects) {
         leaving.narrow(object, &members);
     }

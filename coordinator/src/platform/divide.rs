@@ -1,7 +1,8 @@
 //! Whose is what: the source's objects in managed schemas are told apart by comparing both catalogs. Pure.
 //!
 //! What the target has too is the target's own and left as it is. What it lacks is the platform's when one of the platform's roles owns
-//! it (the two ends are of different levels), else the user's: that is carried. Triggers go by their function, policies are the user's.
+//! it (the two ends are of different levels), else the user's: that is carried. Triggers go by their function; policies are
+//! the user's, but those for the platform's own roles.
 //! Indexes, constraints and rules that only the source has on a table of the platform are told, with the statement that would make them.
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -14,7 +15,7 @@ pub struct Division {
     /// Of the source: not carried.
     pub left: HashSet<Entry>,
     pub carried: Vec<Named>,
-    /// Of the whole database, and at both ends.
+    /// Of the whole database: the platform's, at one end or both.
     pub theirs: Vec<Named>,
     /// Tables of the platform at the source, and what the target has of each.
     pub tables: Vec<(HeldTable, Option<HeldTable>)>,
@@ -35,6 +36,12 @@ pub fn divide(rules: &Rules, source: &Holdings, target: &Holdings) -> Division {
         rules,
         at_source: source.objects.iter().map(|o| (o.entry, o)).collect(),
         at_target: target.objects.iter().map(name).collect(),
+        extensions: target
+            .objects
+            .iter()
+            .filter(|object| object.kind == "extension")
+            .map(|object| plain(&object.identity))
+            .collect(),
     };
     let mut division = Division::default();
     let mut apart: BTreeMap<String, Vec<&Holding>> = BTreeMap::new();
@@ -61,7 +68,7 @@ pub fn divide(rules: &Rules, source: &Holdings, target: &Holdings) -> Division {
                 oid: object.entry.oid,
             });
         }
-        if whose == Whose::Shared && object.schema.is_none() || object.kind == DEFAULTS {
+        if object.schema.is_none() || object.kind == DEFAULTS {
             division.theirs.push(object.named());
         }
         if whose == Whose::Skewed && dividing.is_apart(object) {
@@ -91,6 +98,8 @@ struct Dividing<'a> {
     rules: &'a Rules,
     at_source: HashMap<Entry, &'a Holding>,
     at_target: HashSet<(&'a str, &'a str)>,
+    /// That the target has.
+    extensions: HashSet<String>,
 }
 
 impl Dividing<'_> {
@@ -103,10 +112,17 @@ impl Dividing<'_> {
         self.at_target.contains(&name(object))
     }
 
+    /// Its extension comes along, and makes it.
+    fn is_to_be_made(&self, object: &Holding) -> bool {
+        let extension = object.extension.as_ref();
+        extension.is_some_and(|name| !self.extensions.contains(name))
+    }
+
     /// None: it is none of the platform's business.
     fn whose(&self, object: &Holding) -> Option<Whose> {
         match object.kind.as_str() {
             "schema" if !self.is_managed(object) => None,
+            _ if self.is_to_be_made(object) => None,
             DEFAULTS => Some(self.by_owner(object)),
             "event trigger" => Some(self.event_trigger(object)),
             // As in any migration where the target lacks it.
@@ -154,11 +170,17 @@ impl Dividing<'_> {
     fn on_shared(&self, object: &Holding) -> Whose {
         match object.kind.as_str() {
             _ if object.extension.is_some() => Whose::Skewed,
+            "policy" if self.is_for_services(object) => Whose::Skewed,
             "policy" => Whose::Users,
             "trigger" if self.is_users_trigger(object) => Whose::Users,
             "publication relation" if self.is_published(object) => Whose::Users,
             _ => Whose::Skewed,
         }
+    }
+
+    /// A policy for nobody but the platform's own roles.
+    fn is_for_services(&self, policy: &Holding) -> bool {
+        !policy.roles.is_empty() && policy.roles.iter().all(|role| self.rules.is_owner(role))
     }
 
     fn is_users_trigger(&self, object: &Holding) -> bool {
@@ -215,18 +237,17 @@ impl Dividing<'_> {
         target: &Holdings,
         division: &Division,
     ) -> Vec<(HeldTable, Option<HeldTable>)> {
-        // Its extension makes it, where the target does not have that yet.
-        let is_made = |table: &HeldTable| {
+        let made = |table: &HeldTable| {
             let object = self.at_source.get(&table.entry);
-            object.is_some_and(|object| object.extension.is_some())
+            object.is_some_and(|object| self.is_to_be_made(object))
         };
-        let there = |table: &HeldTable| match target.table(&table.plain()) {
-            None => is_made(table).then(|| table.clone()),
-            there => there.cloned(),
+        let there = |table: &HeldTable| match made(table) {
+            true => Some(table.clone()),
+            false => target.table(&table.plain()).cloned(),
         };
         let of_platform = source.tables.iter();
         of_platform
-            .filter(|table| division.left.contains(&table.entry))
+            .filter(|table| division.left.contains(&table.entry) || made(table))
             .map(|table| (table.clone(), there(table)))
             .collect()
     }
@@ -359,13 +380,17 @@ mod tests {
             holding(3, "function", "core.mine()", "app"),
             on(2, holding(4, "policy", "p on core.newer", "toy_admin")),
             on(1, holding(5, "policy", "p on core.account", "toy_admin")),
+            Holding {
+                roles: vec!["toy_live".into()],
+                ..on(1, holding(6, "policy", "q on core.account", "toy_admin"))
+            },
         ];
         let division = divided(source, vec![account]);
         assert_eq!(carried(&division), ["core.mine()", "p on core.account"]);
         assert_eq!(
             division.left.len(),
-            5,
-            "three objects, and two tables' row security"
+            6,
+            "four objects, and two tables' row security"
         );
     }
 
@@ -424,6 +449,6 @@ mod tests {
         let division = divided(source, vec![wide(9, "publication", "live", "toy_admin")]);
         let oids: HashSet<u32> = division.left.iter().map(|entry| entry.oid).collect();
         assert_eq!(oids, HashSet::from([1, 3]));
-        assert_eq!(division.theirs.len(), 1);
+        assert_eq!(division.theirs.len(), 2);
     }
 }

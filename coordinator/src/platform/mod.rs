@@ -99,6 +99,13 @@ impl Ground {
         })
     }
 
+    /// The same with a rehearsal's scratch database in the target's place: what its services have made is there as in the target.
+    pub async fn of_scratch(self, ends: &Ends, rehearsal: &str) -> anyhow::Result<Self> {
+        let mut scratch = Self::read(ends, self.platform, rehearsal).await?;
+        scratch.target.versions = self.target.versions;
+        Ok(scratch)
+    }
+
     pub fn divide(&self) -> Division {
         divide(&self.rules, &self.source, &self.target)
     }
@@ -223,7 +230,8 @@ impl Ground {
         let mut target = self.target.clone();
         let goes = |object: &Holding| match object.kind.as_str() {
             _ if object.extension.is_some() => false,
-            _ if earlier.contains(&object.named()) => object.kind != "schema",
+            "schema" | "publication relation" | "publication namespace" => false,
+            _ if earlier.contains(&object.named()) => true,
             "policy" => true,
             "trigger" => {
                 let function = object.function.as_ref();
@@ -258,7 +266,7 @@ impl Ground {
         let owned = self.source.objects.iter().filter(|object| {
             object.kind == "sequence"
                 && object.of.is_some_and(|of| carried.contains(&of))
-                && there(&object.identity)
+                && (object.extension.is_some() || there(&object.identity))
         });
         owned
             .map(|object| object.identity.replace('"', ""))

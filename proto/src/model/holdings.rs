@@ -23,6 +23,8 @@ pub struct Holding {
     pub function: Option<(String, String, String)>,
     /// Made by an extension of this name.
     pub extension: Option<String>,
+    /// Of a policy: whom it is for; empty: everybody.
+    pub roles: Vec<String>,
     /// What would make it by hand.
     pub definition: Option<String>,
 }

@@ -267,7 +267,7 @@ pub struct Tenancy {
     pub platform: Platform,
     /// The user's, in managed schemas and on managed tables: carried, compared, taken back.
     pub carried: Vec<Named>,
-    /// Of the whole database, and there at the target before: left as they were.
+    /// Of the whole database, and the platform's: left as they are at each end.
     pub theirs: Vec<Named>,
     /// Managed tables whose rows are carried.
     pub shapes: Vec<Shape>,
