@@ -100,7 +100,9 @@ fn objects_query(version: u32) -> String {
         "SELECT o.tableoid, o.oid, t.typnamespace, t.tableoid, t.oid, t.typowner, NULL, NULL
          FROM pg_constraint o JOIN pg_type t ON t.oid = o.contypid JOIN managed n ON n.oid = t.typnamespace"
             .to_owned(),
-        "SELECT o.tableoid, o.oid, c.relnamespace, c.tableoid, c.oid, c.relowner, o.tgfoid, pg_get_triggerdef(o.oid)
+        "SELECT o.tableoid, o.oid, c.relnamespace, c.tableoid, c.oid, c.relowner, o.tgfoid,
+                CASE o.tgnargs WHEN 0 THEN pg_get_triggerdef(o.oid)
+                     ELSE format('CREATE TRIGGER %I ON %s (its arguments are not told)', o.tgname, c.oid::regclass) END
          FROM pg_trigger o JOIN pg_class c ON c.oid = o.tgrelid JOIN managed n ON n.oid = c.relnamespace WHERE NOT o.tgisinternal"
             .to_owned(),
         of_relation("pg_policy", "polrelid", "true", "NULL"),
@@ -195,8 +197,7 @@ fn holding(row: &Row) -> Holding {
 async fn tables(session: &Session, schemas: &[String]) -> Result<Vec<HeldTable>, Error> {
     let rows = session
         .query(
-            "SELECT c.tableoid, c.oid, n.nspname::text, c.relname::text, c.relrowsecurity, c.relkind = 'p',
-                    has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT') AND NOT row_security_active(c.oid)
+            "SELECT c.tableoid, c.oid, n.nspname::text, c.relname::text, c.relrowsecurity
              FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
              WHERE c.relkind IN ('r', 'p') AND n.nspname = ANY ($1) ORDER BY 3, 4",
             &[&schemas],
@@ -212,8 +213,6 @@ async fn tables(session: &Session, schemas: &[String]) -> Result<Vec<HeldTable>,
             schema: row.get(2),
             name: row.get(3),
             row_security: row.get(4),
-            partitioned: row.get(5),
-            readable: row.get(6),
             columns: Vec::new(),
         })
         .collect();

@@ -56,7 +56,9 @@ impl New {
         let failed = |error: Error| status::postgres("looking for what is new", &error);
         let were_there = undone.before.entries();
         let is_new = |entry: &Entry| !were_there.contains(entry);
-        let owned: Vec<Access> = access::read(session)
+        // A platform's services go on by themselves: what they have made since is nobody's to drop.
+        let services = platforms(session, undone).await.map_err(failed)?;
+        let mut owned: Vec<Access> = access::read(session)
             .await
             .map_err(failed)?
             .into_iter()
@@ -68,6 +70,10 @@ impl New {
         ownerless.retain(|object| is_new(&object.entry));
         let planned = planned(undone);
         let listed = listed(session, store, undone, &ownerless).await?;
+        owned
+            .retain(|access| !services.contains(&access.entry) || planned.contains(&named(access)));
+        ownerless
+            .retain(|object| !services.contains(&object.entry) || listed.contains(&object.entry));
         let strange = |access: &&Access| !planned.contains(&named(access));
         let strangers = owned.iter().filter(strange).map(named_text);
         let strange = |object: &&Ownerless| !listed.contains(&object.entry);
@@ -229,7 +235,7 @@ async fn drop_together(session: &Session, objects: &[Object]) -> Result<(), Erro
         .await
 }
 
-/// What is not dropped for a migration that replaces what was there: on a platform.
+/// What is not dropped on a platform: what its services have made, and what is of the whole database.
 async fn platforms(session: &Session, undone: &Undone) -> Result<HashSet<Entry>, Error> {
     let Some(tenancy) = undone.tenancy() else {
         return Ok(HashSet::new());

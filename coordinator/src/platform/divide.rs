@@ -45,6 +45,7 @@ pub fn divide(rules: &Rules, source: &Holdings, target: &Holdings) -> Division {
     };
     let mut division = Division::default();
     let mut apart: BTreeMap<String, Vec<&Holding>> = BTreeMap::new();
+    let mut stranded: Vec<String> = Vec::new();
     for object in &source.objects {
         let Some(whose) = dividing.whose(object) else {
             // Its owner and grants are made those of the source, nothing else.
@@ -61,6 +62,9 @@ pub fn divide(rules: &Rules, source: &Holdings, target: &Holdings) -> Division {
             continue;
         }
         division.left.insert(object.entry);
+        if dividing.is_stranded(object) {
+            stranded.push(plain(&object.identity));
+        }
         if object.kind == "table" {
             // Its row level security has an entry of its own.
             division.left.insert(Entry {
@@ -80,6 +84,7 @@ pub fn divide(rules: &Rules, source: &Holdings, target: &Holdings) -> Division {
     dividing.with_their_schemas(source, &mut division);
     division.tables = dividing.tables(source, target, &division);
     division.findings = apart.into_iter().map(not_carried).collect();
+    division.findings.extend(no_table_for(&stranded));
     division.findings.extend(row_security(&division.tables));
     division.findings.extend(more_policies(source, target));
     division
@@ -201,6 +206,17 @@ impl Dividing<'_> {
         of_source.is_some_and(|publication| self.by_owner(publication) != Whose::Skewed)
     }
 
+    /// The user's, on a table of the platform that the target does not have.
+    fn is_stranded(&self, object: &Holding) -> bool {
+        let on = object.of.and_then(|of| self.at_source.get(&of));
+        let users = match object.kind.as_str() {
+            "policy" => !self.is_for_services(object),
+            "trigger" => self.is_users_trigger(object),
+            _ => false,
+        };
+        users && object.extension.is_none() && on.is_some_and(|on| !self.is_there(on))
+    }
+
     /// Worth telling: somebody may have made it.
     fn is_apart(&self, object: &Holding) -> bool {
         let on = object.of.and_then(|of| self.at_source.get(&of));
@@ -286,6 +302,18 @@ fn more_policies(source: &Holdings, target: &Holdings) -> Option<Finding> {
         )
         .values("", more.join("; "))
         .hint("DROP POLICY at the target, if they are not meant")
+    })
+}
+
+fn no_table_for(stranded: &[String]) -> Option<Finding> {
+    (!stranded.is_empty()).then(|| {
+        let message = format!(
+            "{} triggers and policies of yours are on tables of the platform that the target does not have: they are not carried",
+            stranded.len()
+        );
+        Finding::new(Severity::Warning, "managed-table-missing", "triggers and policies", message)
+            .values(stranded.join("; "), "")
+            .hint("upgrade the target's service, and create them there (rls_policies.sql of the run folder has the policies)")
     })
 }
 

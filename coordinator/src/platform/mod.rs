@@ -13,8 +13,8 @@ use std::collections::HashSet;
 
 use pgconvoy_proto::facts::TargetFacts;
 use pgconvoy_proto::model::{
-    Counted, Entry, Finding, HeldTable, Holding, Holdings, HoldingsAsked, Named, Platform,
-    Question, Rules, Severity, Tenancy, Told, parse_json, to_json,
+    Count, Counted, Entry, Finding, HeldTable, Holding, Holdings, HoldingsAsked, Named, Platform,
+    Question, RowRule, Rules, Severity, Shape, Tenancy, Told, parse_json, to_json,
 };
 use pgconvoy_proto::wire;
 use tokio_stream::{Stream, StreamExt};
@@ -132,13 +132,16 @@ impl Ground {
 
     /// Names as facts have them: `schema.table`, quoted where needed.
     fn is_left_table(&self, name: &str) -> bool {
-        use pgconvoy_proto::model::RowRule::{Ephemeral, Never};
         let name = name.replace('"', "");
         let managed = name
             .split('.')
             .next()
             .is_some_and(|s| self.rules.is_managed(s));
-        managed && matches!(self.rules.rows_of(&name), Never | Ephemeral)
+        managed
+            && matches!(
+                self.rules.rows_of(&name),
+                RowRule::Never | RowRule::Ephemeral
+            )
     }
 
     /// Roles that are at the target already are never altered; that the platform's own differ is no surprise.
@@ -193,6 +196,7 @@ impl Ground {
         });
         let mut findings = told::ground(&self.platform, &self.source, &self.target, &division);
         findings.extend(judged.findings);
+        findings.extend(told::role(target));
         findings.extend(told::held(&held, &counts, force));
         findings.extend(self.sealed(ends).await?);
         Ok(Settled {
@@ -244,11 +248,7 @@ impl Ground {
     }
 
     /// Those that tables own whose rows are carried, and that the target has.
-    fn sequences(
-        &self,
-        division: &Division,
-        shapes: &[pgconvoy_proto::model::Shape],
-    ) -> Vec<String> {
+    fn sequences(&self, division: &Division, shapes: &[Shape]) -> Vec<String> {
         let carried: HashSet<Entry> = division
             .tables
             .iter()
@@ -286,7 +286,7 @@ impl Ground {
             .map(|table| Question {
                 schema: table.schema.clone(),
                 name: table.name.clone(),
-                counts: vec![pgconvoy_proto::model::Count::Rows],
+                counts: vec![Count::Rows],
             })
             .collect();
         let counted = measure(ends, &questions).await?;

@@ -1,4 +1,5 @@
 //! What is said of a platform: levels, what is replaced, what is sealed, and the checklist of what is not in the database. Pure.
+use pgconvoy_proto::facts::TargetFacts;
 use pgconvoy_proto::model::{Counted, Finding, Holdings, Platform, Severity, Told};
 use serde_json::{Value, json};
 
@@ -58,6 +59,18 @@ fn names(division: &Division) -> String {
         names.push(format!("and {} more", division.carried.len() - NAMES));
     }
     format!(": {}", names.join(", "))
+}
+
+/// The platform's foreign keys and triggers are there before the rows are.
+pub fn role(target: &TargetFacts) -> Option<Finding> {
+    let (role, may) = (&target.server.role, target.can_set_replication_role);
+    (!may).then(|| {
+        let message = format!(
+            "role {role} may not set session_replication_role: the platform's triggers and foreign keys would fire on every row"
+        );
+        Finding::new(Severity::Blocker, "platform-role", role, message)
+            .hint("let the target agent connect as a superuser (Supabase: supabase_admin)")
+    })
 }
 
 /// Rows in the platform's tables at the target.

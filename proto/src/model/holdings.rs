@@ -46,8 +46,6 @@ pub struct HeldTable {
     pub schema: String,
     pub name: String,
     pub row_security: bool,
-    pub partitioned: bool,
-    pub readable: bool,
     /// In their order.
     pub columns: Vec<HeldColumn>,
 }

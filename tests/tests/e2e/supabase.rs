@@ -205,16 +205,21 @@ fn a_cloud_project_moves_to_an_older_self_hosted_one_and_users_log_in() {
         return;
     }
     let before = managed(&pair.target);
-    pair.pgconvoy(&["migrate"])
-        .expect("migrate runs")
-        .expect(4)
-        .says("both ends are supabase")
-        .says("[skew-table] auth.webauthn_credentials: 40 rows")
-        .says("[skew-labels] auth.mfa_factors.factor_type: 20 rows")
-        .says("upgrade the target's auth (container supabase-auth) first");
+    // The commands of docs/supabase.md, in its order.
+    for command in ["preflight", "plan", "migrate"] {
+        pair.pgconvoy(&[command])
+            .expect("it runs")
+            .expect(4)
+            .says("both ends are supabase")
+            .says("[skew-table] auth.webauthn_credentials: 40 rows")
+            .says("[skew-labels] auth.mfa_factors.factor_type: 20 rows")
+            .says("upgrade the target's auth (container supabase-auth) first");
+    }
+    pair.pgconvoy(&["rehearse"])
+        .expect("rehearse runs")
+        .expect(0);
     assert_eq!(before, managed(&pair.target), "nothing was to be changed");
-
-    pair.migrate(&["--force"])
+    pair.migrate(&["--force", "--then-sync"])
         .says("[ ] JWT secret (6000 sessions")
         .says("[ ] storage files (2000 files in 5 buckets");
     assert_alike(&pair);
@@ -263,7 +268,8 @@ fn a_cloud_project_moves_to_an_older_self_hosted_one_and_users_log_in() {
         count(
             &pair,
             &format!(
-                "SELECT count(*) FROM auth.users WHERE encrypted_password = extensions.crypt('{password}', encrypted_password)"
+                "SELECT count(*) FROM (SELECT encrypted_password AS hash FROM auth.users ORDER BY id LIMIT 20) u
+                 WHERE hash = extensions.crypt('{password}', hash)"
             ),
         )
     };
@@ -274,6 +280,11 @@ fn a_cloud_project_moves_to_an_older_self_hosted_one_and_users_log_in() {
         .expect("it runs")
         .expect(0)
         .says("it is finished");
+    pair.pgconvoy(&["report"])
+        .expect("report runs")
+        .expect(0)
+        .says("not in the database, for you to do (supabase)");
+    pair.pgconvoy(&["monitor"]).expect("monitor runs").expect(0);
     pair.pgconvoy(&["verify", "--detailed"])
         .expect("verify runs")
         .expect(0);
