@@ -187,9 +187,9 @@ impl Stripping<'_> {
                 roles.roles.retain(|role| !reserved(&role.name));
                 roles.memberships.retain(|m| {
                     let absent = |role: &str| self.absent.contains(role);
-                    !(reserved(&m.role) && reserved(&m.member))
-                        && !absent(&m.role)
-                        && !absent(&m.member)
+                    let of_absent = absent(&m.role) || absent(&m.member);
+                    let between_reserved = reserved(&m.role) && reserved(&m.member);
+                    !(of_absent || between_reserved)
                 });
                 roles.parameters.retain(|p| !reserved(&p.grant.grantee));
             }
