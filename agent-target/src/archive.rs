@@ -263,35 +263,33 @@ impl Contents {
         archive: &Path,
         skipped: &HashSet<Entry>,
     ) -> Result<Self, Status> {
-        // Verbose: it says what each entry depends on.
-        let section = |name: &'static str| async move {
+        let list = |more: Vec<String>| async move {
             let mut command = child::command(&restore.path);
-            command
-                .args(["--list", "--verbose"])
-                .arg(format!("--section={name}"))
-                .arg(archive);
+            command.arg("--list").args(more).arg(archive);
             let mut listed = Vec::new();
             child::run(command, &mut listed)
                 .await
                 .map_err(|e| Status::internal(e.to_string()))?;
             Ok::<_, Status>(listing(&String::from_utf8_lossy(&listed)))
         };
-        let (pre_data, post_data) = (section("pre-data").await?, section("post-data").await?);
-        let left_out: HashSet<u32> = pre_data
-            .iter()
-            .chain(&post_data)
-            .filter(|(line, _)| skipped.contains(&line.entry))
-            .map(|(line, _)| line.dump_id)
-            .collect();
-        let ours = |(line, needs): Listed| {
-            let follows = line.is_any(FOLLOWING) && needs.iter().any(|id| left_out.contains(id));
+        // Verbose: all sections, and what each entry depends on.
+        let following = match skipped.is_empty() {
+            true => HashSet::new(),
+            false => following(&list(vec!["--verbose".into()]).await?, skipped),
+        };
+        let ours = |line: &Line| {
             // Grants are applied one by one from the catalog; DEFAULT ACL stays.
             let never = line.is_any(&["ACL", "DATABASE", "DATABASE PROPERTIES"]);
-            (!skipped.contains(&line.entry) && !follows && !never).then_some(line)
+            !skipped.contains(&line.entry) && !following.contains(&line.dump_id) && !never
+        };
+        let section = |name: &'static str| async move {
+            let listed = list(vec![format!("--section={name}")]).await?;
+            let lines = listed.into_iter().map(|(line, _)| line);
+            Ok::<_, Status>(lines.filter(ours).collect::<Vec<Line>>())
         };
         Ok(Self {
-            pre_data: pre_data.into_iter().filter_map(ours).collect(),
-            post_data: post_data.into_iter().filter_map(ours).collect(),
+            pre_data: section("pre-data").await?,
+            post_data: section("post-data").await?,
         })
     }
 }
@@ -299,10 +297,24 @@ impl Contents {
 /// Entries without an object of their own: they go with what they depend on.
 const FOLLOWING: &[&str] = &["COMMENT", "SECURITY LABEL", "TABLE ATTACH", "INDEX ATTACH"];
 
-/// An entry, and the dump ids of those that it depends on.
+/// Those that go with a skipped one, by dump id.
+fn following(listed: &[Listed], skipped: &HashSet<Entry>) -> HashSet<u32> {
+    let left_out: HashSet<u32> = listed
+        .iter()
+        .filter(|(line, _)| skipped.contains(&line.entry))
+        .map(|(line, _)| line.dump_id)
+        .collect();
+    let follows = |(line, needs): &&Listed| {
+        line.is_any(FOLLOWING) && needs.iter().any(|id| left_out.contains(id))
+    };
+    let following = listed.iter().filter(follows);
+    following.map(|(line, _)| line.dump_id).collect()
+}
+
+/// An entry, and the dump ids of those that it depends on, where the list is verbose.
 type Listed = (Line, Vec<u32>);
 
-/// A verbose list: below an entry there is a comment with what it depends on.
+/// In a verbose list a comment below an entry says what it depends on.
 fn listing(text: &str) -> Vec<Listed> {
     let mut listed: Vec<Listed> = Vec::new();
     for line in text.lines() {
