@@ -7,6 +7,7 @@ pub mod database;
 pub mod dbtls;
 pub mod describe;
 pub mod facts;
+pub mod holdings;
 pub mod inventory;
 pub mod large_objects;
 pub mod narrow;

@@ -265,6 +265,8 @@ mod tests {
             through_root: false,
             unlogged: false,
             generated: Vec::new(),
+            fixed: Vec::new(),
+            managed: false,
         }
     }
 

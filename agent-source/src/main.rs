@@ -21,6 +21,7 @@ mod copy;
 mod facts;
 mod inventory;
 mod lanes;
+mod measure;
 mod objects;
 mod position;
 mod secrets;

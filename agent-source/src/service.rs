@@ -7,10 +7,11 @@ use pgconvoy_agent_core::database::Database;
 use pgconvoy_agent_core::describe;
 use pgconvoy_agent_core::progress::{Counters, TaskStream};
 use pgconvoy_agent_core::storage::{self, Access};
-use pgconvoy_agent_core::{check, count, narrow, scan, status};
+use pgconvoy_agent_core::{check, count, holdings, narrow, scan, status};
 use pgconvoy_proto::identity::{Identity, Role};
 use pgconvoy_proto::model::{
-    Ask, Buckets, Place, RoleChoice, Selection, Table, bucket_count, object, required, to_json,
+    Ask, Buckets, Place, Question, RoleChoice, Selection, Table, bucket_count, object, parse_json,
+    required, to_json,
 };
 use pgconvoy_proto::serve::admit;
 use pgconvoy_proto::wire;
@@ -22,7 +23,7 @@ use crate::copy::{PartJob, copy_part};
 use crate::lanes::{self, Lanes};
 use crate::snapshots::Snapshots;
 use crate::sync::{SyncJob, sync_table};
-use crate::{archive, artefacts, facts, inventory, objects, position, secrets, survey};
+use crate::{archive, artefacts, facts, inventory, measure, objects, position, secrets, survey};
 
 pub struct Service {
     database: Database,
@@ -373,6 +374,30 @@ impl Source for Service {
         let rows = count::rows(&reader, &table).await?;
         snapshot.give_back(reader).await?;
         Ok(Response::new(wire::CountResponse { rows }))
+    }
+
+    async fn measure(
+        &self,
+        request: Request<wire::MeasureRequest>,
+    ) -> Result<Response<wire::MeasureResponse>, Status> {
+        let questions: Vec<Question> = parse_json(&command(request)?.questions)?;
+        let counted = measure::measure(&self.database, &questions).await?;
+        Ok(Response::new(wire::MeasureResponse {
+            counted: to_json(&counted),
+        }))
+    }
+
+    type HoldingsStream = TaskStream<wire::HoldingsResponse>;
+
+    async fn holdings(
+        &self,
+        request: Request<wire::HoldingsRequest>,
+    ) -> Result<Response<Self::HoldingsStream>, Status> {
+        let request = command(request)?;
+        let database = self.database.clone();
+        Ok(Response::new(TaskStream::new(|pieces| {
+            holdings::send(database, request, pieces)
+        })))
     }
 
     type DescribeStream = TaskStream<wire::DescribeItem>;

@@ -263,34 +263,70 @@ impl Contents {
         archive: &Path,
         skipped: &HashSet<Entry>,
     ) -> Result<Self, Status> {
-        let section = |name: &'static str| async move {
+        let list = |more: Vec<String>| async move {
             let mut command = child::command(&restore.path);
-            command
-                .arg("--list")
-                .arg(format!("--section={name}"))
-                .arg(archive);
+            command.arg("--list").args(more).arg(archive);
             let mut listed = Vec::new();
             child::run(command, &mut listed)
                 .await
                 .map_err(|e| Status::internal(e.to_string()))?;
-            let text = String::from_utf8_lossy(&listed);
-            let lines = text
-                .lines()
-                .filter(|line| !line.starts_with(';'))
-                .filter_map(Line::parse);
-            Ok::<_, Status>(
-                lines
-                    .filter(|line| !skipped.contains(&line.entry))
-                    // Grants are applied one by one from the catalog; DEFAULT ACL stays.
-                    .filter(|line| !line.is_any(&["ACL", "DATABASE", "DATABASE PROPERTIES"]))
-                    .collect::<Vec<_>>(),
-            )
+            Ok::<_, Status>(listing(&String::from_utf8_lossy(&listed)))
+        };
+        // Verbose: all sections, and what each entry depends on.
+        let following = match skipped.is_empty() {
+            true => HashSet::new(),
+            false => following(&list(vec!["--verbose".into()]).await?, skipped),
+        };
+        let ours = |line: &Line| {
+            // Grants are applied one by one from the catalog; DEFAULT ACL stays.
+            let never = line.is_any(&["ACL", "DATABASE", "DATABASE PROPERTIES"]);
+            !skipped.contains(&line.entry) && !following.contains(&line.dump_id) && !never
+        };
+        let section = |name: &'static str| async move {
+            let listed = list(vec![format!("--section={name}")]).await?;
+            let lines = listed.into_iter().map(|(line, _)| line);
+            Ok::<_, Status>(lines.filter(ours).collect::<Vec<Line>>())
         };
         Ok(Self {
             pre_data: section("pre-data").await?,
             post_data: section("post-data").await?,
         })
     }
+}
+
+/// Entries without an object of their own: they go with what they depend on.
+const FOLLOWING: &[&str] = &["COMMENT", "SECURITY LABEL", "TABLE ATTACH", "INDEX ATTACH"];
+
+/// Those that go with a skipped one, by dump id.
+fn following(listed: &[Listed], skipped: &HashSet<Entry>) -> HashSet<u32> {
+    let left_out: HashSet<u32> = listed
+        .iter()
+        .filter(|(line, _)| skipped.contains(&line.entry))
+        .map(|(line, _)| line.dump_id)
+        .collect();
+    let follows = |(line, needs): &&Listed| {
+        line.is_any(FOLLOWING) && needs.iter().any(|id| left_out.contains(id))
+    };
+    let following = listed.iter().filter(follows);
+    following.map(|(line, _)| line.dump_id).collect()
+}
+
+/// An entry, and the dump ids of those that it depends on, where the list is verbose.
+type Listed = (Line, Vec<u32>);
+
+/// In a verbose list a comment below an entry says what it depends on.
+fn listing(text: &str) -> Vec<Listed> {
+    let mut listed: Vec<Listed> = Vec::new();
+    for line in text.lines() {
+        if let Some(needs) = line.strip_prefix(";\tdepends on: ") {
+            if let Some((_, of_last)) = listed.last_mut() {
+                of_last.extend(needs.split(' ').filter_map(|id| id.parse::<u32>().ok()));
+            }
+        } else if !line.starts_with(';') {
+            listed.extend(Line::parse(line).map(|line| (line, Vec::new())));
+        }
+    }
+    listed
 }
 
 /// The pg_restore for an archive: at least the pg_dump that made it, the target server's major if there is one.
@@ -340,6 +376,14 @@ mod tests {
         );
         assert!(line.is("FK CONSTRAINT") && !line.is("CONSTRAINT") && !line.is("FK CONSTRAINTS"));
         assert!(Line::parse("; a comment of the list").is_none());
+    }
+
+    #[test]
+    fn what_an_entry_depends_on_stands_below_it() {
+        let text = "; Archive\n10; 1259 16412 TABLE s a o\n;\tdepends on: 6 7\n11; 0 0 COMMENT s TABLE a o\n;\tdepends on: 10\n";
+        let listed = listing(text);
+        let needs: Vec<_> = listed.iter().map(|(l, n)| (l.dump_id, n.clone())).collect();
+        assert_eq!(needs, [(10, vec![6, 7]), (11, vec![10])]);
     }
 
     #[test]

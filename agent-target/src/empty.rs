@@ -1,9 +1,11 @@
 //! Empties a table that is to be copied again whole, and forgets its parts, in one transaction; large objects in several.
+use pgconvoy_agent_core::scan;
 use pgconvoy_agent_core::session::{Session, qualified, quote_ident};
 use pgconvoy_agent_core::status;
 use pgconvoy_proto::model::{Relation, Table};
 use tonic::Status;
 
+use crate::steps::{Migration, managed};
 use crate::{large_objects, ledger};
 
 /// The table is of no snapshot then: rows that are still on their way are refused until the ledger says which one is expected.
@@ -13,10 +15,22 @@ pub async fn empty_table(session: &Session, migration: &str, oid: u32) -> Result
     let table = ledger::table(session, migration, oid).await?.table;
     let failed =
         |error: tokio_postgres::Error| status::postgres(&format!("emptying {table}"), &error);
-    session.batch_execute("BEGIN").await.map_err(failed)?;
+    let options = Migration::read(session, migration).await?.options;
+    managed::begin(
+        session,
+        options.tenancy.as_deref().filter(|_| table.managed),
+    )
+    .await
+    .map_err(failed)?;
     // First: it waits for the parts on their way, and no other can begin after it.
     forget(session, migration, oid).await.map_err(failed)?;
-    if table.relation == Relation::Table {
+    if table.managed {
+        let from = scan::from(&table);
+        session
+            .batch_execute(&format!("DELETE FROM {from}"))
+            .await
+            .map_err(failed)?;
+    } else if table.relation == Relation::Table {
         drop_foreign_keys(session, migration, &table).await?;
         let only = if table.through_root { "" } else { "ONLY " };
         let name = qualified(&table.schema, &table.name);

@@ -3,6 +3,7 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use pgconvoy_agent_core::database::Database;
+use pgconvoy_agent_core::inventory::holdings::{self, ReadError};
 use pgconvoy_agent_core::inventory::{built_in, large_objects, roles};
 use pgconvoy_agent_core::session::Session;
 use pgconvoy_agent_core::tools::Tools;
@@ -15,9 +16,15 @@ use tonic::Status;
 /// Named in a message; the rest is counted.
 const SAMPLE: usize = 5;
 
-pub async fn gather(database: &Database, pg_bin: Option<&Path>) -> Result<TargetFacts, Status> {
+/// `managed`: globs, schemas whose objects are a platform's.
+pub async fn gather(
+    database: &Database,
+    pg_bin: Option<&Path>,
+    managed: &[String],
+) -> Result<TargetFacts, Status> {
     let session = database.connect("pgconvoy preflight").await?;
-    let mut facts = query(&session, database)
+    let managed = managed_schemas(&session, managed).await?;
+    let mut facts = query(&session, database, &managed)
         .await
         .map_err(|error| status::postgres("reading the target's catalogs", &error))?;
     let versions = Tools::find(pg_bin).await.restore_majors();
@@ -33,8 +40,22 @@ pub async fn unknown(database: &Database, built_ins: &[BuiltIn]) -> Result<Vec<u
         .map_err(|error| status::postgres("reading the target's catalogs", &error))
 }
 
-async fn query(session: &Session, database: &Database) -> Result<TargetFacts, Error> {
-    let objects = objects(session).await?;
+/// Those of the database that the globs match.
+pub async fn managed_schemas(session: &Session, globs: &[String]) -> Result<Vec<String>, Status> {
+    holdings::managed(session, globs)
+        .await
+        .map_err(|error| match error {
+            ReadError::Malformed(error) => error.into(),
+            ReadError::Postgres(error) => status::postgres("reading the target's catalogs", &error),
+        })
+}
+
+async fn query(
+    session: &Session,
+    database: &Database,
+    managed: &[String],
+) -> Result<TargetFacts, Error> {
+    let objects = objects(session, managed).await?;
     let row = session
         .query_one(
             "SELECT has_database_privilege(current_database(), 'CREATE')",
@@ -106,8 +127,8 @@ async fn default_privileges(session: &Session) -> Result<Vec<String>, Error> {
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
-/// User tables, views, sequences, functions and types outside extensions and the ledger: what makes a target not empty.
-pub async fn objects(session: &Session) -> Result<Vec<String>, Error> {
+/// User tables, views, sequences, functions and types outside extensions, the ledger and these schemas: what makes a target not empty.
+pub async fn objects(session: &Session, managed: &[String]) -> Result<Vec<String>, Error> {
     let rows = session
         .query(
             "WITH o AS (
@@ -120,10 +141,10 @@ pub async fn objects(session: &Session) -> Result<Vec<String>, Error> {
              SELECT i.type || ' ' || i.identity
              FROM o JOIN pg_namespace n ON n.oid = o.schema CROSS JOIN LATERAL pg_identify_object(o.class, o.oid, 0) i
              WHERE n.nspname NOT IN ('pg_catalog', 'information_schema', 'pgconvoy')
-               AND n.nspname !~ '^pg_(toast|temp)'
+               AND n.nspname !~ '^pg_(toast|temp)' AND n.nspname <> ALL ($1)
                AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = o.class AND d.objid = o.oid AND d.deptype = 'e')
              ORDER BY 1",
-            &[],
+            &[&managed],
         )
         .await?;
     Ok(rows.iter().map(|row| row.get(0)).collect())

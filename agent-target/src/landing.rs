@@ -30,7 +30,10 @@ impl Landing {
                 after: After::Restore({
                     let restore = silence(session, TRIGGERS, &name_of(table)).await?;
                     find_neighbours(session, table).await?;
-                    format!("SET LOCAL search_path = ''; SET CONSTRAINTS ALL IMMEDIATE; {restore}")
+                    let fixed = fixed(table);
+                    format!(
+                        "SET LOCAL search_path = ''; {fixed}SET CONSTRAINTS ALL IMMEDIATE; {restore}"
+                    )
                 }),
             }),
             Relation::LargeObjects { .. } => Ok(Self {
@@ -53,7 +56,7 @@ impl Landing {
     /// readers are not waited for.
     pub async fn freeze_if_empty(&mut self, session: &Session, table: &Table) -> Result<(), Error> {
         let worth = table.relation == Relation::Table && table.size_bytes >= WORTH_FREEZING;
-        if !worth || table.through_root {
+        if !worth || table.through_root || table.managed {
             return Ok(());
         }
         let name = qualified(&table.schema, &table.name);
@@ -109,6 +112,16 @@ fn is_refused(error: &Error) -> bool {
         error.code(),
         Some(&SqlState::LOCK_NOT_AVAILABLE | &SqlState::INSUFFICIENT_PRIVILEGE)
     )
+}
+
+/// Columns that have one value here: set before anybody sees the rows.
+fn fixed(table: &Table) -> String {
+    let of = scan::from(table);
+    let set = |(column, value): &(String, String)| {
+        let column = quote_ident(column);
+        format!("UPDATE {of} SET {column} = {value} WHERE {column} IS DISTINCT FROM {value}; ")
+    };
+    table.fixed.iter().map(set).collect()
 }
 
 /// Functions that check constraints, domains and generated columns call may find other objects by their caller's search_path:

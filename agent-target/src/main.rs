@@ -31,6 +31,7 @@ mod digest;
 mod drive;
 mod empty;
 mod facts;
+mod furnish;
 mod health;
 mod integrity;
 mod landing;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use pgconvoy_agent_core::progress::{Counters, TaskStream};
 use pgconvoy_agent_core::storage::{self, Access};
-use pgconvoy_agent_core::{check, count, describe};
+use pgconvoy_agent_core::{check, count, describe, holdings};
 use pgconvoy_proto::facts::BuiltIn;
 use pgconvoy_proto::identity::Role;
 use pgconvoy_proto::model::{Ask, object, parse_json, required, to_json};
@@ -19,8 +19,8 @@ use crate::backup::Vault;
 use crate::sessions::Purpose;
 use crate::steps::Runner;
 use crate::{
-    artefacts, clean, digest, drive, empty, facts, health, integrity, ledger, load, objects,
-    rehearsal, reprint, rollback, survey, sync,
+    artefacts, clean, digest, drive, empty, facts, furnish, health, integrity, ledger, load,
+    objects, rehearsal, reprint, rollback, survey, sync,
 };
 
 pub struct Service {
@@ -61,9 +61,9 @@ impl Target for Service {
         &self,
         request: Request<wire::TargetFactsRequest>,
     ) -> Result<Response<wire::TargetFactsResponse>, Status> {
-        command(request)?;
+        let managed = command(request)?.managed_schemas;
         let database = &self.runner.sessions.live;
-        let facts = facts::gather(database, self.pg_bin.as_deref()).await?;
+        let facts = facts::gather(database, self.pg_bin.as_deref(), &managed).await?;
         Ok(Response::new(wire::TargetFactsResponse {
             facts: to_json(&facts),
         }))
@@ -334,6 +334,19 @@ impl Target for Service {
         })))
     }
 
+    type HoldingsStream = TaskStream<wire::HoldingsResponse>;
+
+    async fn holdings(
+        &self,
+        request: Request<wire::HoldingsRequest>,
+    ) -> Result<Response<Self::HoldingsStream>, Status> {
+        let request = command(request)?;
+        let database = self.runner.sessions.database(&request.migration);
+        Ok(Response::new(TaskStream::new(|pieces| {
+            holdings::send(database, request, pieces)
+        })))
+    }
+
     async fn reprint(
         &self,
         request: Request<wire::ReprintRequest>,
@@ -456,9 +469,21 @@ impl Target for Service {
         &self,
         request: Request<wire::OpenRehearsalRequest>,
     ) -> Result<Response<wire::OpenRehearsalResponse>, Status> {
-        let migration = command(request)?.migration;
+        let wire::OpenRehearsalRequest {
+            migration,
+            managed_schemas,
+        } = command(request)?;
         let removed = rehearsal::clear(&self.runner).await?;
-        let database = rehearsal::open(&self.runner.sessions, &migration).await?;
+        let sessions = &self.runner.sessions;
+        let database = rehearsal::open(sessions, &migration).await?;
+        furnish::furnish(
+            &sessions.live,
+            &sessions.database(&migration),
+            &managed_schemas,
+            self.pg_bin.as_deref(),
+            &self.data_dir,
+        )
+        .await?;
         Ok(Response::new(wire::OpenRehearsalResponse {
             database,
             removed,

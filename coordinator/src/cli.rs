@@ -6,6 +6,7 @@ use clap_complete::Shell;
 use pgconvoy_proto::model::{RoleChoice, Selection};
 
 use crate::demo;
+use crate::platform::Profile;
 
 /// Moves a PostgreSQL database across networks, from agent to agent, and proves that it arrived.
 ///
@@ -198,12 +199,29 @@ impl Filters {
     }
 }
 
+/// Whose the schemas are.
+#[derive(Debug, Clone, Args)]
+pub struct ProfileArgs {
+    /// The platform that both databases live on: auto (it is recognised), plain (none), supabase, or one that pgconvoy.toml states. What its
+    /// services have made stays as they made it; rows and what is yours are carried
+    #[arg(
+        id = "profile",
+        long = "profile",
+        env = "PGCONVOY_PROFILE",
+        value_name = "NAME",
+        default_value = "auto"
+    )]
+    pub profile: Profile,
+}
+
 #[derive(Debug, Clone, Args)]
 pub struct PreflightArgs {
     #[command(flatten)]
     pub ends: Ends,
     #[command(flatten)]
     pub filters: Filters,
+    #[command(flatten)]
+    pub profile: ProfileArgs,
     /// The tables exist at the target already
     #[arg(long, env = "PGCONVOY_SKIP_SCHEMA")]
     pub skip_schema: bool,
@@ -282,6 +300,8 @@ pub struct MigrateArgs {
     pub ends: Ends,
     #[command(flatten)]
     pub filters: Filters,
+    #[command(flatten)]
+    pub profile: ProfileArgs,
     #[command(flatten)]
     pub effort: Effort,
     /// Show the plan and change nothing
@@ -446,6 +466,8 @@ pub struct RehearseArgs {
     pub ends: Ends,
     #[command(flatten)]
     pub filters: Filters,
+    #[command(flatten)]
+    pub profile: ProfileArgs,
     #[command(flatten)]
     pub effort: Effort,
     /// Roles that are created for the rehearsal, and dropped again: all, used (those that the selected objects need), none

@@ -89,12 +89,12 @@ impl Ends {
         Ok(parse_json(&answer.into_inner().facts)?)
     }
 
-    pub async fn target_facts(&mut self) -> anyhow::Result<TargetFacts> {
-        let answer = self
-            .target
-            .facts(wire::TargetFactsRequest {})
-            .await
-            .map_err(said("target"))?;
+    /// `managed`: globs, schemas whose objects do not make the target one that is in use.
+    pub async fn target_facts(&mut self, managed: &[String]) -> anyhow::Result<TargetFacts> {
+        let request = wire::TargetFactsRequest {
+            managed_schemas: managed.to_vec(),
+        };
+        let answer = self.target.facts(request).await.map_err(said("target"))?;
         Ok(parse_json(&answer.into_inner().facts)?)
     }
 

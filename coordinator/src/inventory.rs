@@ -7,7 +7,7 @@ use pgconvoy_proto::wire::inventory_item::Item;
 use tokio_stream::StreamExt;
 
 use crate::ends::{Ends, said};
-use crate::objects;
+use crate::{objects, platform};
 
 #[derive(Debug, Default)]
 pub struct Inventory {
@@ -54,7 +54,8 @@ pub enum Lease {
 
 const SHORT_LEASE_SECONDS: u32 = 60;
 
-/// Opens a snapshot for the migration; an earlier one of its is closed.
+/// Opens a snapshot for the migration; an earlier one of its is closed. Of `options` what is selected, and the platform that the database
+/// lives on: what is there is fitted to it.
 pub async fn open(
     ends: &mut Ends,
     migration: &str,
@@ -97,6 +98,9 @@ pub async fn open(
     );
     if options.storage_objects {
         inventory.leave_out_versions();
+    }
+    if let Some(tenancy) = &options.tenancy {
+        platform::fit(&mut inventory, tenancy);
     }
     Ok(inventory)
 }

@@ -19,6 +19,7 @@ mod narrow;
 mod objects;
 mod phases;
 mod plan;
+mod platform;
 mod preflight;
 mod rehearse;
 mod report;
@@ -129,7 +130,7 @@ async fn command(cli: Cli, reporter: &Arc<Reporter>) -> Ended {
             reporter.line("keep ca.key off both hosts; give each program its own bundle");
             Ok((Verdict::Ok, json!({ "files": files })))
         }
-        Command::Preflight(args) => preflight::preflight(args, &global.run_dir, reporter).await,
+        Command::Preflight(args) => Box::pin(preflight::preflight(args, global, reporter)).await,
         Command::Plan(mut args) => {
             args.dry_run = true;
             migrate::migrate(args, global, reporter).await

@@ -2,7 +2,7 @@
 use std::sync::Arc;
 
 use anyhow::bail;
-use pgconvoy_proto::model::{Options, REHEARSAL, ROLLING_BACK, Table};
+use pgconvoy_proto::model::{Named, Options, REHEARSAL, ROLLING_BACK, Table};
 use pgconvoy_proto::wire;
 use pgconvoy_proto::wire::plan_item::Item;
 use serde_json::{Value, json};
@@ -15,6 +15,7 @@ use crate::inventory::{self, Inventory, Lease};
 use crate::ledger::Ledger;
 use crate::phases::{Run, Settings, snapshot, wal};
 use crate::plan::Plan;
+use crate::platform::{self, Settled};
 use crate::preflight::estimate::{self, SCAN_RATE};
 use crate::preflight::{self, Facts, Intent};
 use crate::run_dir::RunDir;
@@ -28,14 +29,33 @@ pub async fn migrate(args: MigrateArgs, global: &Global, reporter: &Arc<Reporter
     let mut options = options(&args)?;
     let mut ends = ends::connect(&args.ends).await?;
     let wants_backup = args.backup || !args.no_backup && backup::asked_by_environment()?;
-    let facts = preflight::gather(&mut ends, &options.selection, options.roles).await?;
+    let stated = platform::stated(global.config.as_deref())?;
+    let (ground, of_platform) = platform::look(&ends, &args.profile.profile, stated).await?;
+    let (selection, roles) = (&options.selection, options.roles);
+    let mut facts = preflight::gather(&mut ends, selection, roles, ground.as_ref()).await?;
     options.replace = intent(&args).replace && facts.target.is_in_use();
     if !args.dry_run
         && let Some(ended) = earlier(&mut ends, &facts, args.force, reporter).await?
     {
         return Ok(ended);
     }
-    let mut findings = preflight::findings(&facts, intent(&args));
+    let mut findings = of_platform;
+    let mut settled = None;
+    if let Some(ground) = &ground {
+        let earlier = earlier_carried(&mut ends, &facts, args.force).await?;
+        let target = &mut facts.target;
+        let now = ground.settle(&ends, target, args.force, &earlier).await?;
+        findings.extend(now.findings.iter().cloned());
+        options.tenancy = Some(Box::new(now.tenancy.clone()));
+        // Rows that are replaced come back with the backup, as everything else does.
+        options.replace |= !now.vacate.is_empty();
+        settled = Some(now);
+    }
+    findings.extend(preflight::findings(&facts, intent(&args)));
+    if let Some(ground) = &ground {
+        ground.settle_findings(&mut findings);
+    }
+    findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
     findings.extend(checks::parse_all(&ends, &options.checks, reporter).await?);
     if options.storage_objects {
         findings.extend(preflight::storage::findings(&ends, &options.selection).await?);
@@ -54,7 +74,8 @@ pub async fn migrate(args: MigrateArgs, global: &Global, reporter: &Arc<Reporter
         .clone()
         .unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
     if args.dry_run {
-        let inventory = inventory(&mut ends, &id, &options, &facts, Lease::Short).await?;
+        let settled = settled.as_ref();
+        let inventory = inventory(&mut ends, &id, &options, &facts, settled, Lease::Short).await?;
         inventory::close(&mut ends, &id).await?;
         let options = with_part_size(options, &inventory, settings, &facts);
         let mut plan = Plan::new(inventory, options);
@@ -77,7 +98,8 @@ pub async fn migrate(args: MigrateArgs, global: &Global, reporter: &Arc<Reporter
         reporter.emit(&Event::Finding(backup::finding(&id, &made)));
         backup = Some(id.clone());
     }
-    let inventory = inventory(&mut ends, &id, &options, &facts, Lease::Migration).await?;
+    let settled = settled.as_ref();
+    let inventory = inventory(&mut ends, &id, &options, &facts, settled, Lease::Migration).await?;
     let options = with_part_size(options, &inventory, settings, &facts);
     let mut plan = Plan::new(inventory, options);
     plan.findings.extend(findings);
@@ -127,7 +149,7 @@ pub async fn resume(args: ResumeArgs, global: &Global, reporter: &Arc<Reporter>)
         return sync::carry_on(ends, &ledger, under_way, &args.effort, global, reporter).await;
     }
     let options = &ledger.options;
-    let facts = preflight::gather(&mut ends, &options.selection, options.roles).await?;
+    let facts = preflight::gather(&mut ends, &options.selection, options.roles, None).await?;
     let settings = settings(&args.effort, &facts);
     let dir = RunDir::create(&global.run_dir, &ledger.id)?;
     reporter.log_to(dir.events()?);
@@ -186,6 +208,7 @@ fn options(args: &MigrateArgs) -> anyhow::Result<Options> {
         checks: checks.unwrap_or_default(),
         replace: false,
         storage_objects: args.storage_objects,
+        tenancy: None,
     })
 }
 
@@ -237,10 +260,31 @@ pub async fn inventory(
     id: &str,
     options: &Options,
     facts: &Facts,
+    settled: Option<&Settled>,
     lease: Lease,
 ) -> anyhow::Result<Inventory> {
     let opened = inventory::open(ends, id, options, options.roles, lease).await?;
-    Ok(opened.without_roles_of(&facts.target.roles))
+    let mut opened = opened.without_roles_of(&facts.target.roles);
+    if let Some(settled) = settled {
+        settled.apply(&mut opened);
+    }
+    Ok(opened)
+}
+
+/// What a migration that is to be replaced has brought into the platform's schemas.
+async fn earlier_carried(
+    ends: &mut Ends,
+    facts: &Facts,
+    force: bool,
+) -> anyhow::Result<Vec<Named>> {
+    match &facts.target.finished {
+        Some((id, _)) if force => {
+            let ledger = Ledger::read(&mut ends.target, Some(id)).await?;
+            let tenancy = ledger.options.tenancy;
+            Ok(tenancy.map_or_else(Vec::new, |tenancy| tenancy.carried))
+        }
+        _ => Ok(Vec::new()),
+    }
 }
 
 /// An unfinished migration asks for `resume`; on a finished one nothing is done without --force.

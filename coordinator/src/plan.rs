@@ -91,9 +91,12 @@ impl Plan {
 fn wanted(work: &Work, options: &Options) -> bool {
     match work {
         // Large objects are made by the copy, also into a schema that is there.
-        Work::Refresh { .. } | Work::Sequences { .. } | Work::LargeObjects { .. } => {
-            !options.skip_data
-        }
+        Work::Refresh { .. }
+        | Work::Sequences { .. }
+        | Work::LargeObjects { .. }
+        | Work::Vacate { .. }
+        | Work::Derive(_)
+        | Work::ManagedKeys => !options.skip_data,
         Work::Statistics { .. } => !options.skip_data,
         _ => !options.skip_schema,
     }

@@ -13,6 +13,7 @@ use pgconvoy_proto::wire::MeasureLinkResponse;
 pub use command::preflight;
 
 use crate::ends::Ends;
+use crate::platform::Ground;
 use crate::text::bytes;
 
 pub struct Facts {
@@ -42,23 +43,29 @@ pub async fn gather(
     ends: &mut Ends,
     selection: &Selection,
     roles: RoleChoice,
+    ground: Option<&Ground>,
 ) -> anyhow::Result<Facts> {
+    let managed = ground.map_or(&[][..], |ground| &ground.platform.managed_schemas);
     let mut measuring = ends.clone();
     let facts = async {
-        let target = ends.target_facts().await?;
+        let target = ends.target_facts(managed).await?;
         let major = target.server.version / 10_000;
         let source = ends.source_facts(selection, major, roles).await?;
         let unknown = ends.unknown(&source.built_ins).await?;
         anyhow::Ok((target, source, unknown))
     };
     let ((target, source, unknown), link) = tokio::try_join!(facts, measuring.measure_link())?;
-    Ok(Facts {
+    let mut facts = Facts {
         unknown,
         source,
         target,
         link,
         clock_us: jiff::Timestamp::now().as_microsecond(),
-    })
+    };
+    if let Some(ground) = ground {
+        ground.settle_facts(&mut facts);
+    }
+    Ok(facts)
 }
 
 /// Clocks further apart than this make certificates and times in reports doubtful.

@@ -14,6 +14,7 @@ use crate::events::{Event, Reporter};
 use crate::inventory::{self, Lease};
 use crate::phases::Run;
 use crate::plan::Plan;
+use crate::platform::{self, Ground};
 use crate::preflight::{self, Intent};
 use crate::run_dir::RunDir;
 use crate::text::{columns, duration};
@@ -25,8 +26,20 @@ pub async fn rehearse(args: RehearseArgs, global: &Global, reporter: &Arc<Report
     let id = rehearsal_id();
     let dir = RunDir::create(&global.run_dir, &id)?;
     reporter.log_to(dir.events()?);
+    let stated = platform::stated(global.config.as_deref())?;
+    let (ground, told) = platform::look(&ends, &args.profile.profile, stated).await?;
+    for finding in &told {
+        reporter.emit(&Event::Finding(finding.clone()));
+    }
+    if preflight::is_blocked(&told) {
+        return Ok((Verdict::Blocked, json!({ "findings": told })));
+    }
+    let managed = ground
+        .as_ref()
+        .map(|ground| ground.platform.managed_schemas.clone());
     let request = wire::OpenRehearsalRequest {
         migration: id.clone(),
+        managed_schemas: managed.unwrap_or_default(),
     };
     let opened = ends.target.open_rehearsal(request).await;
     let opened = opened.map_err(said("target"))?.into_inner();
@@ -37,7 +50,7 @@ pub async fn rehearse(args: RehearseArgs, global: &Global, reporter: &Arc<Report
     }
     reporter.line(&format!("rehearsal in database {}", opened.database));
     let closing = ends.clone();
-    let ended = run(ends, &args, &id, dir, reporter).await;
+    let ended = run(ends, &args, &id, ground, dir, reporter).await;
     // Also of one that failed: it is not resumed.
     match close(closing, &id).await {
         Ok(()) => reporter.line("the scratch database is dropped; the target is as it was"),
@@ -60,12 +73,13 @@ async fn run(
     mut ends: Ends,
     args: &RehearseArgs,
     id: &str,
+    ground: Option<Ground>,
     dir: RunDir,
     reporter: &Arc<Reporter>,
 ) -> Ended {
     // Not before: roles that an earlier rehearsal had left behind are gone now.
     let selection = args.filters.selection();
-    let facts = preflight::gather(&mut ends, &selection, args.roles).await?;
+    let mut facts = preflight::gather(&mut ends, &selection, args.roles, ground.as_ref()).await?;
     // Into the scratch database it goes whatever the target holds.
     let intent = Intent {
         replace: true,
@@ -75,6 +89,16 @@ async fn run(
     };
     let mut findings = preflight::findings(&facts, intent);
     findings.retain(|finding| finding.code != preflight::TARGET_REPLACED);
+    let mut settled = None;
+    if let Some(ground) = ground {
+        ground.settle_findings(&mut findings);
+        // Of the target itself nothing is in the way; what would be lost is told, and the rest is rehearsed.
+        facts.target.tables.clear();
+        let scratch = ground.of_scratch(&ends, id).await?;
+        let now = scratch.settle(&ends, &mut facts.target, true, &[]).await?;
+        findings.extend(now.findings.iter().cloned());
+        settled = Some(now);
+    }
     for finding in &findings {
         reporter.emit(&Event::Finding(finding.clone()));
     }
@@ -84,10 +108,13 @@ async fn run(
     let options = Options {
         selection,
         roles: args.roles,
+        tenancy: settled.as_ref().map(|now| Box::new(now.tenancy.clone())),
         ..Options::default()
     };
     let settings = migrate::settings(&args.effort, &facts);
-    let inventory = migrate::inventory(&mut ends, id, &options, &facts, Lease::Migration).await?;
+    let settled = settled.as_ref();
+    let lease = Lease::Migration;
+    let inventory = migrate::inventory(&mut ends, id, &options, &facts, settled, lease).await?;
     let options = migrate::with_part_size(options, &inventory, settings, &facts);
     let plan = Plan::new(inventory, options);
     migrate::create(&mut ends, id, plan, None).await?;

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::events::finding_text;
 use crate::ledger::{Ledger, TableEntry};
 use crate::text::{bytes, columns, duration};
-use crate::{checks, schema};
+use crate::{checks, platform, schema};
 
 pub use html::html;
 
@@ -98,7 +98,8 @@ pub fn text(ledger: &Ledger) -> String {
             text.push('\n');
         }
     }
-    text + &application_text(ledger)
+    text += &application_text(ledger);
+    text + &platform::checklist(ledger)
 }
 
 /// What an application needs after the database has moved; the database cannot do it.
@@ -258,7 +259,7 @@ pub fn json(ledger: &Ledger) -> Value {
         "options": ledger.options,
         "tables": tables,
         "steps": steps,
-        "schema": schema::json(ledger),
+        "schema": schema::json(ledger), "platform": platform::checklist_json(ledger),
         "checks": checks::json(ledger),
         "findings": ledger.findings,
         "differences": ledger.findings.iter().filter(|f| f.severity == Severity::Difference).count(),

@@ -121,7 +121,7 @@ impl Schedule {
         loop {
             let changed = self.changed.notified();
             match self.lock().next_part() {
-                Next::Part(table, part) => return Ok(Some((table, part))),
+                Next::Part(next) => return Ok(Some(*next)),
                 Next::Nothing => return Ok(None),
                 Next::Refused(parts) => return Err(Refused(parts)),
                 Next::Wait => {}
@@ -241,7 +241,7 @@ impl Schedule {
 }
 
 enum Next {
-    Part(Table, Part),
+    Part(Box<(Table, Part)>),
     Wait,
     Nothing,
     Refused(Vec<PutOff>),
@@ -262,7 +262,7 @@ impl State {
         match self.parts.pop_front() {
             Some((table, part)) => {
                 self.parts_running += 1;
-                Next::Part(table, part)
+                Next::Part(Box::new((table, part)))
             }
             None if self.parts_running > 0 => Next::Wait,
             None => Next::Nothing,

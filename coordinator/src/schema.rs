@@ -22,6 +22,7 @@ use crate::compare::{Change, Counts, Difference, compare, counts, names};
 use crate::ends::{Ends, retry, said};
 use crate::events::Reporter;
 use crate::ledger::Ledger;
+use crate::platform;
 
 /// What the source's sequences are compared by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,6 +121,15 @@ pub async fn compare_ends(
         &ledger.options,
         positions.as_ref(),
     );
+    if let Some(tenancy) = &ledger.options.tenancy {
+        let ground = platform::Ground::read(ends, tenancy.platform.clone(), &ledger.id).await?;
+        let more = ground.divide().carried;
+        let left = platform::leave_out(&mut source, &mut target, tenancy, &more);
+        let name = &tenancy.platform.name;
+        reporter.note(format!(
+            "{left} objects are {name}'s own at one end or the other: they are not compared"
+        ));
+    }
     let mut differences = compare(&source, &target);
     if sequences == Sequences::AtSnapshot {
         // Which ones there are is proven by the digest of their pages, at the snapshot; the source may have others by now.

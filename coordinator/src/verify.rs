@@ -35,7 +35,7 @@ pub async fn verify(args: VerifyArgs, global: &Global, reporter: &Arc<Reporter>)
     let ledger = Ledger::read(&mut ends.target, global.migration.as_deref()).await?;
     let dir = RunDir::create(&global.run_dir, &ledger.id)?;
     reporter.log_to(dir.events()?);
-    let cpus = ends.target_facts().await?.server.cpus;
+    let cpus = ends.target_facts(&[]).await?.server.cpus;
     let options = Options {
         storage_objects: ledger.options.storage_objects || args.storage_objects,
         ..ledger.options.clone()

@@ -6,8 +6,10 @@ use serde::{Deserialize, Serialize};
 
 mod check;
 mod convert;
+mod holdings;
 pub mod object;
 mod pair;
+mod platform;
 mod roles;
 mod schema;
 mod slim;
@@ -18,7 +20,13 @@ mod table;
 pub use check::{
     Answer, Ask, At, CHECKS_RUN, Check, Expect, LONGEST_TIMEOUT_MS, OF_CHECKS, Refusal, Rows, Why,
 };
+pub use holdings::{
+    Count, Counted, HeldColumn, HeldTable, Holding, Holdings, HoldingsAsked, Question,
+};
 pub use pair::{Buckets, MAX_BUCKETS, Pair, Place, RowValues, TableDigest, Value, bucket_count};
+pub use platform::{
+    Derived, Fixed, Named, Platform, Problem, RowRule, Rules, Shape, Signs, Tenancy, Told, Version,
+};
 pub use roles::{
     Membership, ParameterGrant, Properties, Role, RoleChoice, Roles, Setting, is_built_in,
 };
@@ -101,7 +109,9 @@ mod hex_sum {
 }
 
 /// How an archive entry names its object: the catalog that holds it (OID of its pg_class row) and its OID there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
 pub struct Entry {
     pub class: Oid,
     pub oid: Oid,
@@ -292,6 +302,16 @@ pub enum Work {
         name: String,
         partitioned: bool,
     },
+    /// Rows that were in tables of the platform when the plan was written go: nothing of the migration is in these tables yet, or the ledger
+    /// says so, and nothing is done.
+    Vacate {
+        /// Schema and name.
+        tables: Vec<(String, String)>,
+    },
+    /// What this level of the platform computes from rows, and the source does not have.
+    Derive(Derived),
+    /// Rows of the platform's tables that refer to nothing are looked for: its foreign keys were there before, and do not fire on a load.
+    ManagedKeys,
     /// Settings, grants and comment of the database itself. Late: the settings are for the sessions that come after.
     Database(Properties),
 }
@@ -315,6 +335,9 @@ impl Work {
             Self::Refresh { .. } => "refresh",
             Self::Sequences { .. } => "sequences",
             Self::Statistics { .. } => "statistics",
+            Self::Vacate { .. } => "vacate",
+            Self::Derive(_) => "derive",
+            Self::ManagedKeys => "managed-keys",
             Self::Database(_) => "database",
         }
     }
@@ -339,6 +362,9 @@ impl Work {
             Self::Refresh { views } => format!("{} materialized views", views.len()),
             Self::Sequences { values } => format!("{} sequences", values.len()),
             Self::Statistics { schema, name, .. } => format!("{schema}.{name}"),
+            Self::Vacate { tables } => format!("rows of {} tables of the platform", tables.len()),
+            Self::Derive(derived) => derived.of.clone(),
+            Self::ManagedKeys => "foreign keys of the platform's tables".into(),
             Self::Database(_) => "settings, grants and comment of the database".into(),
         }
     }
@@ -416,6 +442,16 @@ pub const OF_OBJECTS: &[&str] = &[
     "file-changed",
     "files-elsewhere",
     "files-more",
+];
+
+/// What of a platform's rows has no place at the target: found anew by each sync.
+pub const OF_PLATFORM: &[&str] = &[
+    "skew-table",
+    "skew-column",
+    "skew-type",
+    "skew-labels",
+    "skew-null",
+    "skew-required",
 ];
 
 /// Findings that a sync makes anew each time: the earlier ones about what is looked at again are forgotten.
@@ -519,6 +555,9 @@ pub struct Options {
     pub replace: bool,
     /// The files that the rows of storage.objects speak of are carried too.
     pub storage_objects: bool,
+    /// The databases live on a platform: what of them is whose.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tenancy: Option<Box<Tenancy>>,
 }
 
 /// A field that the specification requires.

@@ -1,7 +1,7 @@
 //! Which tables and schemas a command is about.
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
-use crate::model::Selection;
+use crate::model::{Malformed, Selection};
 
 #[derive(Debug, thiserror::Error)]
 #[error("--{flag} {glob}: {reason}")]
@@ -66,6 +66,11 @@ impl Filter {
                 .is_none_or(|set| set.is_match(&name))
             && !self.exclude_table.is_match(&name)
     }
+}
+
+/// Globs over the names of schemas.
+pub fn schemas(globs: &[String]) -> Result<GlobSet, Malformed> {
+    compile("managed-schemas", globs).map_err(|error| Malformed::new(error.to_string()))
 }
 
 fn compile(flag: &'static str, globs: &[String]) -> Result<GlobSet, Error> {

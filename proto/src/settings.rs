@@ -16,6 +16,9 @@ use tracing_subscriber::EnvFilter;
 /// The tables of the file that hold the keys of one program.
 pub const SECTIONS: [&str; 3] = ["source-agent", "target-agent", "coordinator"];
 
+/// A table of the file that is no program's settings: see `model::Platform`.
+const DATA: &str = "platform";
+
 const FILE: &str = "pgconvoy.toml";
 const FILE_VARIABLE: &str = "PGCONVOY_CONFIG";
 
@@ -127,7 +130,7 @@ fn read_values(
 }
 
 fn is_section(key: &str, value: &Value) -> bool {
-    value.is_table() && SECTIONS.contains(&key)
+    value.is_table() && (SECTIONS.contains(&key) || key == DATA)
 }
 
 fn find_file(args: &[OsString], directory: &Path) -> Result<Option<(PathBuf, String)>, String> {

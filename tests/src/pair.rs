@@ -20,6 +20,8 @@ const COMMAND_DEADLINE: Duration = Duration::from_secs(300);
 /// What differs from a usual pair.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
+    /// The superuser's name at both ends; else `postgres`.
+    pub superuser: Option<&'static str>,
     /// Server settings, for both ends.
     pub settings: Vec<(String, String)>,
     /// Folders with the programs of each end's server; without them the newest installed.
@@ -205,6 +207,7 @@ fn start_server_of(bin: Option<PathBuf>, name: &str, options: &Options) -> Resul
     let server = Server::start(server::Options {
         bin,
         name: format!("test-{name}"),
+        superuser: options.superuser.unwrap_or_default().into(),
         password: Some(password(name)),
         settings,
         ..server::Options::default()

@@ -51,6 +51,8 @@ mod older;
 mod options;
 #[path = "e2e/order.rs"]
 mod order;
+#[path = "e2e/platform.rs"]
+mod platform;
 #[path = "e2e/preflight.rs"]
 mod preflight;
 #[path = "e2e/printed.rs"]
@@ -67,6 +69,8 @@ mod runbook;
 mod secrets;
 #[path = "e2e/seen.rs"]
 mod seen;
+#[path = "e2e/supabase.rs"]
+mod supabase;
 #[path = "e2e/sync.rs"]
 mod sync;
 #[path = "e2e/sync_kill.rs"]

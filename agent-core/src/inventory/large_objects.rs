@@ -55,6 +55,8 @@ pub async fn relation(session: &Session) -> Result<Option<Table>, Error> {
         },
         columns: COLUMNS.iter().map(|&name| name.into()).collect(),
         generated: Vec::new(),
+        fixed: Vec::new(),
+        managed: false,
         key_columns: 2,
         format: Format::Binary,
         filter: None,

@@ -111,6 +111,8 @@ pub async fn relations(session: &Session, filter: &Filter) -> Result<Vec<Table>,
             through_root: row.get(4),
             unlogged: row.get(3),
             generated: Vec::new(),
+            fixed: Vec::new(),
+            managed: false,
         }
     });
     Ok(tables

@@ -9,13 +9,14 @@ use std::sync::Arc;
 use pgconvoy_agent_core::child;
 use pgconvoy_agent_core::database::Database;
 use pgconvoy_agent_core::progress::Counters;
-use pgconvoy_agent_core::session::Session;
+use pgconvoy_agent_core::session::{Session, quote_ident};
 use pgconvoy_agent_core::snapshot::{Scope, Snapshot};
 use pgconvoy_agent_core::{scan, status};
 use pgconvoy_proto::model::{Digest, Finding, Severity};
 use tonic::Status;
 
 use super::Backup;
+use crate::archive::Line;
 use crate::before::everything;
 use crate::sessions::application_name;
 
@@ -41,12 +42,87 @@ pub async fn restore(
         .args(["--dbname", &libpq.conninfo])
         .arg(&backup.archive);
     let restored = child::run(command, &mut tokio::io::sink()).await;
-    restored.map_err(|error| {
-        Status::internal(format!(
-            "restoring the backup: {error}; mend that, and run rollback again"
-        ))
-    })?;
+    restored.map_err(refused)?;
+    event_triggers(session, database, migration, backup).await
+}
+
+fn refused(error: child::Error) -> Status {
+    Status::internal(format!(
+        "restoring the backup: {error}; mend that, and run rollback again"
+    ))
+}
+
+/// PostgreSQL gives an event trigger to superusers only, but one may belong to a role that is none any more (Supabase demotes `postgres`).
+/// pg_restore stops there: these are made as the agent's role, and then given, in a transaction in which their owner is a superuser.
+async fn event_triggers(
+    session: &Session,
+    database: &Database,
+    migration: &str,
+    backup: &Backup,
+) -> Result<(), Status> {
+    let failed =
+        |error: tokio_postgres::Error| status::postgres("restoring event triggers", &error);
+    let demoted = demoted(session, backup).await.map_err(failed)?;
+    if demoted.is_empty() {
+        return Ok(());
+    }
+    let list = listed(backup, |line| is_of(line, &demoted)).await?;
+    let libpq = database.libpq(&application_name(migration))?;
+    let mut command = child::command(&backup.tool.path);
+    libpq.apply(&mut command);
+    command
+        .args([
+            "--exit-on-error",
+            "--no-password",
+            "--no-owner",
+            "--use-list",
+        ])
+        .arg(list.path())
+        .args(["--dbname", &libpq.conninfo])
+        .arg(&backup.archive);
+    let restored = child::run(command, &mut tokio::io::sink()).await;
+    restored.map_err(refused)?;
+    for (name, owner) in &demoted {
+        let (name, owner) = (quote_ident(name), quote_ident(owner));
+        let give = format!(
+            "BEGIN; ALTER ROLE {owner} SUPERUSER; ALTER EVENT TRIGGER {name} OWNER TO {owner}; ALTER ROLE {owner} NOSUPERUSER; COMMIT"
+        );
+        if let Err(error) = session.batch_execute(&give).await {
+            // The comparison that follows tells of it.
+            tracing::warn!(%error, name, "its owner cannot be given back");
+            session.batch_execute("ROLLBACK").await.map_err(failed)?;
+        }
+    }
     Ok(())
+}
+
+/// Event triggers whose owners are no superusers: name and owner.
+async fn demoted(
+    session: &Session,
+    backup: &Backup,
+) -> Result<Vec<(String, String)>, tokio_postgres::Error> {
+    let rows = session
+        .query("SELECT rolname::text FROM pg_roles WHERE NOT rolsuper", &[])
+        .await?;
+    let ordinary: HashSet<String> = rows.iter().map(|row| row.get(0)).collect();
+    let triggers = backup.manifest.before.access.iter();
+    let triggers = triggers.filter(|access| access.owner_keyword == "EVENT TRIGGER");
+    let demoted = triggers.filter(|access| ordinary.contains(&access.owner));
+    let unquoted = |name: &str| name.trim_matches('"').replace("\"\"", "\"");
+    Ok(demoted
+        .map(|access| (unquoted(&access.identity), access.owner.clone()))
+        .collect())
+}
+
+/// The entry is one of these event triggers, or about one.
+fn is_of(line: &Line, triggers: &[(String, String)]) -> bool {
+    let about = |word: &str, name: &str| line.rest.starts_with(&format!("{word} - {name} "));
+    let is_it = |(name, _): &(String, String)| {
+        about("EVENT TRIGGER", name)
+            || about("COMMENT", &format!("EVENT TRIGGER {name}"))
+            || about("COMMENT", &format!("EVENT TRIGGER {}", quote_ident(name)))
+    };
+    triggers.iter().any(is_it)
 }
 
 /// Rows that users have put into tables of extensions come with the archive (pg_extension.extconfig).
@@ -81,6 +157,20 @@ async fn wanted(session: &Session, backup: &Backup) -> Result<tempfile::NamedTem
         .await
         .map_err(|error| status::postgres("looking at what is there", &error))?;
     let there: HashSet<String> = rows.iter().map(|row| row.get(0)).collect();
+    let demoted = demoted(session, backup)
+        .await
+        .map_err(|error| status::postgres("looking at roles", &error))?;
+    let is_wanted = |line: &Line| {
+        !there.iter().any(|there| line.rest.starts_with(there)) && !is_of(line, &demoted)
+    };
+    listed(backup, is_wanted).await
+}
+
+/// Lines of the archive's list, for `--use-list`.
+async fn listed(
+    backup: &Backup,
+    is_wanted: impl Fn(&Line) -> bool,
+) -> Result<tempfile::NamedTempFile, Status> {
     let mut command = child::command(&backup.tool.path);
     command.arg("--list").arg(&backup.archive);
     let mut listed = Vec::new();
@@ -92,9 +182,7 @@ async fn wanted(session: &Session, backup: &Backup) -> Result<tempfile::NamedTem
     let folder = backup.archive.parent().unwrap_or(&backup.archive);
     let mut list = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
     for line in String::from_utf8_lossy(&listed).lines() {
-        let is_there = crate::archive::Line::parse(line)
-            .is_some_and(|line| there.iter().any(|there| line.rest.starts_with(there)));
-        if !is_there {
+        if Line::parse(line).is_none_or(|line| is_wanted(&line)) {
             writeln!(list, "{line}").map_err(failed)?;
         }
     }

@@ -1,8 +1,8 @@
 //! Writes the plan into the ledger, and the small changes after that.
 use pgconvoy_agent_core::session::Session;
 use pgconvoy_proto::model::{
-    Digest, Entry, Finding, OF_CHECKS, OF_COMPARISON, OF_OBJECTS, OF_SCHEMA, OF_STEPS, OF_SYNC,
-    Options, Step, SyncUnderWay, TOLD, Table, parse_json, required,
+    Digest, Entry, Finding, OF_CHECKS, OF_COMPARISON, OF_OBJECTS, OF_PLATFORM, OF_SCHEMA, OF_STEPS,
+    OF_SYNC, Options, Step, SyncUnderWay, TOLD, Table, parse_json, required,
 };
 use pgconvoy_proto::wire;
 use pgconvoy_proto::wire::plan_item::Item;
@@ -50,7 +50,7 @@ pub async fn create(
     refuse_unfinished(session).await?;
     let options: Options = parse_json(&header.options)?;
     if !options.skip_schema && !options.replace {
-        refuse_objects(session).await?;
+        refuse_objects(session, &options).await?;
     }
     insert_header(session, &header).await?;
     insert_before(session, &header, &before).await?;
@@ -88,8 +88,10 @@ async fn refuse_unfinished(session: &Session) -> Result<(), Status> {
 }
 
 /// Somebody may have made something since preflight looked.
-async fn refuse_objects(session: &Session) -> Result<(), Status> {
-    let objects = facts::objects(session).await.map_err(failed)?;
+async fn refuse_objects(session: &Session, options: &Options) -> Result<(), Status> {
+    let managed = options.tenancy.iter();
+    let managed: Vec<String> = managed.flat_map(|of| of.schemas.clone()).collect();
+    let objects = facts::objects(session, &managed).await.map_err(failed)?;
     match objects.first() {
         None => Ok(()),
         Some(first) => Err(Status::failed_precondition(format!(
@@ -201,6 +203,10 @@ pub async fn record(session: &Session, request: wire::RecordRequest) -> Result<(
         "" => None,
         sync => Some(json(&parse_json::<SyncUnderWay>(sync)?)),
     };
+    let options = match request.options.as_str() {
+        "" => None,
+        options => Some(json(&parse_json::<Options>(options)?)),
+    };
     session
         .batch_execute("BEGIN; SET LOCAL synchronous_commit TO DEFAULT")
         .await
@@ -213,7 +219,8 @@ pub async fn record(session: &Session, request: wire::RecordRequest) -> Result<(
                  verdict = CASE WHEN $5::jsonb IS NOT NULL THEN NULL ELSE coalesce(nullif($4, ''), verdict) END,
                  finished_at = CASE WHEN $5::jsonb IS NOT NULL THEN NULL WHEN $4 <> '' THEN clock_timestamp()
                      ELSE finished_at END,
-                 sync = CASE WHEN $4 <> '' THEN NULL ELSE coalesce($5, sync) END
+                 sync = CASE WHEN $4 <> '' THEN NULL ELSE coalesce($5, sync) END,
+                 options = coalesce($6, options)
              WHERE id = $1",
             &[
                 &request.migration,
@@ -221,6 +228,7 @@ pub async fn record(session: &Session, request: wire::RecordRequest) -> Result<(
                 &request.snapshot,
                 &request.verdict,
                 &sync,
+                &options,
             ],
         )
         .await
@@ -270,6 +278,7 @@ pub async fn record(session: &Session, request: wire::RecordRequest) -> Result<(
                     OF_CHECKS,
                     OF_COMPARISON,
                     OF_OBJECTS,
+                    OF_PLATFORM,
                     OF_SCHEMA,
                     OF_STEPS,
                     OF_SYNC,

@@ -2,7 +2,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use pgconvoy_agent_core::session::Session;
-use pgconvoy_proto::model::{Finding, SchemaObject, Severity};
+use pgconvoy_proto::model::{Finding, SchemaObject, Severity, Tenancy};
 use tokio_postgres::Error;
 
 use super::Undone;
@@ -13,7 +13,9 @@ const OF_SERVER: &str = "role";
 
 pub(super) async fn with_before(session: &Session, undone: &Undone) -> Result<Vec<Finding>, Error> {
     let now = undone.before.again(session).await?;
-    let mut findings = objects(&undone.before.schema, &now.schema);
+    let services = Services::of(undone.tenancy(), &now.schema);
+    let made = |object: &SchemaObject| !services.has_made(object);
+    let mut findings = objects(&undone.before.schema, &now.schema, made);
     let planned: HashSet<String> = undone
         .tables
         .iter()
@@ -43,7 +45,12 @@ fn is_compared(object: &SchemaObject) -> bool {
     object.kind != OF_SERVER && !as_shipped
 }
 
-fn objects(before: &[SchemaObject], now: &[SchemaObject]) -> Vec<Finding> {
+/// `counts`: of what is new.
+fn objects(
+    before: &[SchemaObject],
+    now: &[SchemaObject],
+    counts: impl Fn(&SchemaObject) -> bool,
+) -> Vec<Finding> {
     fn by_name(objects: &[SchemaObject]) -> BTreeMap<(&str, &str), &SchemaObject> {
         let counted = objects.iter().filter(|object| is_compared(object));
         counted
@@ -58,9 +65,57 @@ fn objects(before: &[SchemaObject], now: &[SchemaObject]) -> Vec<Finding> {
             Some(is) => findings.extend(changed(was, is)),
         }
     }
-    let new = now.iter().filter(|(name, _)| !before.contains_key(*name));
+    let new = now
+        .iter()
+        .filter(|(name, is)| !before.contains_key(*name) && counts(is));
     findings.extend(new.map(|(_, is)| difference(is.name(), "it was not there")));
     findings
+}
+
+/// A platform's services at the target, which go on by themselves.
+struct Services<'a> {
+    tenancy: Option<&'a Tenancy>,
+    parents: HashMap<String, &'a str>,
+}
+
+impl<'a> Services<'a> {
+    fn of(tenancy: Option<&'a Tenancy>, now: &'a [SchemaObject]) -> Self {
+        let parents = now
+            .iter()
+            .map(|object| (object.name(), object.parent.as_str()));
+        Self {
+            tenancy,
+            parents: parents.collect(),
+        }
+    }
+
+    /// It is in one of the platform's schemas, and not of the migration.
+    fn has_made(&self, object: &SchemaObject) -> bool {
+        let Some(tenancy) = self.tenancy else {
+            return false;
+        };
+        let is_carried = |name: &str| {
+            let carried = tenancy.carried.iter();
+            carried
+                .map(|named| format!("{} {}", named.kind, named.identity))
+                .any(|carried| carried == name)
+        };
+        let mut name = object.name();
+        let mut parent = object.parent.as_str();
+        loop {
+            if is_carried(&name) {
+                return false;
+            }
+            if let Some(schema) = parent.strip_prefix("schema ") {
+                let schema = schema.trim_matches('"').replace("\"\"", "\"");
+                return tenancy.schemas.contains(&schema);
+            }
+            match self.parents.get(parent) {
+                Some(above) => (name, parent) = (parent.to_owned(), above),
+                None => return false,
+            }
+        }
+    }
 }
 
 /// `source_value` is what it was.
@@ -82,6 +137,8 @@ fn changed(was: &SchemaObject, is: &SchemaObject) -> Vec<Finding> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use pgconvoy_proto::model::Named;
+
     use super::*;
 
     fn object(kind: &str, comment: Option<&str>) -> SchemaObject {
@@ -102,7 +159,7 @@ mod tests {
             object("view", None),
             object("role", None),
         ];
-        let told = objects(&before, &now);
+        let told = objects(&before, &now, |_| true);
         let messages: Vec<(&str, &str)> = told
             .iter()
             .map(|f| (f.object.as_str(), f.message.as_str()))
@@ -115,6 +172,33 @@ mod tests {
                 ("view a", "it was not there"),
             ]
         );
-        assert_eq!(objects(&before, &before), []);
+        assert_eq!(objects(&before, &before, |_| true), []);
+    }
+
+    #[test]
+    fn what_a_platforms_services_have_made_since_is_none_of_the_migrations() {
+        let of = |kind: &str, identity: &str, parent: &str| SchemaObject {
+            identity: identity.into(),
+            parent: parent.into(),
+            ..object(kind, None)
+        };
+        let now = [
+            of("table", "\"core\".\"t\"", "schema \"core\""),
+            of("column", "\"core\".\"t\".\"c\"", "table \"core\".\"t\""),
+            of("policy", "\"p\" on \"core\".\"t\"", "table \"core\".\"t\""),
+            of("table", "\"app\".\"t\"", "schema \"app\""),
+        ];
+        let tenancy = Tenancy {
+            schemas: vec!["core".into()],
+            carried: vec![Named {
+                kind: "policy".into(),
+                identity: "\"p\" on \"core\".\"t\"".into(),
+            }],
+            ..Tenancy::default()
+        };
+        let services = Services::of(Some(&tenancy), &now);
+        let made: Vec<bool> = now.iter().map(|object| services.has_made(object)).collect();
+        assert_eq!(made, [true, true, false, false]);
+        assert!(!Services::of(None, &now).has_made(&now[0]));
     }
 }

@@ -8,10 +8,11 @@ use pgconvoy_proto::model::{Access, Entry, Oid, Work};
 use tokio_postgres::Error;
 use tonic::Status;
 
-use super::{Undone, undo};
+use super::Undone;
 use crate::archive::Store;
 use crate::before::{self, Before, Ownerless};
 use crate::large_objects;
+use crate::rollback::added;
 
 /// Dropped in one transaction. A table takes a lock for itself, for each of its indexes and for its TOAST table: so many fit into the lock
 /// table of an untuned server.
@@ -55,7 +56,9 @@ impl New {
         let failed = |error: Error| status::postgres("looking for what is new", &error);
         let were_there = undone.before.entries();
         let is_new = |entry: &Entry| !were_there.contains(entry);
-        let owned: Vec<Access> = access::read(session)
+        // A platform's services go on by themselves: what they have made since is nobody's to drop.
+        let services = platforms(session, undone).await.map_err(failed)?;
+        let mut owned: Vec<Access> = access::read(session)
             .await
             .map_err(failed)?
             .into_iter()
@@ -67,12 +70,26 @@ impl New {
         ownerless.retain(|object| is_new(&object.entry));
         let planned = planned(undone);
         let listed = listed(session, store, undone, &ownerless).await?;
+        owned
+            .retain(|access| !services.contains(&access.entry) || planned.contains(&named(access)));
+        ownerless
+            .retain(|object| !services.contains(&object.entry) || listed.contains(&object.entry));
         let strange = |access: &&Access| !planned.contains(&named(access));
         let strangers = owned.iter().filter(strange).map(named_text);
         let strange = |object: &&Ownerless| !listed.contains(&object.entry);
         let strangers = strangers.chain(ownerless.iter().filter(strange).map(ownerless_text));
-        let strangers = strangers.collect();
-        Ok(Self::sorted(&owned, &ownerless, &leaves, strangers))
+        let mut strangers: Vec<String> = strangers.collect();
+        let added = added::read(session, undone).await.map_err(failed)?;
+        let strange = added.iter().filter(|added| !added.planned);
+        strangers.extend(strange.map(|added| added.name.clone()));
+        let mut new = Self::sorted(&owned, &ownerless, &leaves, strangers);
+        let added = added.into_iter().map(|added| Object {
+            rank: Rank::Reacting,
+            name: added.name,
+            drop: added.drop,
+        });
+        new.objects.splice(0..0, added);
+        Ok(new)
     }
 
     /// All that is there, but for extensions that are to stay and what they are in. Strangers are those that neither the plan nor what is
@@ -81,10 +98,16 @@ impl New {
         Self::of_everything(session, undone, |_| true).await
     }
 
-    /// The same of what was there when the plan was written.
+    /// The same of what was there when the plan was written. On a platform its schemas and what is of the whole database stay, and of what
+    /// is in these schemas the user's part that the migration brings anew goes.
     pub(super) async fn old(session: &Session, undone: &Undone) -> Result<Self, Status> {
         let were_there = undone.before.entries();
-        Self::of_everything(session, undone, |entry| were_there.contains(entry)).await
+        let failed = |error: Error| status::postgres("looking at what is there", &error);
+        let kept = platforms(session, undone).await.map_err(failed)?;
+        Self::of_everything(session, undone, |entry| {
+            were_there.contains(entry) && !kept.contains(entry)
+        })
+        .await
     }
 
     async fn of_everything(
@@ -188,7 +211,7 @@ impl New {
         Ok(removed)
     }
 
-    /// Drops it all, whatever was there before, with the large objects and the default privileges.
+    /// Drops it all, whatever was there before, with the large objects.
     pub async fn clear(&self, session: &Session) -> Result<Vec<String>, Status> {
         let failed = |error: Error| status::postgres(DROPPING, &error);
         let mut removed = Vec::new();
@@ -198,9 +221,6 @@ impl New {
             removed.extend(together.iter().map(|object| object.name.clone()));
         }
         large_objects::unlink_all(session).await.map_err(failed)?;
-        undo::default_privileges(session, &[])
-            .await
-            .map_err(failed)?;
         Ok(removed)
     }
 }
@@ -213,6 +233,56 @@ async fn drop_together(session: &Session, objects: &[Object]) -> Result<(), Erro
     session
         .batch_execute(&format!("BEGIN; {}", statements.join("; ")))
         .await
+}
+
+/// What is not dropped on a platform: what its services have made, and what is of the whole database.
+async fn platforms(session: &Session, undone: &Undone) -> Result<HashSet<Entry>, Error> {
+    let Some(tenancy) = undone.tenancy() else {
+        return Ok(HashSet::new());
+    };
+    let carried = |access: &Access| {
+        let mut carried = tenancy.carried.iter();
+        carried.any(|named| named.kind == access.kind && named.identity == access.identity)
+    };
+    let mut kept: HashSet<Entry> = before::ownerless(session)
+        .await?
+        .iter()
+        .map(|object| object.entry)
+        .collect();
+    let found: Vec<Access> = access::read(session)
+        .await?
+        .into_iter()
+        .map(|found| found.access)
+        .collect();
+    let schemas = schemas(session, &found).await?;
+    for (access, schema) in found.iter().zip(schemas) {
+        let is_platforms = match (&schema, access.owner_keyword.as_str()) {
+            (_, "SCHEMA") => {
+                let name = access.identity.replace('"', "");
+                tenancy.schemas.contains(&name) || name == "public"
+            }
+            (None, _) => true,
+            (Some(schema), _) => tenancy.schemas.contains(schema) && !carried(access),
+        };
+        if is_platforms {
+            kept.insert(access.entry);
+        }
+    }
+    Ok(kept)
+}
+
+/// The schema of each; none: it is in none.
+async fn schemas(session: &Session, objects: &[Access]) -> Result<Vec<Option<String>>, Error> {
+    let (classes, oids): (Vec<Oid>, Vec<Oid>) =
+        objects.iter().map(|o| (o.entry.class, o.entry.oid)).unzip();
+    let rows = session
+        .query(
+            "SELECT (parse_ident(i.schema))[1]::text FROM unnest($1::oid[], $2::oid[]) WITH ORDINALITY e (class, oid, n)
+             CROSS JOIN LATERAL pg_identify_object(e.class, e.oid, 0) i ORDER BY n",
+            &[&classes, &oids],
+        )
+        .await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
 /// Schemas that members of extensions are in.

@@ -7,6 +7,7 @@
 //!
 //! It may be killed and run again at any time: what is left to do is looked up in the catalog. From its first change on the ledger's
 //! phase says so; the ledger goes last, when the comparison finds nothing.
+mod added;
 mod compare;
 mod made;
 mod undo;
@@ -14,7 +15,7 @@ mod undo;
 use pgconvoy_agent_core::session::Session;
 use pgconvoy_agent_core::status;
 use pgconvoy_agent_core::storage::Access;
-use pgconvoy_proto::model::{Finding, ROLLING_BACK, Severity, Step, Table, Work};
+use pgconvoy_proto::model::{Finding, ROLLING_BACK, Severity, Step, Table, Tenancy, Work};
 use tonic::Status;
 
 use crate::archive::Store;
@@ -125,6 +126,7 @@ pub async fn roll_back(means: &Means<'_>, asked: &Asked) -> Result<RolledBack, S
 
 /// Drops what was there when the plan was written, for a migration that replaces it. Made since is what has other OIDs: it stays.
 pub async fn clear(means: &Means<'_>, migration: &str) -> Result<Vec<String>, Status> {
+    let failed = |error: tokio_postgres::Error| status::postgres("clearing the target", &error);
     let session = means.sessions.take(migration, Purpose::Plain).await?;
     let (undone, _) = Undone::read(&session, migration).await?;
     if !undone.replaces() {
@@ -143,8 +145,15 @@ pub async fn clear(means: &Means<'_>, migration: &str) -> Result<Vec<String>, St
     let removed = if begun.get(0) {
         Vec::new()
     } else {
+        added::clear(&session, &undone).await.map_err(failed)?;
         let old = made::New::old(&session, &undone).await?;
-        old.clear(&session).await?
+        let removed = old.clear(&session).await?;
+        if undone.tenancy().is_none() {
+            undo::default_privileges(&session, &[])
+                .await
+                .map_err(failed)?;
+        }
+        removed
     };
     means.sessions.give_back(migration, Purpose::Plain, session);
     Ok(removed)
@@ -197,6 +206,9 @@ async fn back_to_backup(
         objects::withdraw(session, means.storage, &asked.migration, &files).await?;
     }
     let removed = all.clear(session).await?;
+    undo::default_privileges(session, &[])
+        .await
+        .map_err(|error| status::postgres("clearing the target", &error))?;
     backup::restore(session, database, &asked.migration, backup).await?;
     Ok(removed)
 }
@@ -263,6 +275,10 @@ impl Undone {
         self.migration
             .as_ref()
             .is_some_and(|migration| migration.options.replace)
+    }
+
+    fn tenancy(&self) -> Option<&Tenancy> {
+        self.migration.as_ref()?.options.tenancy.as_deref()
     }
 
     fn works(&self) -> impl Iterator<Item = &Work> {

@@ -11,7 +11,7 @@ use tonic::Status;
 
 use super::Undone;
 use crate::before::{self, DefaultPrivileges};
-use crate::steps::{self, Among};
+use crate::steps::{self, Among, managed};
 
 /// Tables that were there were empty: only then were they loaded. Sequences go back to where they stood.
 pub(super) async fn rows(session: &Session, undone: &Undone) -> Result<(), Status> {
@@ -23,10 +23,11 @@ pub(super) async fn rows(session: &Session, undone: &Undone) -> Result<(), Statu
         .filter(|access| access.kind == "table")
         .map(|access| access.identity.clone())
         .collect();
+    managed_rows(session, undone).await.map_err(failed)?;
     let loaded: Vec<String> = undone
         .tables
         .iter()
-        .filter(|table| table.relation == Relation::Table)
+        .filter(|table| table.relation == Relation::Table && !table.managed)
         .map(|table| (table, qualified(&table.schema, &table.name)))
         .filter(|(_, name)| there.contains(name))
         .map(|(table, name)| format!("{}{name}", if table.through_root { "" } else { "ONLY " }))
@@ -54,6 +55,32 @@ pub(super) async fn rows(session: &Session, undone: &Undone) -> Result<(), Statu
         tracing::warn!(object = finding.object, "{}", finding.message);
     }
     Ok(())
+}
+
+/// Of a platform's tables, which others refer to and which are not ours to truncate, and of what was computed from their rows.
+async fn managed_rows(session: &Session, undone: &Undone) -> Result<(), Error> {
+    let Some(tenancy) = undone.tenancy() else {
+        return Ok(());
+    };
+    let was_empty = |name: &str| {
+        undone
+            .before
+            .tables
+            .iter()
+            .any(|(t, held)| t == name && !held)
+    };
+    let loaded = undone.tables.iter().filter(|table| table.managed);
+    let loaded = loaded.map(|table| (table.schema.as_str(), table.name.as_str()));
+    let derived = tenancy.platform.derived.iter();
+    let derived = derived.filter_map(|derived| derived.of.split_once('.'));
+    managed::begin(session, Some(tenancy)).await?;
+    for (schema, name) in loaded.chain(derived) {
+        if was_empty(&format!("{schema}.{name}")) {
+            let delete = format!("DELETE FROM {}", qualified(schema, name));
+            session.batch_execute(&delete).await?;
+        }
+    }
+    session.batch_execute("COMMIT").await
 }
 
 /// Owners, grants, comments and settings.

@@ -8,6 +8,7 @@ mod archive;
 mod database;
 pub mod foreign_key;
 mod large_objects;
+pub mod managed;
 mod memberships;
 mod rest;
 mod roles;
@@ -197,6 +198,11 @@ impl Runner {
                     let source = migration.source_version;
                     findings.extend(large_objects::own(session, source, access).await?);
                     findings.extend(large_objects::note(session, notes).await?);
+                }
+                Work::Vacate { tables } => managed::vacate(session, migration, tables).await?,
+                Work::ManagedKeys => findings.extend(managed::orphans(session, migration).await?),
+                Work::Derive(derived) => {
+                    findings.extend(managed::derive(session, migration, derived).await?);
                 }
                 Work::Sequences { values } => {
                     findings.extend(rest::set_sequences(session, values).await?);

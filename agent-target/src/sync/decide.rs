@@ -51,7 +51,7 @@ impl Sync<'_> {
 
     /// All of it is the source's to say, and no other table's foreign key refers to it: TRUNCATE refuses that.
     pub(super) async fn is_truncatable(&self, session: &Session) -> Result<bool, Status> {
-        let whole = self.table.filter.is_none();
+        let whole = self.table.filter.is_none() && !self.table.managed;
         Ok(whole && self.referenced(session, "true").await?.is_empty())
     }
 

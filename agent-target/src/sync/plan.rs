@@ -76,7 +76,9 @@ fn misfit(table: &Table, here: Option<&Table>) -> Option<Finding> {
         // Of files that are carried each end has its own.
         target.remove(object::VERSION);
     }
-    if source == target {
+    // A platform's table may have columns that only the service at this end knows, or computes.
+    let fits = table.managed && table.columns.iter().all(|name| here.columns.contains(name));
+    if source == target || fits {
         return None;
     }
     let only = |a: &BTreeSet<String>, b: &BTreeSet<String>| -> Vec<String> {

@@ -36,7 +36,9 @@ pub struct Options {
     pub inside: Option<PathBuf>,
     /// Name of the folder, for people who look.
     pub name: String,
-    /// Password of `postgres`: every connection has to give it (SCRAM). Without it everybody on loopback is trusted.
+    /// Name of the superuser; empty: `postgres`.
+    pub superuser: String,
+    /// Password of the superuser: every connection has to give it (SCRAM). Without it everybody on loopback is trusted.
     pub password: Option<String>,
     /// Settings for the server's command line.
     pub settings: Vec<(String, String)>,
@@ -59,7 +61,13 @@ impl Server {
     pub fn start(options: Options) -> Result<Self> {
         let installation = Installation::find(options.bin.as_deref())?;
         let folder = make_folder(&options)?;
-        initdb(&installation, folder.path(), options.password.as_deref())?;
+        let superuser = superuser(&options);
+        initdb(
+            &installation,
+            folder.path(),
+            superuser,
+            options.password.as_deref(),
+        )?;
         let mut server = Self {
             installation,
             folder: Some(folder),
@@ -101,9 +109,13 @@ impl Server {
             .unwrap_or_default()
     }
 
+    pub fn superuser(&self) -> &str {
+        superuser(&self.options)
+    }
+
     /// Connection URL of the superuser, with the password when there is one.
     pub fn url(&self, database: &str) -> String {
-        self.url_as("postgres", self.options.password.as_deref(), database)
+        self.url_as(self.superuser(), self.options.password.as_deref(), database)
     }
 
     pub fn url_as(&self, user: &str, password: Option<&str>, database: &str) -> String {
@@ -119,7 +131,12 @@ impl Server {
     /// Runs SQL (several statements, each its own transaction) as the superuser; answers what psql prints, unaligned
     /// and without headings. The first error ends it.
     pub fn psql(&self, database: &str, sql: &str) -> Result<String> {
-        self.psql_as("postgres", self.options.password.as_deref(), database, sql)
+        self.psql_as(
+            self.superuser(),
+            self.options.password.as_deref(),
+            database,
+            sql,
+        )
     }
 
     pub fn psql_as(
@@ -160,7 +177,7 @@ impl Server {
 
     /// A psql command line, for callers that feed it or keep it running.
     pub fn psql_command(&self, database: &str) -> Command {
-        self.psql_command_as("postgres", self.options.password.as_deref(), database)
+        self.psql_command_as(self.superuser(), self.options.password.as_deref(), database)
     }
 
     fn psql_command_as(&self, user: &str, password: Option<&str>, database: &str) -> Command {
@@ -352,13 +369,25 @@ fn make_folder(options: &Options) -> Result<TempDir> {
     Ok(folder)
 }
 
-fn initdb(installation: &Installation, folder: &Path, password: Option<&str>) -> Result<()> {
+fn superuser(options: &Options) -> &str {
+    match options.superuser.as_str() {
+        "" => "postgres",
+        name => name,
+    }
+}
+
+fn initdb(
+    installation: &Installation,
+    folder: &Path,
+    superuser: &str,
+    password: Option<&str>,
+) -> Result<()> {
     let locales = ["C.UTF-8", "C"];
     let mut refusals = String::new();
     for locale in locales {
         let mut command = installation.command("initdb");
         command
-            .args(["-U", "postgres", "-E", "UTF8", "--no-sync"])
+            .args(["-U", superuser, "-E", "UTF8", "--no-sync"])
             .arg(format!("--locale={locale}"))
             .arg("-D")
             .arg(folder.join("data"))

@@ -42,6 +42,7 @@ impl Stage {
                     ("max_wal_size".to_owned(), "4GB".to_owned()),
                 ],
                 detached: true,
+                ..server::Options::default()
             })
         };
         let source = start("source")?;

@@ -40,6 +40,8 @@ pub enum Phase {
     PostData,
     /// Owners of what post-data made, and all that is about large objects but their pages.
     LateAccess,
+    /// What this level of the platform computes from rows.
+    Derived,
     /// Materialized views: policies, grants and owners are in place.
     Refresh,
     ViewIndexes,
@@ -52,7 +54,7 @@ pub enum Phase {
 }
 
 impl Phase {
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Schema,
         Self::Access,
         Self::Copy,
@@ -61,6 +63,7 @@ impl Phase {
         Self::ForeignKeys,
         Self::PostData,
         Self::LateAccess,
+        Self::Derived,
         Self::Refresh,
         Self::ViewIndexes,
         Self::Sequences,
@@ -75,7 +78,8 @@ impl Phase {
             Work::Roles(_) | Work::PreData => Self::Schema,
             Work::Access { late: false, .. }
             | Work::SystemGrants { .. }
-            | Work::DropNotNull { .. } => Self::Access,
+            | Work::DropNotNull { .. }
+            | Work::Vacate { .. } => Self::Access,
             Work::Index {
                 on: IndexOn::Table, ..
             } => Self::Copy,
@@ -87,6 +91,7 @@ impl Phase {
             Work::ForeignKey(_) => Self::ForeignKeys,
             Work::PostData { .. } => Self::PostData,
             Work::Access { late: true, .. } | Work::LargeObjects { .. } => Self::LateAccess,
+            Work::Derive(_) | Work::ManagedKeys => Self::Derived,
             Work::Refresh { .. } => Self::Refresh,
             Work::Index {
                 on: IndexOn::MaterializedView,
@@ -109,6 +114,7 @@ impl Phase {
             Self::ForeignKeys => "foreign-keys",
             Self::PostData => "post-data",
             Self::LateAccess => "late-access",
+            Self::Derived => "derived",
             Self::Refresh => "refresh",
             Self::ViewIndexes => "view-indexes",
             Self::Sequences => "sequences",
@@ -131,6 +137,7 @@ impl Phase {
             | Self::PartitionedIndexes
             | Self::PostData
             | Self::LateAccess
+            | Self::Derived
             | Self::Refresh
             | Self::Sequences
             | Self::Database => steps::in_order(run, self).await,
@@ -194,8 +201,8 @@ impl Run {
 
     /// What follows the rows of a sync: the steps of these phases that are open again.
     pub async fn after_sync(&mut self) -> anyhow::Result<()> {
-        use Phase::{LateAccess, Refresh, Sequences, Statistics};
-        for phase in [LateAccess, Refresh, Sequences, Statistics] {
+        use Phase::{Derived, LateAccess, Refresh, Sequences, Statistics};
+        for phase in [LateAccess, Derived, Refresh, Sequences, Statistics] {
             phase.run(self).await?;
         }
         self.refresh_ledger().await

@@ -281,6 +281,8 @@ pub fn renewed_steps(run: &Run, inventory: &Inventory) -> Vec<Step> {
                 |work| matches!(work, Work::Refresh { .. }),
                 Work::Refresh { views: Vec::new() },
             ),
+            // What it is computed from may have changed.
+            work @ (Work::Derive(_) | Work::ManagedKeys) => work.clone(),
             _ => continue,
         };
         let number = entry.step.number;

@@ -1,6 +1,4 @@
 //! The command: the checklist before a migration. It looks longer than `migrate` does, and changes nothing.
-use std::path::Path;
-
 use pgconvoy_proto::model::{Finding, Severity};
 use pgconvoy_proto::survey::{SourceSurvey, TableSize};
 use serde_json::{Value, json};
@@ -8,28 +6,40 @@ use serde_json::{Value, json};
 use super::estimate::{self, Estimate};
 use super::{Facts, Intent, activity, gather, info, is_blocked};
 use crate::Ended;
-use crate::cli::PreflightArgs;
+use crate::cli::{Global, PreflightArgs};
 use crate::ends::{self, Usage};
 use crate::events::{Event, Reporter};
 use crate::migrate;
+use crate::platform;
 use crate::run_dir;
 use crate::text::duration;
 use crate::verdict::Verdict;
 
-pub async fn preflight(args: PreflightArgs, parent: &Path, reporter: &Reporter) -> Ended {
+pub async fn preflight(args: PreflightArgs, global: &Global, reporter: &Reporter) -> Ended {
+    let (parent, config) = (global.run_dir.as_path(), global.config.as_deref());
     let sample_ms = u32::try_from(args.sample.as_millis())
         .ok()
         .filter(|ms| *ms <= pgconvoy_proto::survey::LONGEST_SAMPLE_MS)
         .ok_or_else(|| Usage("--sample: at most 1m".into()))?;
     let mut ends = ends::connect(&args.ends).await?;
     let selection = args.filters.selection();
-    let facts = gather(&mut ends, &selection, args.roles).await?;
+    let stated = platform::stated(config)?;
+    let (ground, mut of_platform) = platform::look(&ends, &args.profile.profile, stated).await?;
+    let mut facts = gather(&mut ends, &selection, args.roles, ground.as_ref()).await?;
+    if let Some(ground) = &ground {
+        let settled = ground.settle(&ends, &mut facts.target, false, &[]).await?;
+        of_platform.extend(settled.findings);
+    }
     let intent = Intent {
         skip_schema: args.skip_schema,
         roles: args.roles,
         ..Intent::default()
     };
     let mut findings = super::findings(&facts, intent);
+    if let Some(ground) = &ground {
+        ground.settle_findings(&mut findings);
+    }
+    findings.extend(of_platform);
     findings.extend(unfinished(&facts));
     if args.storage_objects {
         findings.extend(super::storage::findings(&ends, &selection).await?);

@@ -7,7 +7,7 @@ use super::{APPLICATION, crossed_text, objects_text, state, steps_text, verdict_
 use crate::ledger::{Ledger, TableEntry};
 use crate::text::bytes;
 use crate::verdict::Verdict;
-use crate::{checks, schema};
+use crate::{checks, platform, schema};
 
 const STYLE: &str = "
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem; color: #1b1b1f; }
@@ -27,6 +27,7 @@ pub fn html(ledger: &Ledger) -> String {
         findings(ledger),
         work(ledger),
         application(),
+        outside(ledger),
     ];
     format!(
         "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
@@ -159,6 +160,29 @@ fn findings(ledger: &Ledger) -> String {
 fn work(ledger: &Ledger) -> String {
     let text = format!("{}{}", steps_text(ledger), crossed_text(ledger));
     format!("<h2>What was done</h2>\n<pre>{}</pre>\n", escape(&text))
+}
+
+/// What a platform keeps outside of the database.
+fn outside(ledger: &Ledger) -> String {
+    let list = platform::checklist_json(ledger);
+    let Some(items) = list["not_in_the_database"].as_array() else {
+        return String::new();
+    };
+    let text = |value: &Value| escape(value.as_str().unwrap_or_default());
+    let item = |told: &Value| {
+        format!(
+            "<tr><td><input type=\"checkbox\"></td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>\n",
+            text(&told["what"]),
+            text(&told["found"]),
+            text(&told["message"]),
+            text(&told["hint"])
+        )
+    };
+    let items: String = items.iter().map(item).collect();
+    format!(
+        "<h2>Not in the database, for you to do ({})</h2>\n<table>{items}</table>\n",
+        text(&list["platform"])
+    )
 }
 
 fn application() -> String {

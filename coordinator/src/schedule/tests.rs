@@ -18,6 +18,8 @@ fn table(oid: Oid) -> Table {
         through_root: false,
         unlogged: false,
         generated: Vec::new(),
+        fixed: Vec::new(),
+        managed: false,
     }
 }
 

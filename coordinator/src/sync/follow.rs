@@ -55,7 +55,7 @@ pub async fn follow(
     }
     steps.retain(|step| match step.work {
         Work::LargeObjects { .. } => whole,
-        Work::Refresh { .. } => changed,
+        Work::Refresh { .. } | Work::Derive(_) | Work::ManagedKeys => changed,
         _ => true,
     });
     let rewritten = outcomes.iter().filter(|outcome| outcome.is_largely_new());

@@ -32,7 +32,7 @@ use crate::phases::{Run, Settings, snapshot};
 use crate::run_dir::RunDir;
 use crate::schema::{self, Sequences};
 use crate::verdict::Verdict;
-use crate::{Ended, objects, preflight, verify};
+use crate::{Ended, objects, platform, preflight, verify};
 pub use forecast::forecast;
 use outcome::{Outcome, TableOutcome};
 use scope::Scope;
@@ -100,7 +100,7 @@ async fn begin(
     Filter::new(&asked.selection)?;
     let dir = RunDir::create(&global.run_dir, &ledger.id)?;
     reporter.log_to(dir.events()?);
-    let cpus = ends.target_facts().await?.server.cpus;
+    let cpus = ends.target_facts(&[]).await?.server.cpus;
     let settings = Settings {
         streams: effort.streams.unwrap_or(cpus.clamp(2, 8)) as usize,
         small_streams: 0,
@@ -140,6 +140,13 @@ async fn run_sync(run: &mut Run, asked: &Asked) -> Ended {
     }
     phase(run, "sync: the schema");
     let schema = compare_schema(run, asked, Sequences::Coming).await?;
+    let again = platform::again(&run.ends, &run.ledger).await?;
+    if let Some(again) = &again {
+        if !again.news.is_empty() && !asked.force && !asked.dry_run {
+            return blocked(run, again.news.clone()).await;
+        }
+        run.ledger.options.tenancy = Some(Box::new(again.tenancy.clone()));
+    }
     let inventory = open(run).await?;
     let _lease = snapshot::keep_alive(
         run.ends.source.clone(),
@@ -164,7 +171,9 @@ async fn run_sync(run: &mut Run, asked: &Asked) -> Ended {
             files::count(run, &inventory).await?;
         }
         inventory::close(&mut run.ends, &run.ledger.id).await?;
-        let findings = scope.findings.into_iter().chain(others).collect();
+        let news = again.into_iter().flat_map(|again| again.news);
+        let findings = scope.findings.into_iter().chain(others).chain(news);
+        let findings = findings.collect();
         return Ok(outcome::dry_run(run, &outcomes, findings));
     }
     if !others.is_empty() && !asked.force {
@@ -196,13 +205,18 @@ async fn run_sync(run: &mut Run, asked: &Asked) -> Ended {
     let schema = compare_schema(run, asked, Sequences::AtSnapshot).await?;
     findings.extend(scope.findings);
     findings.extend(others);
+    let mut about = Vec::new();
+    if let Some(again) = again {
+        findings.extend(again.losses);
+        about = again.objects;
+    }
     let outcome = Outcome {
         snapshot: inventory.snapshot,
         position,
         tables: outcomes,
         seconds: started.elapsed().as_secs_f64(),
     };
-    conclude(run, asked, outcome, findings, &schema).await
+    conclude(run, asked, outcome, findings, about, &schema).await
 }
 
 fn phase(run: &Run, name: &str) {
@@ -389,6 +403,10 @@ async fn mark_begun(run: &mut Run, asked: &Asked, scope: &Scope) -> anyhow::Resu
         phase: "sync".into(),
         sync: to_json(&under_way),
         storage_objects: asked.storage_objects,
+        options: match run.ledger.options.tenancy {
+            Some(_) => to_json(&run.ledger.options),
+            None => String::new(),
+        },
         ..Default::default()
     })
     .await?;
@@ -396,12 +414,13 @@ async fn mark_begun(run: &mut Run, asked: &Asked, scope: &Scope) -> anyhow::Resu
     Ok(())
 }
 
-/// Writes down what came of it, and tells.
+/// Writes down what came of it, and tells. `earlier`: what findings were about that were made anew.
 async fn conclude(
     run: &mut Run,
     asked: &Asked,
     outcome: Outcome,
     mut findings: Vec<Finding>,
+    earlier: Vec<String>,
     schema: &schema::Compared,
 ) -> Ended {
     findings.extend(schema.findings.iter().cloned());
@@ -433,7 +452,12 @@ async fn conclude(
     };
     run.record(wire::RecordRequest {
         findings: findings.iter().cloned().map(Into::into).collect(),
-        compared: names.chain(about).chain(orphaned).chain(of_files).collect(),
+        compared: names
+            .chain(about)
+            .chain(orphaned)
+            .chain(of_files)
+            .chain(earlier)
+            .collect(),
         ..Default::default()
     })
     .await?;

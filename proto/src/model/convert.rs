@@ -59,6 +59,12 @@ impl TryFrom<wire::Table> for Table {
             through_root: table.through_root,
             unlogged: table.unlogged,
             generated: table.generated,
+            fixed: table
+                .fixed
+                .into_iter()
+                .map(|fixed| (fixed.column, fixed.value))
+                .collect(),
+            managed: table.managed,
         })
     }
 }
@@ -82,6 +88,12 @@ impl From<Table> for wire::Table {
             unlogged: table.unlogged,
             generated: table.generated,
             large_objects: table.relation.into(),
+            fixed: table
+                .fixed
+                .into_iter()
+                .map(|(column, value)| wire::FixedColumn { column, value })
+                .collect(),
+            managed: table.managed,
         }
     }
 }

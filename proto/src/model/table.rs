@@ -47,6 +47,12 @@ pub struct Table {
     /// Stored generated columns: not copied, but digested by `verify`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub generated: Vec<String>,
+    /// Set on all rows in the transaction that loads some: column, and value as SQL writes it. Neither copied nor digested.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fixed: Vec<(String, String)>,
+    /// Of a platform, and there before: it may have columns of its own, and it is never truncated.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub managed: bool,
 }
 
 impl fmt::Display for Table {
@@ -173,6 +179,8 @@ mod tests {
             through_root: false,
             unlogged: false,
             generated: Vec::new(),
+            fixed: Vec::new(),
+            managed: false,
         }
     }
 

@@ -1,0 +1,56 @@
+//! A migration's platform, asked again: services are upgraded and rows are written meanwhile.
+use std::collections::HashSet;
+
+use pgconvoy_proto::model::{Finding, OF_PLATFORM, Tenancy};
+
+use super::Ground;
+use crate::ends::Ends;
+use crate::ledger::Ledger;
+
+/// What holds now.
+pub struct Again {
+    pub tenancy: Tenancy,
+    /// What of the rows has no place at the target.
+    pub losses: Vec<Finding>,
+    /// Those of them that nobody was told of when the migration was begun, or synced the last time.
+    pub news: Vec<Finding>,
+    /// What earlier findings were about.
+    pub objects: Vec<String>,
+}
+
+/// None: the migration knows no platform.
+pub async fn again(ends: &Ends, ledger: &Ledger) -> anyhow::Result<Option<Again>> {
+    let Some(tenancy) = &ledger.options.tenancy else {
+        return Ok(None);
+    };
+    let ground = Ground::read(ends, tenancy.platform.clone(), &ledger.id).await?;
+    let division = ground.divide();
+    let judged = ground.judge(ends, &division, true).await?;
+    let is_loss = |finding: &&Finding| OF_PLATFORM.contains(&finding.code.as_str());
+    let earlier: HashSet<(&str, &str)> = ledger
+        .findings
+        .iter()
+        .filter(is_loss)
+        .map(|finding| (finding.code.as_str(), finding.object.as_str()))
+        .collect();
+    let losses: Vec<Finding> = judged
+        .findings
+        .into_iter()
+        .filter(|f| is_loss(&f))
+        .collect();
+    let is_new = |f: &&Finding| !earlier.contains(&(f.code.as_str(), f.object.as_str()));
+    let news = losses.iter().filter(is_new).cloned().collect();
+    let objects = earlier
+        .iter()
+        .map(|(_, object)| (*object).to_owned())
+        .collect();
+    let mut tenancy = (**tenancy).clone();
+    tenancy.sequences = ground.sequences(&division, &judged.shapes);
+    tenancy.shapes = judged.shapes;
+    Ok(Some(Again {
+        tenancy,
+        losses,
+        news,
+        objects,
+    }))
+}

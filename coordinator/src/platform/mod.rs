@@ -1,0 +1,381 @@
+//! Databases that live on a platform: which one, whose is what, and what both ends can hold of it. A platform is data
+//! (`proto/src/model/platform.rs`); what is decided here is pure, of what both agents tell.
+mod again;
+mod compare;
+mod config;
+mod divide;
+mod fit;
+mod recognise;
+mod skew;
+mod told;
+
+use std::collections::HashSet;
+
+use pgconvoy_proto::facts::TargetFacts;
+use pgconvoy_proto::model::{
+    Count, Counted, Entry, Finding, HeldTable, Holding, Holdings, HoldingsAsked, Named, Platform,
+    Question, RowRule, Rules, Severity, Shape, Tenancy, Told, parse_json, to_json,
+};
+use pgconvoy_proto::wire;
+use tokio_stream::{Stream, StreamExt};
+use tonic::Status;
+
+pub use again::again;
+pub use compare::leave_out;
+pub use config::{Profile, stated};
+pub use divide::{Division, divide};
+pub use fit::fit;
+pub use told::{checklist, checklist_json};
+
+use crate::ends::{Ends, said};
+use crate::preflight::Facts;
+use skew::Levels;
+
+/// Both ends, as one platform's rules see them.
+pub struct Ground {
+    pub platform: Platform,
+    rules: Rules,
+    source: Holdings,
+    target: Holdings,
+}
+
+/// What is decided of it.
+pub struct Settled {
+    pub tenancy: Tenancy,
+    pub division: Division,
+    pub findings: Vec<Finding>,
+    /// Managed tables whose rows at the target are replaced.
+    pub vacate: Vec<(String, String)>,
+    source_tables: HashSet<String>,
+    target_tables: HashSet<String>,
+}
+
+/// The platform that both ends live on; none, and perhaps why.
+pub async fn look(
+    ends: &Ends,
+    profile: &Profile,
+    stated: Option<Platform>,
+) -> anyhow::Result<(Option<Ground>, Vec<Finding>)> {
+    let mut found = Vec::new();
+    for platform in config::candidates(profile, stated)? {
+        let ground = Ground::read(ends, platform, "").await?;
+        let (is_it, told) =
+            recognise::recognise(&ground.platform, &ground.source, &ground.target, profile);
+        found.extend(told);
+        if is_it {
+            return Ok((Some(ground), found));
+        }
+    }
+    Ok((None, found))
+}
+
+impl Ground {
+    /// `migration`: of a rehearsal the target is its scratch database.
+    pub async fn read(ends: &Ends, platform: Platform, migration: &str) -> anyhow::Result<Self> {
+        let asked = HoldingsAsked {
+            schemas: platform.managed_schemas.clone(),
+            versions: platform.versions.iter().map(|v| v.column.clone()).collect(),
+        };
+        let request = wire::HoldingsRequest {
+            asked: to_json(&asked),
+            migration: migration.to_owned(),
+        };
+        let (mut source, mut target) = (ends.source.clone(), ends.target.clone());
+        let (source, target) = tokio::try_join!(
+            async {
+                let pieces = source.holdings(request.clone()).await;
+                whole(pieces.map_err(said("source"))?.into_inner(), "source").await
+            },
+            async {
+                let pieces = target.holdings(request.clone()).await;
+                whole(pieces.map_err(said("target"))?.into_inner(), "target").await
+            }
+        )?;
+        Ok(Self {
+            rules: platform.rules()?,
+            platform,
+            source,
+            target,
+        })
+    }
+
+    /// The same with a rehearsal's scratch database in the target's place: what its services have made is there as in the target.
+    pub async fn of_scratch(self, ends: &Ends, rehearsal: &str) -> anyhow::Result<Self> {
+        let mut scratch = Self::read(ends, self.platform, rehearsal).await?;
+        scratch.target.versions = self.target.versions;
+        Ok(scratch)
+    }
+
+    pub fn divide(&self) -> Division {
+        divide(&self.rules, &self.source, &self.target)
+    }
+
+    /// Takes out of the facts what is the platform's own affair.
+    pub fn settle_facts(&self, facts: &mut Facts) {
+        let managed = |name: &String| self.is_left_table(name);
+        facts.source.unreadable.retain(|name| !managed(name));
+        facts.source.filtered_by_rls.retain(|name| !managed(name));
+        let reserved = |role: &str| self.rules.is_reserved(role);
+        let there: HashSet<&str> = self.target.roles.iter().map(String::as_str).collect();
+        facts.source.roles.retain(|(role, _)| !reserved(role));
+        let carried = &mut facts.source.carried;
+        carried
+            .roles
+            .retain(|role| !reserved(&role.name) || there.contains(role.name.as_str()));
+        let kept: HashSet<String> = carried.names().into_iter().collect();
+        let is_users = |role: &str| !reserved(role);
+        carried
+            .memberships
+            .retain(|m| (is_users(&m.role) || is_users(&m.member)) && kept.contains(&m.member));
+        carried.parameters.retain(|p| is_users(&p.grant.grantee));
+    }
+
+    /// Names as facts have them: `schema.table`, quoted where needed.
+    fn is_left_table(&self, name: &str) -> bool {
+        let name = name.replace('"', "");
+        let managed = name
+            .split('.')
+            .next()
+            .is_some_and(|s| self.rules.is_managed(s));
+        managed
+            && matches!(
+                self.rules.rows_of(&name),
+                RowRule::Never | RowRule::Ephemeral
+            )
+    }
+
+    /// Roles that are at the target already are never altered; that the platform's own differ is no surprise.
+    pub fn settle_findings(&self, findings: &mut Vec<Finding>) {
+        for finding in findings.iter_mut() {
+            let role = finding.object.split(' ').next().unwrap_or_default();
+            if finding.code == "role-differs" && self.rules.is_reserved(role) {
+                finding.severity = Severity::Info;
+            }
+        }
+        let of_others = ["default-privileges-were-there", "extension-was-there"];
+        findings.retain(|finding| !of_others.contains(&finding.code.as_str()));
+    }
+
+    /// Whose is what, what both ends can hold of the rows, and what would be lost.
+    pub async fn settle(
+        &self,
+        ends: &Ends,
+        target: &mut TargetFacts,
+        force: bool,
+        earlier: &[Named],
+    ) -> anyhow::Result<Settled> {
+        let division = match force && target.is_in_use() {
+            true => divide(&self.rules, &self.source, &self.replaced(earlier)),
+            false => self.divide(),
+        };
+        let judged = self.judge(ends, &division, force).await?;
+        let there = self.target.roles.iter().collect::<HashSet<_>>();
+        let absent = self.source.roles.iter();
+        let absent = absent.filter(|role| self.rules.is_reserved(role) && !there.contains(role));
+        let mut schemas = [self.source.schemas.clone(), self.target.schemas.clone()].concat();
+        schemas.sort();
+        schemas.dedup();
+        let mut platform = self.platform.clone();
+        fill(ends, &mut platform.outside).await?;
+        let tenancy = Tenancy {
+            platform,
+            carried: division.carried.clone(),
+            theirs: division.theirs.clone(),
+            sequences: self.sequences(&division, &judged.shapes),
+            shapes: judged.shapes,
+            absent_roles: absent.cloned().collect(),
+            schemas,
+        };
+        let held = held(target, &tenancy);
+        let counts = count(ends, &held).await?;
+        target.tables.retain(|(name, _)| {
+            !name
+                .split('.')
+                .next()
+                .is_some_and(|s| self.rules.is_managed(s))
+        });
+        let mut findings = told::ground(&self.platform, &self.source, &self.target, &division);
+        findings.extend(judged.findings);
+        findings.extend(told::role(target));
+        findings.extend(told::held(&held, &counts, force));
+        findings.extend(self.sealed(ends).await?);
+        Ok(Settled {
+            tenancy,
+            division,
+            findings,
+            vacate: held,
+            source_tables: self.source.tables.iter().map(HeldTable::plain).collect(),
+            target_tables: self.target.tables.iter().map(HeldTable::plain).collect(),
+        })
+    }
+
+    /// What of the rows both ends can hold, and what would be lost.
+    async fn judge(
+        &self,
+        ends: &Ends,
+        division: &Division,
+        force: bool,
+    ) -> anyhow::Result<skew::Judged> {
+        let questions = skew::questions(&self.platform, &self.rules, &division.tables);
+        let counted = measure(ends, &questions).await?;
+        let at_source = |column: &str| self.source.version(column).map(str::to_owned);
+        let at_target = |column: &str| self.target.version(column).map(str::to_owned);
+        let levels = Levels {
+            platform: &self.platform,
+            source: &at_source,
+            target: &at_target,
+        };
+        let (rules, tables) = (&self.rules, &division.tables);
+        Ok(skew::judge(&levels, rules, tables, &counted, force))
+    }
+
+    /// The target without what is replaced in schemas that stay: triggers whose functions go, policies, and what an earlier migration brought.
+    fn replaced(&self, earlier: &[Named]) -> Holdings {
+        let mut target = self.target.clone();
+        let goes = |object: &Holding| match object.kind.as_str() {
+            _ if object.extension.is_some() => false,
+            "schema" | "publication relation" | "publication namespace" => false,
+            _ if earlier.contains(&object.named()) => true,
+            "policy" => true,
+            "trigger" => {
+                let function = object.function.as_ref();
+                function.is_some_and(|(schema, ..)| !self.rules.is_managed(schema))
+            }
+            _ => false,
+        };
+        target.objects.retain(|object| !goes(object));
+        target
+    }
+
+    /// Those that tables own whose rows are carried, and that the target has.
+    fn sequences(&self, division: &Division, shapes: &[Shape]) -> Vec<String> {
+        let carried: HashSet<Entry> = division
+            .tables
+            .iter()
+            .filter(|(table, _)| {
+                shapes
+                    .iter()
+                    .any(|s| s.schema == table.schema && s.name == table.name)
+            })
+            .map(|(table, _)| table.entry)
+            .collect();
+        let there = |identity: &str| {
+            let mut objects = self.target.objects.iter();
+            objects.any(|o| o.kind == "sequence" && o.identity == identity)
+        };
+        let owned = self.source.objects.iter().filter(|object| {
+            object.kind == "sequence"
+                && object.of.is_some_and(|of| carried.contains(&of))
+                && (object.extension.is_some() || there(&object.identity))
+        });
+        owned
+            .map(|object| object.identity.replace('"', ""))
+            .collect()
+    }
+
+    async fn sealed(&self, ends: &Ends) -> anyhow::Result<Vec<Finding>> {
+        let there: Vec<_> = self
+            .platform
+            .sealed
+            .iter()
+            .filter(|told| self.source.table(&told.what).is_some())
+            .collect();
+        let questions: Vec<Question> = there
+            .iter()
+            .filter_map(|told| self.source.table(&told.what))
+            .map(|table| Question {
+                schema: table.schema.clone(),
+                name: table.name.clone(),
+                counts: vec![Count::Rows],
+            })
+            .collect();
+        let counted = measure(ends, &questions).await?;
+        Ok(told::sealed(&there, &counted))
+    }
+}
+
+/// Tables whose rows are carried, and that hold some at the target.
+fn held(target: &TargetFacts, tenancy: &Tenancy) -> Vec<(String, String)> {
+    let holds = |name: &str| {
+        target
+            .tables
+            .iter()
+            .any(|(table, rows)| *rows && table == name)
+    };
+    let shapes = tenancy.shapes.iter();
+    let held = shapes.filter(|shape| holds(&format!("{}.{}", shape.schema, shape.name)));
+    held.map(|shape| (shape.schema.clone(), shape.name.clone()))
+        .collect()
+}
+
+/// How many rows these hold at the target.
+async fn count(ends: &Ends, tables: &[(String, String)]) -> anyhow::Result<Vec<u64>> {
+    let mut counts = Vec::new();
+    for (schema, name) in tables {
+        let table = wire::Table {
+            // Not asked for by its OID.
+            oid: 1,
+            schema: schema.clone(),
+            name: name.clone(),
+            format: wire::Format::Text.into(),
+            through_root: true,
+            ..Default::default()
+        };
+        let request = wire::CountRequest {
+            table: Some(table),
+            ..Default::default()
+        };
+        let answer = ends.target.clone().count_rows(request).await;
+        counts.push(answer.map_err(said("target"))?.into_inner().rows);
+    }
+    Ok(counts)
+}
+
+/// Longer than any of these queries takes.
+const QUERY_MS: u32 = 60_000;
+
+/// How far each item of the checklist concerns this database. What the source refuses (a table of another level) stays open.
+async fn fill(ends: &Ends, outside: &mut [Told]) -> anyhow::Result<()> {
+    for told in outside.iter_mut().filter(|told| !told.query.is_empty()) {
+        let request = wire::CheckRequest {
+            sql: told.query.clone(),
+            timeout_ms: QUERY_MS,
+            ..Default::default()
+        };
+        let answer = ends.source.clone().run_check(request).await;
+        let answer = answer.map_err(said("source"))?.into_inner().answer;
+        if let Some(wire::check_response::Answer::Rows(rows)) = answer {
+            told.found = rows.single.unwrap_or_default();
+        }
+    }
+    Ok(())
+}
+
+async fn measure(ends: &Ends, questions: &[Question]) -> anyhow::Result<Counted> {
+    if questions.is_empty() {
+        return Ok(Counted::new());
+    }
+    let request = wire::MeasureRequest {
+        questions: to_json(&questions),
+    };
+    let answer = ends.source.clone().measure(request).await;
+    let counted: Counted = parse_json(&answer.map_err(said("source"))?.into_inner().counted)?;
+    anyhow::ensure!(
+        counted.len() == questions.len(),
+        "the source agent answered {} of {} questions",
+        counted.len(),
+        questions.len()
+    );
+    Ok(counted)
+}
+
+async fn whole(
+    mut pieces: impl Stream<Item = Result<wire::HoldingsResponse, Status>> + Unpin,
+    agent: &'static str,
+) -> anyhow::Result<Holdings> {
+    let mut json = Vec::new();
+    while let Some(piece) = pieces.next().await {
+        json.extend_from_slice(&piece.map_err(said(agent))?.piece);
+    }
+    Ok(serde_json::from_slice(&json)?)
+}

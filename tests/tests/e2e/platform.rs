@@ -1,0 +1,601 @@
+//! Databases that live on a platform: one of our own, of two levels that differ in columns, types, labels, tables and triggers, stated in
+//! `pgconvoy.toml`. What its services have made stays as it is at the target; rows that both ends can hold and what is the user's arrive;
+//! what would be lost stops the migration, or is counted.
+use std::fs;
+
+use pgconvoy_tests::Pair;
+use pgconvoy_tests::demo::server::Server;
+use pgconvoy_tests::hold::Hold;
+use pgconvoy_tests::pair::DATABASE;
+use pgconvoy_tests::{PATIENCE, eventually};
+
+use crate::depot::count;
+
+const COMMON: &str = include_str!("platform/common.sql");
+const OLDER: &str = include_str!("platform/older.sql");
+const NEWER: &str = include_str!("platform/newer.sql");
+const OWNERS: &str = include_str!("platform/owners.sql");
+const USER: &str = include_str!("platform/user.sql");
+const HARBOUR: &str = include_str!("platform/harbour.toml");
+
+const SCHEMAS: [&str; 4] = ["core", "files", "clock", "live"];
+
+/// The source at one level, with the user's objects and rows; the target at another, as its services have made it.
+fn pair(source: &str, target: &str) -> Pair {
+    let pair = Pair::new().expect("two servers and two agents");
+    for (server, level) in [(&pair.source, source), (&pair.target, target)] {
+        for sql in [COMMON, level, OWNERS] {
+            server.psql(DATABASE, sql).expect("the platform");
+        }
+    }
+    pair.at_source(USER).expect("the user's part");
+    fs::write(pair.folder().join("pgconvoy.toml"), HARBOUR).expect("the settings file");
+    pair
+}
+
+/// Rows that an older level has no place for.
+const ONLY_NEWER: &str = "
+    SET session_replication_role = replica;
+    UPDATE core.account SET nick = 'n' || id WHERE id <= 40;
+    UPDATE core.account SET locale = 'ka' WHERE id <= 3;
+    INSERT INTO core.factor_of SELECT i, i, 'phone', 'yes' FROM generate_series(101, 120) i;
+    INSERT INTO core.factor_of SELECT i, i, 'key', NULL FROM generate_series(121, 124) i;
+    INSERT INTO core.claim SELECT i, 'claim ' || i FROM generate_series(101, 120) i;
+    INSERT INTO core.passkey SELECT i, i FROM generate_series(1, 9) i;
+    INSERT INTO core.device SELECT i, 'phone' FROM generate_series(1, 6) i;
+    UPDATE files.item SET size = 5000000000 WHERE id = 1;
+    UPDATE core.log SET origin = 'here';
+    UPDATE core.account SET secret = '{\"cipher\": 1}' WHERE id <= 2;";
+
+fn dump(server: &Server, schema: &str, more: &[&str]) -> Vec<String> {
+    let output = server
+        .installation()
+        .command("pg_dump")
+        .args(["--schema", schema, "--dbname", &server.url(DATABASE)])
+        .args(more)
+        .output()
+        .expect("pg_dump runs");
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let noise = |line: &&str| line.is_empty() || line.starts_with("--") || line.starts_with('\\');
+    text.lines()
+        .filter(|line| !noise(line))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// The platform's schemas as pg_dump sees them, without rows.
+fn managed(server: &Server) -> Vec<Vec<String>> {
+    let there = SCHEMAS.iter().filter(|schema| {
+        let ask = format!("SELECT count(*) FROM pg_namespace WHERE nspname = '{schema}'");
+        server.psql(DATABASE, &ask).expect("the server answers") == "1"
+    });
+    there
+        .map(|schema| dump(server, schema, &["--schema-only"]))
+        .collect()
+}
+
+/// Every line of the first is in the second, in this order; the lines that the second has more.
+#[track_caller]
+fn added(before: &[Vec<String>], after: &[Vec<String>]) -> Vec<String> {
+    let mut more = Vec::new();
+    assert_eq!(before.len(), after.len(), "a schema came or went");
+    for (before, after) in before.iter().zip(after) {
+        let mut expected = before.iter().peekable();
+        for line in after {
+            match expected.peek() {
+                Some(next) if *next == line => drop(expected.next()),
+                _ => more.push(line.clone()),
+            }
+        }
+        let lost: Vec<&String> = expected.collect();
+        assert!(
+            lost.is_empty(),
+            "what was the platform's has changed: {lost:#?}"
+        );
+    }
+    more
+}
+
+fn target(pair: &Pair, query: &str) -> String {
+    pair.at_target(query).expect("the target answers")
+}
+
+#[test]
+fn what_would_be_lost_stops_the_migration_before_anything_is_changed() {
+    let pair = pair(NEWER, OLDER);
+    pair.at_source(ONLY_NEWER).expect("rows of the newer level");
+    let before = (
+        managed(&pair.target),
+        target(&pair, "SELECT count(*) FROM pg_class"),
+    );
+    let told = |command: &str| {
+        pair.pgconvoy(&[command])
+            .expect("it runs")
+            .expect(4)
+            .says("both ends are harbour")
+            .says("[skew-column] core.account.nick: 40 rows hold something in it")
+            .says("[skew-column] core.account.locale: 3 rows")
+            .says("[skew-labels] core.factor_of.kind: 20 rows have a label")
+            .says("[skew-null] core.factor_of.seen: 4 rows have none")
+            .says("[skew-table] core.passkey: 9 rows, and the target has no such table")
+            .says("[skew-type] files.item.size: 200 rows")
+            .says("[skew-type] core.account.phone: 500 rows")
+            .says("upgrade the target's core (container harbour-core) first (core.levels.level: 9 at the source, 7 at the target)")
+            .says("WARNING [skew-column] core.log.origin: 30 rows")
+            .says("[encrypted-values] core.account.secret: 2 values")
+            .says("[sealed-values] core.sealed: 2 of them: they need the root key")
+            .says("[fixed-values] clock.job.active: 1 rows")
+            .says("core.flow (7 rows)");
+    };
+    told("plan");
+    told("preflight");
+    told("migrate");
+    let after = (
+        managed(&pair.target),
+        target(&pair, "SELECT count(*) FROM pg_class"),
+    );
+    assert_eq!(before, after, "something was changed");
+}
+
+/// What arrives whatever the two levels are.
+fn assert_arrived(pair: &Pair) {
+    let same = |query: &str| {
+        let source = pair.at_source(query).expect("the source answers");
+        assert_eq!(target(pair, query), source, "{query}");
+        assert!(!source.is_empty(), "{query}");
+    };
+    for query in [
+        "SELECT id, mail, secret, touched, known, created_at FROM core.account ORDER BY 1",
+        "SELECT id, value, account FROM core.token ORDER BY 1",
+        "SELECT last_value, is_called FROM core.token_id_seq",
+        "SELECT id, box, name FROM files.item ORDER BY 1",
+        "SELECT * FROM files.box ORDER BY 1",
+        "SELECT * FROM files.extra ORDER BY 1",
+        "SELECT * FROM shop.profile ORDER BY 1",
+        "SELECT * FROM shop.orders ORDER BY 1",
+        "SELECT jobid, command FROM clock.job ORDER BY 1",
+        // Objects of the user's, by the catalog.
+        "SELECT polname, polrelid::regclass, polcmd, ARRAY(SELECT r::regrole::text FROM unnest(polroles) r ORDER BY 1), pg_get_expr(polqual, polrelid), pg_get_expr(polwithcheck, polrelid)
+         FROM pg_policy WHERE polname NOT IN ('platform_reads', 'mine') ORDER BY 1",
+        "SELECT tgname, pg_get_triggerdef(oid), tgenabled, obj_description(oid, 'pg_trigger') FROM pg_trigger
+         WHERE tgname IN ('on_account', 'web_hook') ORDER BY 1",
+        "SELECT p.oid::regprocedure::text, pg_get_functiondef(p.oid), proowner::regrole, ARRAY(SELECT a::text FROM unnest(proacl) a ORDER BY 1), obj_description(p.oid, 'pg_proc') FROM pg_proc p
+         WHERE proname IN ('is_seller', 'welcome') ORDER BY 1",
+        "SELECT c.oid::regclass::text, relowner::regrole, ARRAY(SELECT a::text FROM unnest(relacl) a ORDER BY 1), relrowsecurity, relreplident FROM pg_class c
+         WHERE relname IN ('extra', 'open_boxes', 'orders', 'profile') ORDER BY 1",
+        "SELECT pubname, schemaname, tablename FROM pg_publication_tables ORDER BY 1, 2, 3",
+        "SELECT conname, convalidated FROM pg_constraint WHERE connamespace = 'shop'::regnamespace ORDER BY 1",
+        "SELECT rolname FROM pg_roles WHERE rolname IN ('seller', 'clerk') ORDER BY 1",
+        "SELECT pg_has_role('guest', 'seller', 'MEMBER')",
+    ] {
+        same(query);
+    }
+    assert_eq!(
+        target(pair, "SELECT count(*) FROM clock.job WHERE active"),
+        "0"
+    );
+    assert_eq!(
+        target(pair, "SELECT sum(greeted) FROM shop.profile"),
+        "0",
+        "the user's trigger has fired"
+    );
+    for empty in ["core.flow", "core.sealed"] {
+        assert_eq!(
+            count(pair, &format!("SELECT count(*) FROM {empty}")),
+            0,
+            "{empty}"
+        );
+    }
+}
+
+#[test]
+fn to_an_older_level_everything_arrives_that_both_can_hold_and_the_rest_is_counted() {
+    let pair = pair(NEWER, OLDER);
+    pair.at_source(ONLY_NEWER).expect("rows of the newer level");
+    pair.at_source("CREATE POLICY mine ON live.message FOR SELECT TO member USING (true)")
+        .expect("a policy on a table that the target lacks");
+    let before = managed(&pair.target);
+    pair.migrate(&["--force"])
+        .says("managed-table-missing")
+        .says("WARNING [skew-table] core.passkey: 9 rows")
+        .says("managed-orphans")
+        .says("20 rows refer to rows of core.factor_of that were left out")
+        .says("[ ] the harbour's lights (2 boxes)");
+    assert_arrived(&pair);
+
+    let lost = [
+        ("SELECT count(*) FROM core.factor_of", 60),
+        ("SELECT count(*) FROM core.claim", 80),
+        ("SELECT count(*) FROM core.device", 6),
+        ("SELECT count(*) FROM core.account WHERE phone IS NULL", 500),
+        ("SELECT count(*) FROM core.log", 30),
+    ];
+    for (query, rows) in lost {
+        assert_eq!(count(&pair, query), rows, "{query}");
+    }
+    // What the older level computes from its rows.
+    let derived = "SELECT count(*) FILTER (WHERE level = 3), count(*) FROM files.item";
+    assert_eq!(target(&pair, derived), "200|200");
+    assert_eq!(
+        target(&pair, "SELECT count(*), min(name) FROM files.prefix"),
+        "10|dir0/deep"
+    );
+
+    let more = added(&before, &managed(&pair.target));
+    let users = [
+        "is_seller",
+        "extra",
+        "open_boxes",
+        "on_account",
+        "web_hook",
+        "Sellers read",
+        "uploads",
+        "LANGUAGE sql",
+        "AS $$",
+        "id integer",
+        "item integer",
+        "label text",
+        ");",
+        "AS integer",
+        "START WITH",
+        "INCREMENT BY",
+        "NO MINVALUE",
+        "NO MAXVALUE",
+        "CACHE 1;",
+        "SELECT",
+        "FROM files.box",
+        "WHERE",
+        "REFERENCES",
+        "ADD CONSTRAINT",
+    ];
+    for line in &more {
+        assert!(
+            users.iter().any(|word| line.contains(word)),
+            "who has made this: {line}"
+        );
+    }
+    for is_not in [
+        "platform_reads",
+        "account_nick",
+        "users_index",
+        "protect",
+        "passkey",
+    ] {
+        assert!(
+            !more.iter().any(|line| line.contains(is_not)),
+            "{is_not} was carried"
+        );
+    }
+    assert_eq!(
+        target(
+            &pair,
+            "SELECT count(*) FROM pg_roles WHERE rolname = 'harbour_live'"
+        ),
+        "0"
+    );
+
+    // A second run has nothing to do.
+    pair.migrate(&["--force", "--dry-run"]);
+    pair.pgconvoy(&["migrate"])
+        .expect("it runs")
+        .expect(0)
+        .says("it is finished");
+    pair.pgconvoy(&["verify", "--detailed"])
+        .expect("verify runs")
+        .expect(0);
+    pair.pgconvoy(&["verify", "--critical-only"])
+        .expect("verify runs")
+        .expect(0);
+    pair.pgconvoy(&["sync"])
+        .expect("sync runs")
+        .expect(0)
+        .says("0 rows inserted, 0 changed, 0 deleted");
+}
+
+#[test]
+fn to_a_newer_level_rows_arrive_and_its_own_columns_have_their_defaults() {
+    let pair = pair(OLDER, NEWER);
+    let before = managed(&pair.target);
+    // The older level's own, computed from its rows: no loss.
+    pair.at_source(
+        "SET session_replication_role = replica; UPDATE files.item SET level = 3;
+         INSERT INTO files.prefix SELECT DISTINCT box, files.prefix_of(name) FROM files.item",
+    )
+    .expect("what the level computes");
+    pair.migrate(&[]);
+    assert_arrived(&pair);
+    assert_eq!(
+        target(
+            &pair,
+            "SELECT count(*) FROM core.account WHERE locale = 'en' AND nick IS NULL"
+        ),
+        "500"
+    );
+    assert_eq!(
+        target(
+            &pair,
+            "SELECT count(*) FROM core.account WHERE phone LIKE '+%'"
+        ),
+        "500"
+    );
+    let more = added(&before, &managed(&pair.target));
+    assert!(
+        !more
+            .iter()
+            .any(|line| line.contains("keep_prefix") || line.contains("account_note"))
+    );
+    assert_eq!(
+        target(
+            &pair,
+            "SELECT tgenabled FROM pg_trigger WHERE tgname = 'protect'"
+        ),
+        "A"
+    );
+    pair.pgconvoy(&["verify"]).expect("verify runs").expect(0);
+
+    // Deletes against a protected table, and rows that a level has no place for.
+    pair.at_source(
+        "SET session_replication_role = replica; DELETE FROM files.extra; DELETE FROM files.item WHERE id <= 20;
+         UPDATE core.account SET mail = 'new@example.org' WHERE id = 7",
+    )
+    .expect("changes at the source");
+    pair.pgconvoy(&["sync"]).expect("sync runs").expect(0);
+    assert_eq!(count(&pair, "SELECT count(*) FROM files.item"), 180);
+    pair.at_source("SET session_replication_role = replica; UPDATE core.account SET note = 'x' WHERE id < 5; INSERT INTO core.device VALUES (1)")
+        .expect("rows that the newer level has no place for");
+    pair.pgconvoy(&["sync"])
+        .expect("sync runs")
+        .expect(4)
+        .says("[skew-column] core.account.note: 4 rows")
+        .says("[skew-required] core.device: 1 rows have no place at the target: its column kind must be given");
+    pair.pgconvoy(&["sync", "--force"])
+        .expect("sync runs")
+        .expect(0);
+    pair.pgconvoy(&["verify"]).expect("verify runs").expect(0);
+}
+
+#[test]
+fn what_only_the_older_level_has_stops_a_migration_too() {
+    let pair = pair(OLDER, NEWER);
+    pair.at_source("SET session_replication_role = replica; UPDATE core.account SET note = 'x' WHERE id < 5; INSERT INTO core.device VALUES (1)")
+        .expect("rows of the older level");
+    pair.pgconvoy(&["migrate"])
+        .expect("it runs")
+        .expect(4)
+        .says("[skew-column] core.account.note: 4 rows")
+        .says("both ends' core (container harbour-core)")
+        .says("[skew-required] core.device: 1 rows");
+    pair.migrate(&["--force"]);
+    assert_arrived(&pair);
+    assert_eq!(count(&pair, "SELECT count(*) FROM core.device"), 0);
+}
+
+#[test]
+fn verify_sees_the_users_objects_on_the_platforms_tables_and_not_the_platforms_own() {
+    let pair = pair(OLDER, OLDER);
+    pair.migrate(&[]);
+    // The target's service goes on by itself.
+    pair.at_target("CREATE TABLE core.newest (id int); ALTER TABLE core.newest OWNER TO harbour_core; CREATE INDEX ON core.account (touched); ALTER TABLE core.log ADD origin text; INSERT INTO core.levels VALUES ('8')")
+        .expect("the service is upgraded");
+    pair.pgconvoy(&["verify"]).expect("verify runs").expect(0);
+    let differs = |sql: &str, says: &str, back: &str| {
+        pair.at_target(sql).expect("a change at the target");
+        pair.pgconvoy(&["verify"])
+            .expect("verify runs")
+            .expect(3)
+            .says(says);
+        pair.at_target(back).expect("and back");
+        pair.pgconvoy(&["verify"]).expect("verify runs").expect(0);
+    };
+    differs(
+        "DROP POLICY uploads ON files.item",
+        "policy uploads on files.item: it is missing",
+        "CREATE POLICY uploads ON files.item FOR INSERT TO member WITH CHECK (box = 'open')",
+    );
+    differs(
+        "ALTER TABLE core.account DISABLE TRIGGER on_account",
+        "trigger on_account on core.account: it differs",
+        "ALTER TABLE core.account ENABLE TRIGGER on_account",
+    );
+    differs(
+        "UPDATE core.token SET value = 'forged' WHERE id = 3",
+        "core.token: 500 rows at both ends, with different contents",
+        "UPDATE core.token SET value = 'token 3' WHERE id = 3",
+    );
+    differs(
+        "ALTER PUBLICATION harbour_live DROP TABLE shop.orders",
+        "publication harbour_live: it differs in tables",
+        "ALTER PUBLICATION harbour_live ADD TABLE shop.orders",
+    );
+    pair.at_source("CREATE POLICY later ON files.item FOR DELETE TO member USING (true)")
+        .expect("a new policy");
+    pair.pgconvoy(&["verify"])
+        .expect("verify runs")
+        .expect(3)
+        .says("policy later on files.item: it is missing at the target");
+}
+
+#[test]
+fn taken_back_the_platform_is_as_its_services_made_it() {
+    let pair = pair(NEWER, OLDER);
+    let whole = |pair: &Pair| {
+        let all: Vec<Vec<String>> = ["core", "files", "clock", "public"]
+            .iter()
+            .map(|schema| dump(&pair.target, schema, &[]))
+            .collect();
+        (
+            all,
+            target(pair, "SELECT pubname, tablename FROM pg_publication_tables"),
+            target(pair, "SELECT rolname FROM pg_roles ORDER BY 1"),
+        )
+    };
+    let before = whole(&pair);
+    pair.migrate(&["--force"]);
+    pair.pgconvoy(&["rollback"])
+        .expect("rollback runs")
+        .expect(0)
+        .says("the target is what it was");
+    assert_eq!(before, whole(&pair));
+    // Services go on by themselves meanwhile: what they make is nobody's to take back.
+    pair.migrate(&["--force"]);
+    pair.at_target("CREATE TABLE core.newest (id int); ALTER TABLE core.newest OWNER TO harbour_core; ALTER TABLE core.log ADD origin text")
+        .expect("the service is upgraded");
+    pair.pgconvoy(&["rollback"])
+        .expect("rollback runs")
+        .expect(0)
+        .says("the target is what it was");
+    assert_eq!(count(&pair, "SELECT count(*) FROM core.newest"), 0);
+    assert_eq!(count(&pair, "SELECT count(*) FROM core.account"), 0);
+    // And again, over it.
+    pair.migrate(&["--force"]);
+}
+
+#[test]
+fn rows_that_the_target_has_already_are_replaced_with_force_alone_and_come_back() {
+    let pair = pair(OLDER, OLDER);
+    let fill = "SET session_replication_role = replica;
+        INSERT INTO core.account (id, mail) VALUES (1, 'somebody@else.org'), (9001, 'more@else.org');
+        INSERT INTO files.box VALUES ('open', false); INSERT INTO core.log VALUES (1, 'own')";
+    pair.at_target(fill).expect("rows of the target's own");
+    let before = dump(&pair.target, "core", &[]);
+    pair.pgconvoy(&["migrate"])
+        .expect("it runs")
+        .expect(4)
+        .says("[managed-not-empty] target: the platform's tables hold rows at the target: core.account has 2 rows, core.log has 1 rows, files.box has 1 rows");
+    assert_eq!(before, dump(&pair.target, "core", &[]));
+    pair.migrate(&["--force"])
+        .says("are replaced")
+        .says("[backup");
+    assert_arrived(&pair);
+    assert_eq!(
+        count(&pair, "SELECT count(*) FROM core.account WHERE id = 9001"),
+        0
+    );
+    pair.pgconvoy(&["rollback"])
+        .expect("rollback runs")
+        .expect(0);
+    let (mut before, mut after) = (before, dump(&pair.target, "core", &[]));
+    // Rows may lie in another order.
+    before.sort();
+    after.sort();
+    assert_eq!(before, after);
+}
+
+#[test]
+fn a_migration_that_was_replaced_leaves_nothing_of_the_users_old_part() {
+    let pair = pair(OLDER, OLDER);
+    pair.migrate(&[]);
+    pair.at_source("DROP POLICY uploads ON files.item; CREATE OR REPLACE FUNCTION files.is_seller() RETURNS boolean LANGUAGE sql STABLE AS $$ SELECT true $$; DROP TABLE shop.orders")
+        .expect("the user's part has changed");
+    pair.migrate(&["--force"]);
+    assert_eq!(
+        target(
+            &pair,
+            "SELECT prosrc FROM pg_proc WHERE proname = 'is_seller'"
+        )
+        .trim(),
+        "SELECT true"
+    );
+    assert_eq!(
+        target(&pair, "SELECT to_regclass('shop.orders') IS NULL"),
+        "t"
+    );
+}
+
+#[test]
+fn a_killed_migration_of_a_platform_is_resumed_with_the_same_rules() {
+    let mut pair = pair(NEWER, OLDER);
+    pair.at_source(ONLY_NEWER).expect("rows of the newer level");
+    pair.at_target("CREATE TABLE public.gone (); DROP TABLE public.gone")
+        .expect("the target answers");
+    // Its rows wait behind a lock, as everything after them does.
+    let hold =
+        Hold::transaction(&pair.target, DATABASE, "LOCK core.token IN SHARE MODE").expect("a lock");
+    let migrate = pair.spawn(&["migrate", "--force"]).expect("migrate starts");
+    eventually("other tables are loaded", PATIENCE, || {
+        let loaded = "SELECT CASE WHEN to_regclass('pgconvoy.parts') IS NULL THEN 0 ELSE 1 END";
+        target(&pair, loaded) == "1"
+            && count(
+                &pair,
+                "SELECT count(*) FROM pgconvoy.parts WHERE committed_at IS NOT NULL",
+            ) > 3
+    });
+    pair.target_agent.kill().expect("the agent is killed");
+    migrate.wait(PATIENCE).expect("it ends").expect(1);
+    hold.release();
+    pair.target_agent.restart().expect("the agent starts again");
+    pair.source_agent
+        .restart()
+        .expect("and the source's, without its snapshot");
+    pair.at_source("SET session_replication_role = replica; UPDATE core.account SET mail = 'meanwhile@example.org' WHERE id = 400")
+        .expect("the application goes on");
+    pair.pgconvoy(&["resume"]).expect("resume runs").expect(0);
+    assert_arrived(&pair);
+    assert_eq!(target(&pair, "SELECT count(*) FROM files.prefix"), "10");
+}
+
+#[test]
+fn a_rehearsal_of_a_platform_is_of_its_schemas_too() {
+    let pair = pair(NEWER, OLDER);
+    pair.at_source(ONLY_NEWER).expect("rows of the newer level");
+    let before = managed(&pair.target);
+    pair.pgconvoy(&["rehearse"])
+        .expect("rehearse runs")
+        .expect(0)
+        .says("[skew-table] core.passkey: 9 rows");
+    assert_eq!(before, managed(&pair.target));
+    let left = "SELECT count(*) FROM pg_database WHERE datname LIKE 'pgconvoy%'";
+    assert_eq!(count(&pair, left), 0);
+}
+
+#[test]
+fn which_platform_it_is_can_be_said_and_is_said_wrongly_with_one_clear_error() {
+    let pair = pair(OLDER, OLDER);
+    pair.pgconvoy(&["plan", "--profile", "plain"])
+        .expect("plan runs")
+        .expect(4)
+        .says("target-not-empty");
+    pair.pgconvoy(&["plan", "--profile", "harbour"])
+        .expect("plan runs")
+        .expect(0)
+        .says("both ends are harbour");
+    pair.pgconvoy(&["plan", "--profile", "supabase"])
+        .expect("plan runs")
+        .expect(4)
+        .says("[platform-absent] supabase: the source is not supabase: it lacks table auth.users");
+    pair.pgconvoy(&["plan", "--profile", "nothing"])
+        .expect("plan runs")
+        .expect(2)
+        .says("auto, plain, harbour, supabase");
+    let config = pair.folder().join("pgconvoy.toml");
+    let refused = |text: &str, says: &str| {
+        fs::write(&config, text).expect("the settings file");
+        pair.pgconvoy(&["plan"])
+            .expect("plan runs")
+            .expect(2)
+            .says(says);
+    };
+    refused(
+        "[platform]\nname = \"x\"\n",
+        "[platform]: managed-schemas is empty",
+    );
+    refused(
+        "[platform]\nname = \"x\"\nmanaged-schemas = [\"a\"]\nowner = 1\n",
+        "unknown field `owner`",
+    );
+    refused(
+        "[platform]\nname = \"x\"\nmanaged-schemas = [\"a[\"]\n",
+        "a[",
+    );
+    // Without a platform of this name the schemas are the user's own.
+    fs::write(&config, "").expect("the settings file");
+    pair.pgconvoy(&["plan"])
+        .expect("plan runs")
+        .expect(4)
+        .says("target-not-empty");
+}
