@@ -1,4 +1,5 @@
 //! What both agents must agree on about PostgreSQL: sessions, inventory, row splitting, digests, snapshots, children.
+pub mod access;
 pub mod agent;
 pub mod check;
 pub mod child;

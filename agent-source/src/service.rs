@@ -6,8 +6,9 @@ use std::time::Duration;
 use pgconvoy_agent_core::database::Database;
 use pgconvoy_agent_core::describe;
 use pgconvoy_agent_core::progress::{Counters, TaskStream};
+use pgconvoy_agent_core::session::Session;
 use pgconvoy_agent_core::storage::{self, Access};
-use pgconvoy_agent_core::{check, count, holdings, narrow, scan, status};
+use pgconvoy_agent_core::{access, check, count, holdings, narrow, scan, status};
 use pgconvoy_proto::identity::{Identity, Role};
 use pgconvoy_proto::model::{
     Ask, Buckets, Place, Question, RoleChoice, Selection, Table, bucket_count, object, parse_json,
@@ -57,6 +58,14 @@ impl Service {
             "" => objects::Place::Now(Box::new(self.database.clone())),
             id => objects::Place::Under(self.snapshots.get(migration, id)?),
         })
+    }
+
+    /// A session in a READ ONLY transaction: under the snapshot, where one is named.
+    async fn access(&self, migration: &str, snapshot: &str) -> Result<Session, Status> {
+        match snapshot {
+            "" => access::begin(&self.database).await,
+            snapshot => Ok(self.snapshots.get(migration, snapshot)?.unlocked().await?),
+        }
     }
 }
 
@@ -348,6 +357,45 @@ impl Source for Service {
         };
         let answer = check::run(session, &Ask::try_from(request)?).await?;
         Ok(Response::new(answer.into()))
+    }
+
+    async fn sample_users(
+        &self,
+        request: Request<wire::SampleUsersRequest>,
+    ) -> Result<Response<wire::SampleUsersResponse>, Status> {
+        let request = command(request)?;
+        let asked = parse_json(&request.asked)?;
+        let session = self.access(&request.migration, &request.snapshot).await?;
+        let sample = access::sample(session, &asked).await?;
+        Ok(Response::new(wire::SampleUsersResponse {
+            sample: to_json(&sample),
+        }))
+    }
+
+    async fn rights(
+        &self,
+        request: Request<wire::RightsRequest>,
+    ) -> Result<Response<wire::RightsResponse>, Status> {
+        let request = command(request)?;
+        let asked = parse_json(&request.asked)?;
+        let session = self.access(&request.migration, &request.snapshot).await?;
+        let rights = access::rights(session, &asked).await?;
+        Ok(Response::new(wire::RightsResponse {
+            rights: to_json(&rights),
+        }))
+    }
+
+    async fn probe_access(
+        &self,
+        request: Request<wire::ProbeAccessRequest>,
+    ) -> Result<Response<wire::ProbeAccessResponse>, Status> {
+        let request = command(request)?;
+        let asked = parse_json(&request.asked)?;
+        let session = self.access(&request.migration, &request.snapshot).await?;
+        let probed = access::probe(session, &asked).await?;
+        Ok(Response::new(wire::ProbeAccessResponse {
+            probed: to_json(&probed),
+        }))
     }
 
     type ArtefactsStream = TaskStream<wire::Artefact>;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use pgconvoy_agent_core::progress::{Counters, TaskStream};
 use pgconvoy_agent_core::storage::{self, Access};
-use pgconvoy_agent_core::{check, count, describe, holdings};
+use pgconvoy_agent_core::{access, check, count, describe, holdings};
 use pgconvoy_proto::facts::BuiltIn;
 use pgconvoy_proto::identity::Role;
 use pgconvoy_proto::model::{Ask, object, parse_json, required, to_json};
@@ -298,6 +298,32 @@ impl Target for Service {
         let session = check::begin(&self.runner.sessions.live).await?;
         let answer = check::run(session, &ask).await?;
         Ok(Response::new(answer.into()))
+    }
+
+    async fn rights(
+        &self,
+        request: Request<wire::RightsRequest>,
+    ) -> Result<Response<wire::RightsResponse>, Status> {
+        let request = command(request)?;
+        let asked = parse_json(&request.asked)?;
+        let database = self.runner.sessions.database(&request.migration);
+        let rights = access::rights(access::begin(&database).await?, &asked).await?;
+        Ok(Response::new(wire::RightsResponse {
+            rights: to_json(&rights),
+        }))
+    }
+
+    async fn probe_access(
+        &self,
+        request: Request<wire::ProbeAccessRequest>,
+    ) -> Result<Response<wire::ProbeAccessResponse>, Status> {
+        let request = command(request)?;
+        let asked = parse_json(&request.asked)?;
+        let database = self.runner.sessions.database(&request.migration);
+        let probed = access::probe(access::begin(&database).await?, &asked).await?;
+        Ok(Response::new(wire::ProbeAccessResponse {
+            probed: to_json(&probed),
+        }))
     }
 
     async fn count_rows(

@@ -1,6 +1,7 @@
 //! pgconvoy, the coordinator: the operator's program. It sequences the phases, schedules the work, compares digests and reports.
 //!
 //! It has no database credentials and links no PostgreSQL client; it keeps no state but the run folder's artefacts.
+mod access;
 mod backup;
 mod checks;
 pub mod cli;

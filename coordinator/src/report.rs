@@ -1,13 +1,13 @@
 //! What was migrated and how it compares: from the ledger alone, for people and for machines.
 mod html;
 
-use pgconvoy_proto::model::{CHECKS_RUN, SCHEMA_COMPARED, Severity, TOLD};
+use pgconvoy_proto::model::{ACCESS_COMPARED, CHECKS_RUN, SCHEMA_COMPARED, Severity, TOLD};
 use serde_json::{Value, json};
 
 use crate::events::finding_text;
 use crate::ledger::{Ledger, TableEntry};
 use crate::text::{bytes, columns, duration};
-use crate::{checks, platform, schema};
+use crate::{access, checks, platform, schema};
 
 pub use html::html;
 
@@ -87,8 +87,9 @@ pub fn text(ledger: &Ledger) -> String {
     text += &crossed_text(ledger);
     text += &schema::text(ledger);
     text += &checks::text(ledger);
+    text += &access::text(ledger);
     let mut findings = ledger.findings.clone();
-    let ours = [SCHEMA_COMPARED, TOLD, CHECKS_RUN];
+    let ours = [SCHEMA_COMPARED, TOLD, CHECKS_RUN, ACCESS_COMPARED];
     findings.retain(|finding| !ours.contains(&finding.code.as_str()));
     if !findings.is_empty() {
         text += "\nfindings\n";
@@ -261,6 +262,7 @@ pub fn json(ledger: &Ledger) -> Value {
         "steps": steps,
         "schema": schema::json(ledger), "platform": platform::checklist_json(ledger),
         "checks": checks::json(ledger),
+        "access": access::json(ledger),
         "findings": ledger.findings,
         "differences": ledger.findings.iter().filter(|f| f.severity == Severity::Difference).count(),
     })

@@ -26,7 +26,7 @@ use crate::phases::verify::{Digester, Held, compare, compare_generated, each};
 use crate::run_dir::RunDir;
 use crate::schema::{self, Sequences};
 use crate::verdict::Verdict;
-use crate::{Ended, checks, preflight, report, text};
+use crate::{Ended, access, checks, preflight, report, text};
 pub use critical::{Counted, count};
 
 pub async fn verify(args: VerifyArgs, global: &Global, reporter: &Arc<Reporter>) -> Ended {
@@ -82,6 +82,8 @@ struct Looked {
     /// Of the schema, of rows and of files.
     findings: Vec<Finding>,
     checked: checks::Checked,
+    /// By users.
+    seen: access::Compared,
 }
 
 /// Compares schemas, then rows and what the business checks say, under one snapshot of the source.
@@ -140,14 +142,18 @@ async fn look(
             false => None,
         };
         let held = Some(&comparison.held);
-        let checked = checks::run(&comparison.digester.ends, &asked.checks, held, reporter).await?;
-        anyhow::Ok((compared, files, checked))
+        let ends = &comparison.digester.ends;
+        let checked = checks::run(ends, &asked.checks, held, reporter).await?;
+        let whole = asked.selection.covers(&ledger.options.selection);
+        let seen = access::Asked::new(ledger, &tables, &compared.1, whole);
+        let seen = access::run(ends, seen, &comparison.held, reporter).await?;
+        anyhow::Ok((compared, files, checked, seen))
     };
     let read = read.await;
     // Whatever came of it: the snapshot holds locks at the source.
     inventory::close(ends, &key).await?;
     drop(display);
-    let ((digests, of_rows), files, checked) = read?;
+    let ((digests, of_rows), files, checked, seen) = read?;
     findings.extend(of_rows);
     let files = files.map(|(count, of_files)| {
         findings.extend(of_files);
@@ -160,6 +166,7 @@ async fn look(
         files,
         findings,
         checked,
+        seen,
     })
 }
 
@@ -206,9 +213,10 @@ async fn conclude(
         files,
         mut findings,
         checked,
+        seen,
     } = looked;
     let mut lasting = lasting(ledger, &schema);
-    lasting.retain(|finding| !checked.supersedes(finding));
+    lasting.retain(|finding| !checked.supersedes(finding) && !seen.supersedes(finding));
     lasting.retain(|finding| files.is_none() || !objects::is_about_file(finding));
     for finding in findings.iter().chain(&lasting) {
         reporter.emit(&Event::Finding(finding.clone()));
@@ -219,11 +227,13 @@ async fn conclude(
         conclude_line(Verdict::Unverified, 0, None, &[], reporter);
         return Ok((Verdict::Unverified, report::json(ledger)));
     }
-    let verdict = verdict(findings.iter().chain(&checked.findings), &lasting);
+    let asked_for = checked.findings.iter().chain(&seen.findings);
+    let verdict = verdict(findings.iter().chain(asked_for), &lasting);
     // The ledger of an unfinished migration is its driver's alone to write.
     if ledger.verdict.is_some() {
         schema.record(ends, ledger).await?;
         checked.record(ends, ledger).await?;
+        seen.record(ends, ledger).await?;
     }
     let partial = !asked.selection.covers(&ledger.options.selection);
     if files.is_some() {
@@ -231,6 +241,7 @@ async fn conclude(
     }
     record(ends, ledger, &digests, verdict, &findings, partial).await?;
     findings.extend(checked.findings);
+    findings.extend(seen.findings);
     findings.extend(lasting);
     let compared = (&tables[..], files);
     tell(asked, ends, dir, compared, &findings, verdict, reporter).await

@@ -4,6 +4,7 @@ use std::ops::AddAssign;
 
 use serde::{Deserialize, Serialize};
 
+mod access;
 mod check;
 mod convert;
 mod holdings;
@@ -17,6 +18,10 @@ mod sync;
 mod system;
 mod table;
 
+pub use access::{
+    ACCESS_COMPARED, AccessAnswer, AccessRefusal, AccessRules, AskedTable, Besides, Identity,
+    OF_ACCESS, ProbeAsked, Probed, RightsAsked, RoleRights, Sample, SampleAsked, TableRights,
+};
 pub use check::{
     Answer, Ask, At, CHECKS_RUN, Check, Expect, LONGEST_TIMEOUT_MS, OF_CHECKS, Refusal, Rows, Why,
 };

@@ -1,4 +1,6 @@
 //! End to end: what pgconvoy promises, on real PostgreSQL servers. One binary, one module per topic.
+#[path = "e2e/access.rs"]
+mod access;
 #[path = "e2e/artefacts.rs"]
 mod artefacts;
 #[path = "e2e/backup.rs"]

@@ -1,7 +1,7 @@
 //! Writes the plan into the ledger, and the small changes after that.
 use pgconvoy_agent_core::session::Session;
 use pgconvoy_proto::model::{
-    Digest, Entry, Finding, OF_CHECKS, OF_COMPARISON, OF_OBJECTS, OF_PLATFORM, OF_SCHEMA, OF_STEPS,
+    Digest, Entry, Finding, OF_ACCESS, OF_CHECKS, OF_COMPARISON, OF_OBJECTS, OF_PLATFORM, OF_SCHEMA, OF_STEPS,
     OF_SYNC, Options, Step, SyncUnderWay, TOLD, Table, parse_json, required,
 };
 use pgconvoy_proto::wire;
@@ -275,6 +275,7 @@ pub async fn record(session: &Session, request: wire::RecordRequest) -> Result<(
                 &request.migration,
                 &request.compared,
                 &[
+                    OF_ACCESS,
                     OF_CHECKS,
                     OF_COMPARISON,
                     OF_OBJECTS,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use anyhow::anyhow;
 use pgconvoy_proto::model::{Digest, Finding, Selection, Severity, Table, TableDigest, required};
+use pgconvoy_proto::selection::Filter;
 use pgconvoy_proto::wire;
 use pgconvoy_proto::wire::digest_progress::Event as DigestEvent;
 use pgconvoy_proto::wire::target_digest_request::Keep;
@@ -14,12 +15,12 @@ use tokio_stream::StreamExt;
 use tonic::{Status, Streaming};
 
 use super::{Run, snapshot, steps};
-use crate::checks;
 use crate::ends::{Ends, retry, said};
 use crate::events::{Event, Reporter};
 use crate::inventory;
 use crate::live::{End, Live};
 use crate::schema::{Sequences, compare_ends};
+use crate::{access, checks};
 
 /// A table above this size is scanned by several sessions.
 const LARGE_BYTES: u64 = 256 << 20;
@@ -147,26 +148,28 @@ pub async fn run(run: &mut Run) -> anyhow::Result<()> {
         findings.extend(compare(&run.reporter, &entry.table, entry.source(), target));
     }
     findings.extend(generated(run, &digester).await?);
+    let held = held(run).await?;
+    let differing = findings.clone();
     if !findings.is_empty() {
         run.record_findings(findings).await?;
     }
     if run.ledger.options.storage_objects {
         super::objects::prove(run).await?;
     }
-    checks(run).await?;
+    business_checks(run, held.as_ref()).await?;
+    access(run, held.as_ref(), &differing, &Selection::default()).await?;
     if run.ledger.options.skip_schema {
         return Ok(());
     }
     schema(run).await
 }
 
-/// At the source under the snapshot, as long as that lives.
-async fn checks(run: &mut Run) -> anyhow::Result<()> {
-    let held = snapshot::is_alive(run).await?.then(|| Held {
+/// The migration's snapshot, as long as it lives.
+async fn held(run: &mut Run) -> anyhow::Result<Option<Held>> {
+    Ok(snapshot::is_alive(run).await?.then(|| Held {
         key: run.ledger.id.clone(),
         snapshot: run.ledger.snapshot.clone(),
-    });
-    business_checks(run, held.as_ref()).await
+    }))
 }
 
 /// Runs the migration's business checks, and writes down what they say in place of what they said before.
@@ -177,6 +180,34 @@ pub async fn business_checks(run: &mut Run, held: Option<&Held>) -> anyhow::Resu
     }
     let checked = checks::run(&run.ends, checks, held, &run.reporter).await?;
     checked.record(&mut run.ends, &run.ledger).await
+}
+
+/// Has users asked, at both ends, what they may see; `differing`: findings about tables whose rows differ.
+pub async fn access(
+    run: &mut Run,
+    held: Option<&Held>,
+    differing: &[Finding],
+    selection: &Selection,
+) -> anyhow::Result<()> {
+    let tenancy = run.ledger.options.tenancy.as_ref();
+    if tenancy.is_none_or(|tenancy| tenancy.platform.access.is_none()) {
+        return Ok(());
+    }
+    let compared = match held {
+        Some(held) => {
+            let chosen = Filter::new(selection)?;
+            let tables = run.ledger.tables.iter().map(|entry| &entry.table);
+            let tables = tables.filter(|table| chosen.admits(&table.schema, &table.name));
+            let tables: Vec<Table> = tables.cloned().collect();
+            let whole = selection.covers(&run.ledger.options.selection);
+            let asked = access::Asked::new(&run.ledger, &tables, differing, whole);
+            access::run(&run.ends, asked, held, &run.reporter).await?
+        }
+        None => access::Compared::not_looked(
+            "what users may see was not compared: the source's snapshot is gone",
+        ),
+    };
+    compared.record(&mut run.ends, &run.ledger).await
 }
 
 /// Everything is built: what is not as at the source now, is not going to be. The snapshot goes first: who waits for its locks stands in

@@ -1,13 +1,15 @@
 //! The report as one file that needs no other: for the mail to those who decide. Everything in it comes from the ledger, and everything is
 //! escaped.
-use pgconvoy_proto::model::{CHECKS_RUN, Finding, SCHEMA_COMPARED, Severity, TOLD};
+use pgconvoy_proto::model::{
+    ACCESS_COMPARED, CHECKS_RUN, Finding, SCHEMA_COMPARED, Severity, TOLD,
+};
 use serde_json::Value;
 
 use super::{APPLICATION, crossed_text, objects_text, state, steps_text, verdict_text};
 use crate::ledger::{Ledger, TableEntry};
 use crate::text::bytes;
 use crate::verdict::Verdict;
-use crate::{checks, platform, schema};
+use crate::{access, checks, platform, schema};
 
 const STYLE: &str = "
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem; color: #1b1b1f; }
@@ -24,6 +26,7 @@ pub fn html(ledger: &Ledger) -> String {
         head(ledger),
         tables(ledger),
         checks_table(ledger),
+        access_section(ledger),
         findings(ledger),
         work(ledger),
         application(),
@@ -125,8 +128,23 @@ fn checks_table(ledger: &Ledger) -> String {
     )
 }
 
+fn access_section(ledger: &Ledger) -> String {
+    let told = access::json(ledger);
+    let Some(summary) = told["summary"].as_str() else {
+        return String::new();
+    };
+    let class = match told["different"].as_u64() {
+        Some(0) => "",
+        _ => "bad",
+    };
+    format!(
+        "<h2>Row level security</h2>\n<p class=\"{class}\">{}</p>\n",
+        escape(summary)
+    )
+}
+
 fn findings(ledger: &Ledger) -> String {
-    let ours = [SCHEMA_COMPARED, TOLD, CHECKS_RUN];
+    let ours = [SCHEMA_COMPARED, TOLD, CHECKS_RUN, ACCESS_COMPARED];
     let told = ledger.findings.iter();
     let mut told: Vec<&Finding> = told.filter(|f| !ours.contains(&f.code.as_str())).collect();
     if told.is_empty() {

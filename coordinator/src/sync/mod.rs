@@ -13,8 +13,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use pgconvoy_proto::model::{
-    Finding, OF_CHECKS, OF_SCHEMA, RoleChoice, SYNC_ORPHANS, Selection, Severity, SyncUnderWay,
-    Table, to_json,
+    Finding, OF_ACCESS, OF_CHECKS, OF_SCHEMA, RoleChoice, SYNC_ORPHANS, Selection, Severity,
+    SyncUnderWay, Table, to_json,
 };
 use pgconvoy_proto::selection::Filter;
 use pgconvoy_proto::wire;
@@ -27,7 +27,7 @@ use crate::ends::{self, Ends};
 use crate::events::{Event, Reporter};
 use crate::inventory::{self, Inventory, Lease};
 use crate::ledger::Ledger;
-use crate::phases::verify::{Digester, Held, business_checks, each};
+use crate::phases::verify::{Digester, Held, access, business_checks, each};
 use crate::phases::{Run, Settings, snapshot};
 use crate::run_dir::RunDir;
 use crate::schema::{self, Sequences};
@@ -200,7 +200,9 @@ async fn run_sync(run: &mut Run, asked: &Asked) -> Ended {
     let orphaned = proof::earlier_orphans(&run.ledger);
     findings.extend(proof::check_keys(run, &outcomes, orphaned).await?);
     let position = proof::position(run, &inventory).await?;
-    business_checks(run, Some(&converger.held)).await?;
+    let held = &converger.held;
+    business_checks(run, Some(held)).await?;
+    access(run, Some(held), &findings, &asked.selection).await?;
     inventory::close(&mut run.ends, &run.ledger.id).await?;
     let schema = compare_schema(run, asked, Sequences::AtSnapshot).await?;
     findings.extend(scope.findings);
@@ -431,10 +433,11 @@ async fn conclude(
     lasting.retain(|finding| finding.code != SYNC_ORPHANS);
     let carried = objects::are_carried(&run.ledger.options, &asked.selection)?;
     lasting.retain(|finding| !carried || !objects::is_about_file(finding));
-    // Those of business checks were told when they were run.
+    // Those of business checks, and of what users see, were told when these were run.
+    let told = [OF_CHECKS, OF_ACCESS].concat();
     let untold = lasting
         .iter()
-        .filter(|finding| !OF_CHECKS.contains(&finding.code.as_str()));
+        .filter(|finding| !told.contains(&finding.code.as_str()));
     for finding in findings.iter().chain(untold) {
         run.reporter.emit(&Event::Finding(finding.clone()));
     }

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use serde::{Deserialize, Serialize};
 
+use super::AccessRules;
+
 /// Those that pgconvoy knows by itself.
 const KNOWN: &[&str] = &[include_str!("platform/supabase.toml")];
 
@@ -37,6 +39,9 @@ pub struct Platform {
     pub sealed: Vec<Told>,
     /// What is not in the database and has to be seen to by hand.
     pub outside: Vec<Told>,
+    /// Who is asked, at both ends, what they may see; none: nobody is, and nothing is claimed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub access: Option<AccessRules>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -154,6 +159,9 @@ impl Platform {
         of(platform.derived.iter().map(|d| &d.of).collect(), &[2, 3])?;
         of(platform.sealed.iter().map(|s| &s.what).collect(), &[2])?;
         of(platform.signs.tables.iter().collect(), &[2])?;
+        if let Some(problem) = platform.access.as_ref().and_then(AccessRules::problem) {
+            return Err(Problem(problem.into()));
+        }
         match platform.name.as_str() {
             "" => Err(Problem("it has no name".into())),
             "auto" | "plain" => Err(Problem(format!(
