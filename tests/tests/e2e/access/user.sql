@@ -23,7 +23,7 @@ GRANT ALL ON app.note TO club_service;
 CREATE TABLE app.photo (id int PRIMARY KEY, owner int NOT NULL, title text);
 INSERT INTO app.photo SELECT i, 1 + i % 100, 'title of photo ' || i FROM generate_series(1, 300) i;
 ALTER TABLE app.photo ENABLE ROW LEVEL SECURITY;
-CREATE POLICY friends ON app.photo TO club_member USING (owner = members.me() OR is_friend(owner));
+CREATE POLICY friends ON app.photo TO club_member USING (owner = members.me() OR app.is_friend(owner));
 GRANT SELECT ON app.photo TO club_member, club_service;
 
 -- Named by its root, which alone has policy and grant.
