@@ -107,8 +107,8 @@ async fn roots(session: &Session, tables: &[(String, String)]) -> Result<Vec<Ask
                  SELECT a.attname::text FROM pg_catalog.pg_attribute a
                  WHERE a.attrelid = p.oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum)
              FROM pg_catalog.unnest($1::text[], $2::text[]) t(schema, name)
-             JOIN pg_catalog.pg_namespace of ON of.nspname = t.schema
-             JOIN pg_catalog.pg_class c ON c.relnamespace = of.oid AND c.relname = t.name AND c.relispartition
+             JOIN pg_catalog.pg_namespace s ON s.nspname = t.schema
+             JOIN pg_catalog.pg_class c ON c.relnamespace = s.oid AND c.relname = t.name AND c.relispartition
              CROSS JOIN LATERAL pg_catalog.pg_partition_ancestors(c.oid) a
              JOIN pg_catalog.pg_class p ON p.oid = a.relid AND p.oid <> c.oid
              JOIN pg_catalog.pg_namespace n ON n.oid = p.relnamespace

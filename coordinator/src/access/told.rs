@@ -2,8 +2,8 @@
 use std::collections::{BTreeMap, HashSet};
 
 use pgconvoy_proto::model::{
-    ACCESS_COMPARED, AccessRules, AskedTable, Finding, Identity, Sample, Severity, TableRights,
-    Tenancy,
+    ACCESS_COMPARED, AccessRules, AskedTable, Finding, Identity, Named, Sample, Severity,
+    TableRights, Tenancy,
 };
 use serde_json::{Value, json};
 
@@ -80,7 +80,7 @@ impl<'a> Told<'a> {
                     roles.join(", ")
                 );
                 self.findings.push(
-                    Finding::new(self.severity(table), "rights-differ", object(table), what)
+                    Finding::new(self.of_rights(table), "rights-differ", object(table), what)
                         .values(source.clone(), target.clone())
                         .hint("compare the grants on the table and its schema, and what the role is a member of"),
                 );
@@ -88,21 +88,29 @@ impl<'a> Told<'a> {
         }
     }
 
-    /// Grants and policies of the platform's own tables are its services' affair, and differ with their level; where a policy is the user's
-    /// they are not.
-    fn severity(&self, table: &AskedTable) -> Severity {
-        let policy_here = |identity: &str| {
-            let of = format!(" on {table}");
-            identity.replace('"', "").ends_with(&of)
-        };
-        let mut carried = self.tenancy.carried.iter();
-        let is_managed = self.tenancy.schemas.contains(&table.schema);
-        match is_managed
-            && !carried.any(|named| named.kind == "policy" && policy_here(&named.identity))
-        {
+    /// Grants on the platform's own tables are its services' affair, and differ with their level.
+    fn of_rights(&self, table: &AskedTable) -> Severity {
+        match self.is_managed(table) {
             true => Severity::Warning,
             false => Severity::Difference,
         }
+    }
+
+    /// And so are its own policies; what a policy of the user's answers is not.
+    fn of_answers(&self, table: &AskedTable) -> Severity {
+        let of = format!(" on {table}");
+        let is_users = |named: &Named| {
+            named.kind == "policy" && named.identity.replace('"', "").ends_with(&of)
+        };
+        match self.tenancy.carried.iter().any(is_users) {
+            true => Severity::Difference,
+            false => self.of_rights(table),
+        }
+    }
+
+    fn is_managed(&self, table: &AskedTable) -> bool {
+        self.tenancy.schemas.contains(&table.schema)
+            && self.tenancy.shape(&table.schema, &table.name).is_some()
     }
 
     pub fn answer(&mut self, at: usize, identity: &Identity, judged: Judged) {
@@ -186,7 +194,7 @@ impl<'a> Told<'a> {
             each.push(format!("and so for {} more", differing.len() - NAMED));
         }
         let finding = Finding::new(
-            self.severity(table),
+            self.of_answers(table),
             "access-differs",
             object(table),
             format!(

@@ -8,6 +8,7 @@ CREATE SCHEMA members AUTHORIZATION club_admin;
 SET ROLE club_admin;
 GRANT USAGE ON SCHEMA members TO club_anon, club_member, club_service;
 CREATE TABLE members.person (id int PRIMARY KEY, team text NOT NULL, mail text NOT NULL);
+ALTER TABLE members.person ENABLE ROW LEVEL SECURITY;
 CREATE FUNCTION members.me() RETURNS int LANGUAGE sql STABLE
     AS $$ SELECT (nullif(current_setting('club.claims', true), '')::json ->> 'sub')::int $$;
 -- As an older level of the platform wrote it: a setting for each claim.

@@ -1,6 +1,5 @@
 -- What the user has made, at the source.
 INSERT INTO members.person SELECT i, 'team ' || i % 4, 'person' || i || '@club.example' FROM generate_series(1, 100) i;
-ALTER TABLE members.person ENABLE ROW LEVEL SECURITY;
 CREATE SCHEMA app;
 GRANT USAGE ON SCHEMA app TO club_anon, club_member, club_service;
 
