@@ -21,7 +21,7 @@ const RIGHTS: &str = "
                      AND pg_catalog.has_column_privilege(r.oid, c.oid, a.attnum, p)
                  ORDER BY p, a.attname),
            t.at
-    FROM pg_catalog.unnest($2::text[], $3::text[], $4::text[]) WITH ORDINALITY t(schema, name, columns, at)
+    FROM unnest($2::text[], $3::text[], $4::text[]) WITH ORDINALITY t(schema, name, columns, at)
     JOIN pg_catalog.pg_namespace n ON n.nspname = t.schema
     JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = t.name
     JOIN pg_catalog.pg_roles r ON r.rolname = $1";

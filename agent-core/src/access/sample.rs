@@ -106,7 +106,7 @@ async fn roots(session: &Session, tables: &[(String, String)]) -> Result<Vec<Ask
             "SELECT DISTINCT n.nspname::text, p.relname::text, ARRAY(
                  SELECT a.attname::text FROM pg_catalog.pg_attribute a
                  WHERE a.attrelid = p.oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum)
-             FROM pg_catalog.unnest($1::text[], $2::text[]) t(schema, name)
+             FROM unnest($1::text[], $2::text[]) t(schema, name)
              JOIN pg_catalog.pg_namespace s ON s.nspname = t.schema
              JOIN pg_catalog.pg_class c ON c.relnamespace = s.oid AND c.relname = t.name AND c.relispartition
              CROSS JOIN LATERAL pg_catalog.pg_partition_ancestors(c.oid) a

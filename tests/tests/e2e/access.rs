@@ -213,7 +213,7 @@ fn whatever_lets_a_user_see_more_or_less_at_the_target_is_found() {
         .expect(3)
         .says("user 1 (club_member) gets")
         .says("and 900 rows at the target");
-    let report = pair.pgconvoy(&["report"]).expect("report runs").expect(0);
+    let report = pair.pgconvoy(&["report"]).expect("report runs").expect(3);
     report
         .says("ANSWERS DIFFER")
         .says("[access-differs] access to app.note");

@@ -221,7 +221,9 @@ fn a_cloud_project_moves_to_an_older_self_hosted_one_and_users_log_in() {
     assert_eq!(before, managed(&pair.target), "nothing was to be changed");
     pair.migrate(&["--force", "--then-sync"])
         .says("[ ] JWT secret (6000 sessions")
-        .says("[ ] storage files (2000 files in 5 buckets");
+        .says("[ ] storage files (2000 files in 5 buckets")
+        .says("row level security: 22 identities asked for")
+        .says("same rows and refusals at both ends");
     assert_alike(&pair);
     let more = added(&before, &managed(&pair.target));
     assert!(
