@@ -18,9 +18,9 @@ cargo clippy --workspace --all-targets --locked -- -D warnings
 step "build"
 cargo build --workspace --locked
 
-# Every end-to-end test has two PostgreSQL servers and three processes of ours.
+# Every end-to-end test has two PostgreSQL servers and three processes of ours, and waits for some of them now and then.
 cores="$(nproc 2>/dev/null || echo 2)"
-export RUST_TEST_THREADS="${RUST_TEST_THREADS:-$((cores < 2 ? 2 : cores > 8 ? 8 : cores))}"
+export RUST_TEST_THREADS="${RUST_TEST_THREADS:-$((cores > 7 ? 8 : cores + 1))}"
 
 step "tests, $RUST_TEST_THREADS at a time"
 cargo test --workspace --locked -- "$@"

@@ -1,8 +1,8 @@
 //! Writes the plan into the ledger, and the small changes after that.
 use pgconvoy_agent_core::session::Session;
 use pgconvoy_proto::model::{
-    Digest, Entry, Finding, OF_ACCESS, OF_CHECKS, OF_COMPARISON, OF_OBJECTS, OF_PLATFORM, OF_SCHEMA, OF_STEPS,
-    OF_SYNC, Options, Step, SyncUnderWay, TOLD, Table, parse_json, required,
+    Digest, Entry, Finding, OF_ACCESS, OF_CHECKS, OF_COMPARISON, OF_OBJECTS, OF_PLATFORM,
+    OF_SCHEMA, OF_STEPS, OF_SYNC, Options, Step, SyncUnderWay, TOLD, Table, parse_json, required,
 };
 use pgconvoy_proto::wire;
 use pgconvoy_proto::wire::plan_item::Item;

@@ -65,7 +65,7 @@ fn survives(victim: Victim, at: At) {
         .expect(0);
 
     buckets.assert_equal_files();
-    assert_eq!(buckets.target.files().expect("files"), 5);
+    buckets.assert_stored(5, 1);
     let verdict = buckets
         .pair
         .at_target("SELECT verdict FROM pgconvoy.migrations");
@@ -104,7 +104,7 @@ fn a_sync_of_files_survives_the_death_of_the_target_agent() {
         .expect(0);
 
     buckets.assert_equal_files();
-    assert_eq!(buckets.target.files().expect("files"), 4);
+    buckets.assert_stored(4, 1);
     buckets
         .pair
         .pgconvoy(&["verify"])
