@@ -368,6 +368,8 @@ pub struct SyncArgs {
     #[arg(long, env = "PGCONVOY_TABLE", value_name = "GLOB")]
     pub table: Vec<String>,
     #[command(flatten)]
+    pub profile: ProfileArgs,
+    #[command(flatten)]
     pub effort: Effort,
     /// Rows only: definitions, owners and grants are not compared
     #[arg(long, env = "PGCONVOY_SKIP_SCHEMA")]
@@ -379,6 +381,9 @@ pub struct SyncArgs {
         conflicts_with = "skip_storage"
     )]
     pub storage_objects: bool,
+    /// Back the target up before anything is changed (also with BACKUP_BEFORE_IMPORT=true)
+    #[arg(long, env = "PGCONVOY_BACKUP", conflicts_with = "dry_run")]
+    pub backup: bool,
     /// Count what would change, per table, and change nothing
     #[arg(long)]
     pub dry_run: bool,
@@ -407,6 +412,10 @@ pub struct VerifyArgs {
     pub ends: Ends,
     #[command(flatten)]
     pub filters: Filters,
+    #[command(flatten)]
+    pub profile: ProfileArgs,
+    #[command(flatten)]
+    pub without_effect: WithoutEffect,
     /// Name the rows that differ, by key, and the columns
     #[arg(long, env = "PGCONVOY_DETAILED")]
     pub detailed: bool,
@@ -435,6 +444,19 @@ pub struct VerifyArgs {
     /// Tables that are compared at once [default: the target's processors, 2 to 8]
     #[arg(long, env = "PGCONVOY_STREAMS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
     pub streams: Option<u32>,
+}
+
+/// Flags of `migrate` and `sync` that `verify` takes, so that one list of arguments serves all three. It builds, sends and changes nothing.
+#[derive(Debug, Clone, Args)]
+pub struct WithoutEffect {
+    #[arg(long, hide = true, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub index_jobs: Option<u32>,
+    #[arg(long, hide = true, value_name = "HOW", default_value = "auto")]
+    pub compression: Compression,
+    #[arg(long, hide = true)]
+    pub force: bool,
+    #[arg(long, hide = true)]
+    pub backup: bool,
 }
 
 #[derive(Debug, Clone, Args)]

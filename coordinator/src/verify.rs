@@ -33,6 +33,7 @@ pub async fn verify(args: VerifyArgs, global: &Global, reporter: &Arc<Reporter>)
     let given = args.checks.as_deref().map(checks::read).transpose()?;
     let mut ends = ends::connect(&args.ends).await?;
     let ledger = Ledger::read(&mut ends.target, global.migration.as_deref()).await?;
+    args.profile.profile.check(&ledger)?;
     let dir = RunDir::create(&global.run_dir, &ledger.id)?;
     reporter.log_to(dir.events()?);
     let cpus = ends.target_facts(&[]).await?.server.cpus;

@@ -7,6 +7,7 @@ use anyhow::Context;
 use pgconvoy_proto::model::Platform;
 
 use crate::ends::Usage;
+use crate::ledger::Ledger;
 
 const FILE: &str = "pgconvoy.toml";
 const TABLE: &str = "platform";
@@ -29,6 +30,26 @@ impl FromStr for Profile {
             "plain" => Self::Plain,
             name => Self::Named(name.to_owned()),
         })
+    }
+}
+
+impl Profile {
+    /// `sync` and `verify` go by the rules that the migration was made with: another profile is refused.
+    pub fn check(&self, ledger: &Ledger) -> Result<(), Usage> {
+        let asked = match self {
+            Self::Auto => return Ok(()),
+            Self::Plain => "plain",
+            Self::Named(name) => name,
+        };
+        let tenancy = ledger.options.tenancy.as_ref();
+        let made = tenancy.map_or("plain", |tenancy| &tenancy.platform.name);
+        if asked == made {
+            return Ok(());
+        }
+        Err(Usage(format!(
+            "--profile {asked}: migration {} was made with {made}, and goes by its rules",
+            ledger.id
+        )))
     }
 }
 

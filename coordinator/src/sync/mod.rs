@@ -32,7 +32,7 @@ use crate::phases::{Run, Settings, snapshot};
 use crate::run_dir::RunDir;
 use crate::schema::{self, Sequences};
 use crate::verdict::Verdict;
-use crate::{Ended, objects, platform, preflight, verify};
+use crate::{Ended, backup, objects, platform, preflight, verify};
 pub use forecast::forecast;
 use outcome::{Outcome, TableOutcome};
 use scope::Scope;
@@ -57,6 +57,12 @@ pub async fn sync(args: SyncArgs, global: &Global, reporter: &Arc<Reporter>) -> 
             ledger.id,
             ledger.phase
         );
+    }
+    args.profile.profile.check(&ledger)?;
+    if !args.dry_run && (args.backup || backup::asked_by_environment()?) {
+        let id = uuid::Uuid::now_v7().to_string();
+        let made = backup::make(&mut ends.target, &id).await?;
+        reporter.emit(&Event::Finding(backup::finding(&id, &made)));
     }
     let asked = Asked {
         selection: args.selection(),

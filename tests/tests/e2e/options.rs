@@ -161,3 +161,22 @@ async fn an_agent_is_healthy_as_long_as_its_database_is() {
     pair.target.restart().expect("PostgreSQL is back");
     eventually("the agent is healthy again", PATIENCE, healthy);
 }
+
+#[test]
+fn one_list_of_flags_serves_migrate_sync_and_verify() {
+    let pair = pair();
+    let flags = "--profile plain --streams 2 --index-jobs 1 --compression off --force --backup";
+    for command in ["migrate", "sync", "verify"] {
+        let all: Vec<&str> = [command].into_iter().chain(flags.split(' ')).collect();
+        let ended = pair.pgconvoy(&all).expect("it runs").expect(0);
+        if command != "verify" {
+            ended.says("read back");
+        }
+    }
+    for command in ["sync", "verify"] {
+        pair.pgconvoy(&[command, "--profile", "supabase"])
+            .expect("it runs")
+            .expect(2)
+            .says("made with plain");
+    }
+}
