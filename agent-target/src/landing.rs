@@ -59,7 +59,7 @@ impl Landing {
         if !worth || table.through_root || table.managed {
             return Ok(());
         }
-        let name = qualified(&table.schema, &table.name);
+        let name = name_of(table);
         let lock =
             format!("SAVEPOINT emptied; LOCK TABLE ONLY {name} IN ACCESS EXCLUSIVE MODE NOWAIT");
         let empty = match session.batch_execute(&lock).await {

@@ -9,7 +9,7 @@ use tonic::transport::Channel;
 use crate::Ended;
 use crate::cli::{BackupArgs, Global};
 use crate::ends::{self, Usage, said};
-use crate::events::Reporter;
+use crate::events::{Event, Reporter};
 use crate::run_dir::RunDir;
 use crate::text::bytes;
 use crate::verdict::Verdict;
@@ -34,7 +34,7 @@ pub async fn backup(args: BackupArgs, global: &Global, reporter: &Reporter) -> E
     Ok((Verdict::Ok, result))
 }
 
-pub async fn make(
+async fn make(
     target: &mut TargetClient<Channel>,
     id: &str,
 ) -> anyhow::Result<wire::BackupResponse> {
@@ -54,8 +54,18 @@ fn text(id: &str, made: &wire::BackupResponse) -> String {
     )
 }
 
-/// For the ledger and the report.
-pub fn finding(id: &str, made: &wire::BackupResponse) -> Finding {
+/// Before a command changes the target: makes one and tells of it. For the ledger and the report.
+pub async fn make_and_tell(
+    target: &mut TargetClient<Channel>,
+    id: &str,
+    reporter: &Reporter,
+) -> anyhow::Result<Finding> {
+    let finding = finding(id, &make(target, id).await?);
+    reporter.emit(&Event::Finding(finding.clone()));
+    Ok(finding)
+}
+
+fn finding(id: &str, made: &wire::BackupResponse) -> Finding {
     Finding::new(Severity::Info, "backup", "target", text(id, made))
         .hint("it stays until somebody removes the folder")
 }

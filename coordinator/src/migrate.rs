@@ -93,9 +93,7 @@ pub async fn migrate(args: MigrateArgs, global: &Global, reporter: &Arc<Reporter
     reporter.log_to(dir.events()?);
     let mut backup = None;
     if wants_backup || options.replace && !args.no_backup {
-        let made = backup::make(&mut ends.target, &id).await?;
-        findings.push(backup::finding(&id, &made));
-        reporter.emit(&Event::Finding(backup::finding(&id, &made)));
+        findings.push(backup::make_and_tell(&mut ends.target, &id, reporter).await?);
         backup = Some(id.clone());
     }
     let settled = settled.as_ref();

@@ -61,8 +61,7 @@ pub async fn sync(args: SyncArgs, global: &Global, reporter: &Arc<Reporter>) -> 
     args.profile.profile.check(&ledger)?;
     if !args.dry_run && (args.backup || backup::asked_by_environment()?) {
         let id = uuid::Uuid::now_v7().to_string();
-        let made = backup::make(&mut ends.target, &id).await?;
-        reporter.emit(&Event::Finding(backup::finding(&id, &made)));
+        backup::make_and_tell(&mut ends.target, &id, reporter).await?;
     }
     let asked = Asked {
         selection: args.selection(),

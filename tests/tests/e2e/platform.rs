@@ -10,6 +10,7 @@ use pgconvoy_tests::pair::DATABASE;
 use pgconvoy_tests::{PATIENCE, eventually};
 
 use crate::depot::count;
+use crate::supabase;
 
 const COMMON: &str = include_str!("platform/common.sql");
 const OLDER: &str = include_str!("platform/older.sql");
@@ -79,26 +80,14 @@ fn managed(server: &Server) -> Vec<Vec<String>> {
         .collect()
 }
 
-/// Every line of the first is in the second, in this order; the lines that the second has more.
+/// Of each schema: see [`supabase::added`].
 #[track_caller]
 fn added(before: &[Vec<String>], after: &[Vec<String>]) -> Vec<String> {
-    let mut more = Vec::new();
     assert_eq!(before.len(), after.len(), "a schema came or went");
-    for (before, after) in before.iter().zip(after) {
-        let mut expected = before.iter().peekable();
-        for line in after {
-            match expected.peek() {
-                Some(next) if *next == line => drop(expected.next()),
-                _ => more.push(line.clone()),
-            }
-        }
-        let lost: Vec<&String> = expected.collect();
-        assert!(
-            lost.is_empty(),
-            "what was the platform's has changed: {lost:#?}"
-        );
-    }
-    more
+    let schemas = before.iter().zip(after);
+    schemas
+        .flat_map(|(before, after)| supabase::added(before, after))
+        .collect()
 }
 
 fn target(pair: &Pair, query: &str) -> String {

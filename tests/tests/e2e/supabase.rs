@@ -135,7 +135,7 @@ fn managed(server: &Server) -> Vec<String> {
 
 /// No line of the platform's is gone or in another place; the lines that came.
 #[track_caller]
-fn added(before: &[String], after: &[String]) -> Vec<String> {
+pub fn added(before: &[String], after: &[String]) -> Vec<String> {
     let mut expected = before.iter().peekable();
     let mut more = Vec::new();
     for line in after {
