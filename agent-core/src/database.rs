@@ -11,9 +11,11 @@ use std::time::Duration;
 
 use crate::dbtls;
 
+mod coalesce;
 mod connect;
 mod conninfo;
 mod error;
+mod handshake;
 mod libpq;
 mod passfile;
 

@@ -260,13 +260,9 @@ pub fn system_roots_pem() -> Result<String, Error> {
     Ok(text)
 }
 
-/// What went wrong in a handshake, and what to do about it.
-pub(crate) fn explain(
-    source: Option<&(dyn std::error::Error + 'static)>,
-    reason: &str,
-) -> (String, &'static str) {
-    let socket = source.and_then(|source| source.downcast_ref::<io::Error>());
-    let inner = socket.and_then(io::Error::get_ref);
+/// What went wrong in a handshake, and what to do about it. `cause`: nothing where the server has no TLS.
+pub(crate) fn explain(cause: Option<&io::Error>, reason: &str) -> (String, &'static str) {
+    let inner = cause.and_then(io::Error::get_ref);
     let mut reason = reason.to_owned();
     let remedy = match inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
         Some(rustls::Error::InvalidCertificate(problem)) => match problem {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use futures_util::{StreamExt, stream};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{AsyncMessage, Client, Connection, SimpleQueryMessage, Socket};
+use tokio_postgres::{AsyncMessage, Client, Connection, SimpleQueryMessage};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::database::{Error, Opening};
@@ -87,12 +87,13 @@ pub struct Session {
 
 impl Session {
     /// Takes charge of a fresh connection: drives it, and pins its settings in one round trip.
-    pub(crate) async fn pin<T>(
+    pub(crate) async fn pin<S, T>(
         client: Client,
-        connection: Connection<Socket, T>,
+        connection: Connection<S, T>,
         opening: &Opening<'_>,
     ) -> Result<Self, Error>
     where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let at = opening.at;
@@ -198,8 +199,9 @@ impl std::fmt::Debug for Session {
     }
 }
 
-async fn drive<T>(mut connection: Connection<Socket, T>, loss: Arc<OnceLock<String>>)
+async fn drive<S, T>(mut connection: Connection<S, T>, loss: Arc<OnceLock<String>>)
 where
+    S: AsyncRead + AsyncWrite + Unpin,
     T: AsyncRead + AsyncWrite + Unpin,
 {
     let mut messages = stream::poll_fn(move |context| connection.poll_message(context));

@@ -2,12 +2,16 @@
 //!
 //! Credentials stay home: only `prefer` and `allow` ever connect without TLS, and the log then says so.
 
+use std::io;
+use std::path::Path;
 use std::time::Duration;
 
+use tokio::net::UnixStream;
 use tokio_postgres::Config;
 use tokio_postgres::config::{ChannelBinding, SslMode, SslNegotiation, TargetSessionAttrs};
 
 use super::error::Opening;
+use super::handshake::Handshake;
 use super::{Database, Endpoint, Error};
 use crate::dbtls::Mode;
 use crate::session::Session;
@@ -60,12 +64,32 @@ impl Database {
             keeps_role: self.chooses_role(),
         };
         let session = Box::pin(async {
-            let (client, connection) = self
-                .config(application, mode)
-                .connect(self.tls.connector())
-                .await
-                .map_err(|error| opening.failed(&error))?;
-            Session::pin(client, connection, &opening).await
+            let config = self.config(application);
+            let handshake = Handshake {
+                tls: self.tls.connector(),
+                mode,
+                direct: self.negotiation.as_deref() == Some("direct"),
+            };
+            let failed = |error| opening.failed(&error);
+            match &self.endpoint {
+                Endpoint::Socket(directory) => {
+                    let socket = self
+                        .socket(directory)
+                        .await
+                        .map_err(|error| opening.unreached(&error))?;
+                    let handshake = handshake.with::<UnixStream>("");
+                    let (client, connection) = config
+                        .connect_raw(socket, handshake)
+                        .await
+                        .map_err(failed)?;
+                    let session = Session::pin(client, connection, &opening).await?;
+                    self.admit(session, &opening).await
+                }
+                Endpoint::Tcp { .. } => {
+                    let (client, connection) = config.connect(handshake).await.map_err(failed)?;
+                    Session::pin(client, connection, &opening).await
+                }
+            }
         });
         let seconds = limit.as_secs();
         tokio::time::timeout(limit, session)
@@ -78,15 +102,37 @@ impl Database {
             })
     }
 
-    fn config(&self, application: &str, mode: SslMode) -> Config {
-        let mut config = Config::new();
-        match &self.endpoint {
-            Endpoint::Socket(directory) => config.host_path(directory),
-            Endpoint::Tcp { host, address } => {
-                address.map(|address| config.hostaddr(address));
-                config.host(host)
-            }
+    async fn socket(&self, directory: &Path) -> io::Result<UnixStream> {
+        let connecting = UnixStream::connect(directory.join(format!(".s.PGSQL.{}", self.port)));
+        tokio::time::timeout(self.connect_timeout, connecting).await?
+    }
+
+    /// target_session_attrs, which tokio-postgres looks at where it opens the socket itself.
+    async fn admit(&self, session: Session, opening: &Opening<'_>) -> Result<Session, Error> {
+        let Some(wanted) = self.session_attrs.as_deref().filter(|word| *word != "any") else {
+            return Ok(session);
         };
+        let standby: bool = session
+            .query_one("SELECT pg_catalog.pg_is_in_recovery()", &[])
+            .await
+            .map_err(|error| opening.failed(&error))?
+            .get(0);
+        if standby == (wanted == "read-only") {
+            return Ok(session);
+        }
+        Err(Error::NotAdmitted {
+            at: opening.at.to_owned(),
+            message: format!("target_session_attrs is {wanted}, and the server is not"),
+        })
+    }
+
+    /// TLS is negotiated by [`Handshake`], whatever is said here.
+    fn config(&self, application: &str) -> Config {
+        let mut config = Config::new();
+        if let Endpoint::Tcp { host, address } = &self.endpoint {
+            address.map(|address| config.hostaddr(address));
+            config.host(host);
+        }
         config
             .port(self.port)
             .user(&self.user)
@@ -96,15 +142,13 @@ impl Database {
             .keepalives_idle(KEEPALIVE_IDLE)
             .keepalives_interval(KEEPALIVE_INTERVAL)
             .keepalives_retries(KEEPALIVE_RETRIES)
-            .ssl_mode(mode);
+            .ssl_mode(SslMode::Require)
+            .ssl_negotiation(SslNegotiation::Direct);
         if let Some(password) = &self.password {
             config.password(password);
         }
         if let Some(options) = &self.options {
             config.options(options);
-        }
-        if self.negotiation.as_deref() == Some("direct") {
-            config.ssl_negotiation(SslNegotiation::Direct);
         }
         match self.channel_binding.as_deref() {
             Some("disable") => config.channel_binding(ChannelBinding::Disable),

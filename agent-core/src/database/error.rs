@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use tokio_postgres::error::{DbError, SqlState};
 
+use super::handshake;
 use crate::dbtls;
 
 #[derive(Debug, thiserror::Error)]
@@ -143,10 +144,12 @@ impl Opening<'_> {
         let at = self.at.to_owned();
         let source = error.source();
         let reason = source.map_or_else(|| error.to_string(), ToString::to_string);
-        // tokio-postgres keeps its kinds private; their texts are all there is to tell TLS from the socket.
-        if error.to_string().contains("TLS handshake") {
-            let (reason, remedy) = dbtls::explain(source, &reason);
-            return Error::Tls { at, reason, remedy };
+        if let Some(error) = source.and_then(|source| source.downcast_ref()) {
+            return match error {
+                handshake::Error::Socket(cause) => self.unreached(cause),
+                handshake::Error::NoTls => self.without_tls(None, &reason),
+                handshake::Error::Tls(cause) => self.without_tls(Some(cause), &reason),
+            };
         }
         match source.and_then(|source| source.downcast_ref::<io::Error>()) {
             Some(cause) => Error::from_socket(at, cause, reason),
@@ -160,6 +163,19 @@ impl Opening<'_> {
                 message: reason,
             },
             None => Error::Other { at, reason },
+        }
+    }
+
+    pub(super) fn unreached(&self, cause: &io::Error) -> Error {
+        Error::from_socket(self.at.to_owned(), cause, cause.to_string())
+    }
+
+    fn without_tls(&self, cause: Option<&io::Error>, reason: &str) -> Error {
+        let (reason, remedy) = dbtls::explain(cause, reason);
+        Error::Tls {
+            at: self.at.to_owned(),
+            reason,
+            remedy,
         }
     }
 
