@@ -142,13 +142,15 @@ fn copy_in_with(table: &Table, option: &str) -> String {
     )
 }
 
-/// Whether one session scans the table: several are worth their connections only for more.
-pub fn is_small(table: &Table) -> bool {
-    table.parts(PART_BYTES).len() == 1
+/// Whether one session reads the table from end to end, when `jobs` may. That costs the server least: a sequential scan keeps to a
+/// ring of 256 KiB of buffers (PostgreSQL's src/backend/storage/buffer/README, "Buffer Ring Replacement Strategy"), while those of the
+/// ranges of ctid into which several sessions divide a table walk through all of shared_buffers.
+pub fn is_read_whole(table: &Table, jobs: usize) -> bool {
+    jobs <= 1 || table.parts(PART_BYTES).len() == 1
 }
 
 /// What a table counts, read by one statement. `buckets`: a power of two, or 0 for none.
-pub async fn digest_small(
+pub async fn digest_whole(
     session: &Session,
     table: &Table,
     buckets: u32,
@@ -165,6 +167,12 @@ pub async fn digest(
     jobs: usize,
     counters: &Arc<Counters>,
 ) -> Result<TableDigest, Error> {
+    if is_read_whole(table, jobs) {
+        let reader = snapshot.reader(table).await?;
+        let digest = digest_whole(&reader, table, buckets, counters).await?;
+        snapshot.give_back(reader).await?;
+        return Ok(digest);
+    }
     each_part(snapshot, table, jobs, |reader, part| async move {
         let digest = digest_part(&reader, table, Some(&part), buckets, counters).await?;
         Ok((reader, digest))

@@ -35,11 +35,11 @@ pub async fn table(
                 .table
         }
     };
-    let digest = if scan::is_small(&table) {
-        scan::digest_small(&session, &table, buckets, counters).await?
+    let jobs = request.jobs as usize;
+    let digest = if scan::is_read_whole(&table, jobs) {
+        scan::digest_whole(&session, &table, buckets, counters).await?
     } else {
         let snapshot = snapshot(sessions, migration, &table).await?;
-        let jobs = request.jobs as usize;
         scan::digest(&snapshot, &table, buckets, jobs, counters).await?
     };
     if keep != Keep::Unspecified {
