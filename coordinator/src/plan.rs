@@ -52,7 +52,11 @@ impl Plan {
             name: table.name.clone(),
             partitioned: table.through_root,
         }));
-        works.retain(|work| wanted(work, &options));
+        works = works
+            .into_iter()
+            .flat_map(|work| key_first(work, !options.no_verify))
+            .filter(|work| wanted(work, &options))
+            .collect();
         if options.skip_rls {
             findings.push(
                 Finding::new(
@@ -87,6 +91,32 @@ impl Plan {
     }
 }
 
+/// The index of a large key as a step of its own, where the table is digested beside it; otherwise the archive's entry does both.
+fn key_first(mut work: Work, is_digested: bool) -> Vec<Work> {
+    let Work::Index {
+        schema,
+        name,
+        table,
+        key,
+        size_bytes,
+        ..
+    } = &mut work
+    else {
+        return vec![work];
+    };
+    if !is_digested {
+        *key = None;
+    }
+    let index = key.as_ref().map(|key| Work::KeyIndex {
+        schema: schema.clone(),
+        name: name.clone(),
+        table: *table,
+        create: key.create.clone(),
+        size_bytes: *size_bytes,
+    });
+    index.into_iter().chain([work]).collect()
+}
+
 /// Statistics of a partitioned table come with the inventory; a root that is copied as a whole has them as a table.
 fn wanted(work: &Work, options: &Options) -> bool {
     match work {
@@ -119,6 +149,7 @@ mod tests {
             table: 7,
             on,
             constraint: false,
+            key: None,
             size_bytes: 0,
         }
     }

@@ -1,7 +1,9 @@
 //! The work queue of the copy phase: parts to copy, indexes to build, tables to digest, each given out as soon as it may be.
 //!
-//! Per table: parts, then, where its rows are of several snapshots, convergence, then its constraints (they need the table for themselves), then its other indexes and the digest,
-//! side by side. A digest never runs beside ADD CONSTRAINT: readers would queue behind its lock.
+//! Per table: parts, then, where its rows are of several snapshots, convergence, then its constraints (they need the table for
+//! themselves), then its other indexes and the digest, side by side. A digest never runs beside ADD CONSTRAINT: readers would queue behind
+//! its lock. Where the indexes of keys are built by themselves, they come first, side by side with the other indexes and the digest, and
+//! the constraints, which then take no time, last.
 //!
 //! A part that a check constraint refuses is put off: the constraint may read tables that are not loaded yet. When all other parts
 //! are done it is given out again, for as long as that brings any part in.
@@ -16,6 +18,8 @@ use tokio::sync::Notify;
 pub struct TableWork {
     pub table: Table,
     pub parts: Vec<Part>,
+    /// Indexes of keys, without their constraints.
+    pub keys: Vec<Build>,
     pub constraints: Vec<Build>,
     pub indexes: Vec<Build>,
     /// Rows of several snapshots become those of one before anything is built on them.
@@ -54,9 +58,11 @@ struct Pending {
     table: Table,
     parts_left: usize,
     converge: Converge,
+    keys: Vec<Build>,
     constraints: Vec<Build>,
-    /// Given out and not done.
-    constraints_left: usize,
+    /// Builds given out and not done, of keys and other indexes beside them, or of constraints.
+    builds_left: usize,
+    digest_running: bool,
     indexes: Vec<Build>,
     digest: bool,
 }
@@ -100,8 +106,10 @@ impl Schedule {
                 } else {
                     Converge::Done
                 },
+                keys: table.keys,
                 constraints: table.constraints,
-                constraints_left: 0,
+                builds_left: 0,
+                digest_running: false,
                 indexes: table.indexes,
                 digest: table.digest,
                 table: table.table,
@@ -204,9 +212,9 @@ impl Schedule {
         let mut state = self.lock();
         for build in builds {
             if let Some(pending) = state.tables.get_mut(&build.table)
-                && pending.constraints_left > 0
+                && pending.builds_left > 0
             {
-                pending.constraints_left -= 1;
+                pending.builds_left -= 1;
                 state.advance(build.table);
             }
         }
@@ -217,6 +225,16 @@ impl Schedule {
     /// The next table to digest, waiting for one; none when no more can come.
     pub async fn next_digest(&self) -> Option<Table> {
         self.wait(|state| state.digests.pop_front()).await
+    }
+
+    pub fn digested(&self, table: Oid) {
+        let mut state = self.lock();
+        if let Some(pending) = state.tables.get_mut(&table) {
+            pending.digest_running = false;
+        }
+        state.advance(table);
+        drop(state);
+        self.changed.notify_waiters();
     }
 
     async fn wait<T>(&self, take: impl Fn(&mut State) -> Option<T>) -> Option<T> {
@@ -274,7 +292,7 @@ impl State {
         let Some(pending) = self.tables.get_mut(&oid) else {
             return;
         };
-        if pending.parts_left > 0 || pending.constraints_left > 0 {
+        if pending.parts_left > 0 || pending.builds_left > 0 || pending.digest_running {
             return;
         }
         if pending.converge != Converge::Done {
@@ -283,9 +301,20 @@ impl State {
             }
             return;
         }
+        let keys = std::mem::take(&mut pending.keys);
+        if !keys.is_empty() {
+            let indexes = std::mem::take(&mut pending.indexes);
+            pending.builds_left = keys.len() + indexes.len();
+            self.builds.extend(keys.into_iter().chain(indexes));
+            if std::mem::take(&mut pending.digest) {
+                pending.digest_running = true;
+                self.digests.push_back(pending.table.clone());
+            }
+            return;
+        }
         let constraints = std::mem::take(&mut pending.constraints);
         if !constraints.is_empty() {
-            pending.constraints_left = constraints.len();
+            pending.builds_left = constraints.len();
             self.builds.extend(constraints);
             return;
         }

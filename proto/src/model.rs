@@ -250,6 +250,16 @@ pub enum IndexOn {
     MaterializedView,
 }
 
+/// A primary key or unique constraint in two statements. The first lets the table be read meanwhile, and takes the time; ADD CONSTRAINT
+/// alone keeps readers out while it builds the index.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Key {
+    /// `CREATE UNIQUE INDEX`, as pg_get_indexdef() has it at the source.
+    pub create: String,
+    /// `ALTER TABLE ... ADD CONSTRAINT ... USING INDEX`.
+    pub adopt: String,
+}
+
 /// What a step does at the target. Kept in the ledger as JSON.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
@@ -271,7 +281,15 @@ pub enum Work {
     DropNotNull {
         columns: Vec<Column>,
     },
-    /// One index, or the constraint that it carries.
+    /// The unique index of a key, before its constraint: see [`Key`].
+    KeyIndex {
+        schema: String,
+        name: String,
+        table: Oid,
+        create: String,
+        size_bytes: u64,
+    },
+    /// One index, or the constraint that it carries. `key`: of a constraint whose index a step of its own builds first.
     Index {
         entry: Entry,
         schema: String,
@@ -279,6 +297,8 @@ pub enum Work {
         table: Oid,
         on: IndexOn,
         constraint: bool,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        key: Option<Key>,
         size_bytes: u64,
     },
     /// ALTER INDEX ... ATTACH PARTITION, all of them.
@@ -332,6 +352,7 @@ impl Work {
             Self::Index {
                 constraint: true, ..
             } => "constraint",
+            Self::KeyIndex { .. } => "key-index",
             Self::Index { .. } => "index",
             Self::AttachIndexes => "attach-indexes",
             Self::ForeignKey(_) => "foreign-key",
@@ -359,7 +380,9 @@ impl Work {
                 format!("grants on {} of PostgreSQL's own objects", changes.len())
             }
             Self::DropNotNull { columns } => format!("{} inherited columns", columns.len()),
-            Self::Index { schema, name, .. } => format!("{schema}.{name}"),
+            Self::KeyIndex { schema, name, .. } | Self::Index { schema, name, .. } => {
+                format!("{schema}.{name}")
+            }
             Self::AttachIndexes => "indexes of partitions".into(),
             Self::ForeignKey(key) => format!("{}.{}: {}", key.schema, key.table, key.name),
             Self::PostData { .. } => "post-data of the archive".into(),

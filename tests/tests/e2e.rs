@@ -35,6 +35,8 @@ mod files_kill;
 mod identity;
 #[path = "e2e/judge.rs"]
 mod judge;
+#[path = "e2e/keys.rs"]
+mod keys;
 #[path = "e2e/kill.rs"]
 mod kill;
 #[path = "e2e/large_objects.rs"]

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use pgconvoy_proto::model::{
-    Column, Entry, Finding, ForeignKey, IndexOn, Oid, SequenceValue, Severity, View, Work,
+    Column, Entry, Finding, ForeignKey, IndexOn, Key, Oid, SequenceValue, Severity, View, Work,
 };
 use pgconvoy_proto::selection::Filter;
 use tokio_postgres::Error;
@@ -89,11 +89,26 @@ pub async fn skipped_entries(
         .collect())
 }
 
+/// Bytes of an index from which on its key is built in two statements: below, it takes no time in which anybody could read.
+const LARGE_KEY: i64 = 8 << 20;
+
+/// Keys of which the archive's entry says no more than two statements can: it also clusters by the index, makes it the replica
+/// identity, and sets its statistics, its dependence on an extension and its tablespace (pg_dump.c, dumpConstraint).
+const KEY: &str = "k.contype IN ('p', 'u') AND t.relkind = 'r' AND x.relam = 403 AND x.reltablespace = 0
+    AND k.conname = x.relname AND NOT i.indisclustered AND NOT i.indisreplident
+    AND NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = x.oid AND a.attstattarget >= 0)
+    AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = x.oid AND d.deptype = 'x')";
+
 /// Indexes of user tables, partitioned tables and materialized views, the largest first.
 pub async fn indexes(session: &Session, excluded: &HashSet<Oid>) -> Result<Vec<Work>, Error> {
     let query = format!(
         "SELECT x.oid, n.nspname, x.relname, i.indrelid, t.relkind::text, k.oid, pg_relation_size(x.oid),
-                'pg_class'::regclass::oid, 'pg_constraint'::regclass::oid
+                'pg_class'::regclass::oid, 'pg_constraint'::regclass::oid,
+                CASE WHEN {KEY} AND pg_relation_size(x.oid) >= {LARGE_KEY} THEN pg_get_indexdef(x.oid) END,
+                format('ALTER TABLE ONLY %I.%I ADD CONSTRAINT %I %s USING INDEX %I%s%s', n.nspname, t.relname, x.relname,
+                       CASE k.contype WHEN 'p' THEN 'PRIMARY KEY' ELSE 'UNIQUE' END, x.relname,
+                       CASE WHEN k.condeferrable THEN ' DEFERRABLE' END,
+                       CASE WHEN k.condeferred THEN ' INITIALLY DEFERRED' END)
          FROM pg_index i
          JOIN pg_class x ON x.oid = i.indexrelid
          JOIN pg_class t ON t.oid = i.indrelid
@@ -105,12 +120,13 @@ pub async fn indexes(session: &Session, excluded: &HashSet<Oid>) -> Result<Vec<W
          ORDER BY 7 DESC, 1",
         foreign_schema("n"),
     );
-    let rows = session.query(&query, &[]).await?;
+    let rows = query_quoted(session, &query, &[]).await?;
     let works = rows
         .iter()
         .filter(|row| !excluded.contains(&row.get(3)))
         .map(|row| {
             let constraint: Option<Oid> = row.get(5);
+            let create: Option<String> = row.get(9);
             let size: i64 = row.get(6);
             let entry = match constraint {
                 Some(oid) => Entry {
@@ -133,6 +149,10 @@ pub async fn indexes(session: &Session, excluded: &HashSet<Oid>) -> Result<Vec<W
                     _ => IndexOn::Table,
                 },
                 constraint: constraint.is_some(),
+                key: create.map(|create| Key {
+                    create,
+                    adopt: row.get(10),
+                }),
                 size_bytes: size as u64,
             }
         });

@@ -8,7 +8,7 @@ use pgconvoy_agent_core::status;
 use pgconvoy_proto::model::{Access, Entry, Finding, Made, Work};
 use tonic::Status;
 
-use super::{Migration, Runner};
+use super::{Migration, Runner, key};
 use crate::archive::{Line, Opened};
 use crate::ledger;
 use crate::restore::{Restore, prepared};
@@ -187,9 +187,10 @@ impl Runner {
             }
         }
         let (schemas, names): (Vec<&str>, Vec<&str>) = wanted.values().copied().unzip();
-        let there: HashSet<(String, String)> = session
+        let there: HashMap<(String, String), bool> = session
             .query(
-                "SELECT n.nspname, c.relname FROM unnest($1::text[], $2::text[]) w (schema, name)
+                "SELECT n.nspname, c.relname, EXISTS (SELECT FROM pg_constraint k WHERE k.conindid = c.oid AND k.contype IN ('p', 'u', 'x'))
+                 FROM unnest($1::text[], $2::text[]) w (schema, name)
                  JOIN pg_namespace n ON n.nspname = w.schema
                  JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w.name AND c.relkind IN ('i', 'I')",
                 &[&schemas, &names],
@@ -197,13 +198,26 @@ impl Runner {
             .await
             .map_err(read_failed)?
             .iter()
-            .map(|row| (row.get(0), row.get(1)))
+            .map(|row| ((row.get(0), row.get(1)), row.get(2)))
             .collect();
-        wanted.retain(|_, (schema, name)| {
-            !there.contains(&((*schema).to_owned(), (*name).to_owned()))
-        });
+        let carries_constraint =
+            |schema: &str, name: &str| there.get(&(schema.to_owned(), name.to_owned())).copied();
+        let mut findings = Vec::new();
+        for work in works {
+            if let Work::Index {
+                schema,
+                name,
+                key: Some(key),
+                ..
+            } = work
+                && carries_constraint(schema, name) == Some(false)
+            {
+                findings.extend(key::adopt(session, work.object(), key).await?);
+            }
+        }
+        wanted.retain(|_, (schema, name)| carries_constraint(schema, name).is_none());
         if wanted.is_empty() {
-            return Ok(Vec::new());
+            return Ok(findings);
         }
         let opened = self.open(session, migration).await?;
         let lines: Vec<Line> = opened
@@ -219,8 +233,11 @@ impl Runner {
                 "the archive lacks {unknown} of the planned indexes"
             )));
         }
-        self.restore_indexes(session, migration, &opened, lines)
-            .await
+        let restored = self
+            .restore_indexes(session, migration, &opened, lines)
+            .await?;
+        findings.extend(restored);
+        Ok(findings)
     }
 
     /// ALTER INDEX ... ATTACH PARTITION does nothing where it is done.

@@ -7,6 +7,7 @@ mod access;
 mod archive;
 mod database;
 pub mod foreign_key;
+mod key;
 mod large_objects;
 pub mod managed;
 mod memberships;
@@ -186,6 +187,12 @@ impl Runner {
         }
         for work in works {
             match work {
+                Work::KeyIndex {
+                    schema,
+                    name,
+                    create,
+                    ..
+                } => key::build_index(session, schema, name, create).await?,
                 Work::ForeignKey(key) => findings.extend(foreign_key::build(session, key).await?),
                 Work::DropNotNull { columns } => {
                     findings.extend(rest::drop_not_null(session, columns).await?);

@@ -91,6 +91,7 @@ pub async fn run(run: &mut Run) -> anyhow::Result<()> {
         workers.spawn(async move {
             while let Some(table) = schedule.next_digest().await {
                 digester.target(&table, 0, Keep::Left).await?;
+                schedule.digested(table.oid);
             }
             Ok(())
         });
@@ -119,34 +120,37 @@ const SMALL_BYTES: u64 = 256 << 10;
 
 /// Per table what the ledger says is missing. Largest first: the last stream should not be left with the largest table.
 fn work(ledger: &Ledger) -> Vec<TableWork> {
+    let mut keys: HashMap<Oid, Vec<Build>> = HashMap::new();
     let mut constraints: HashMap<Oid, Vec<Build>> = HashMap::new();
     let mut indexes: HashMap<Oid, Vec<Build>> = HashMap::new();
     for entry in open_indexes(ledger) {
-        if let Work::Index {
-            table,
-            constraint,
-            size_bytes,
-            ..
-        } = entry.step.work
-        {
-            let build = Build {
-                step: entry.step.number,
+        let (kind, table, size_bytes) = match entry.step.work {
+            Work::KeyIndex {
+                table, size_bytes, ..
+            } => (&mut keys, table, size_bytes),
+            Work::Index {
                 table,
+                constraint: true,
                 size_bytes,
-            };
-            let kind = if constraint {
-                &mut constraints
-            } else {
-                &mut indexes
-            };
-            kind.entry(table).or_default().push(build);
-        }
+                ..
+            } => (&mut constraints, table, size_bytes),
+            Work::Index {
+                table, size_bytes, ..
+            } => (&mut indexes, table, size_bytes),
+            _ => continue,
+        };
+        kind.entry(table).or_default().push(Build {
+            step: entry.step.number,
+            table,
+            size_bytes,
+        });
     }
     let mut work: Vec<TableWork> = ledger
         .tables
         .iter()
         .map(|entry| TableWork {
             parts: missing(ledger, entry),
+            keys: keys.remove(&entry.table.oid).unwrap_or_default(),
             constraints: constraints.remove(&entry.table.oid).unwrap_or_default(),
             indexes: indexes.remove(&entry.table.oid).unwrap_or_default(),
             converge: entry.converge,
@@ -172,10 +176,11 @@ fn open_indexes(ledger: &Ledger) -> impl Iterator<Item = &StepEntry> {
         !entry.is_done()
             && matches!(
                 entry.step.work,
-                Work::Index {
-                    on: IndexOn::Table,
-                    ..
-                }
+                Work::KeyIndex { .. }
+                    | Work::Index {
+                        on: IndexOn::Table,
+                        ..
+                    }
             )
     })
 }
@@ -184,7 +189,9 @@ fn open_indexes(ledger: &Ledger) -> impl Iterator<Item = &StepEntry> {
 fn without_table(ledger: &Ledger) -> Vec<Step> {
     open_indexes(ledger)
         .filter(|entry| match entry.step.work {
-            Work::Index { table, .. } => ledger.table(table).is_none(),
+            Work::KeyIndex { table, .. } | Work::Index { table, .. } => {
+                ledger.table(table).is_none()
+            }
             _ => false,
         })
         .inspect(|entry| debug_assert_eq!(Phase::of(&entry.step.work), Phase::Copy))

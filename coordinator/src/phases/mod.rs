@@ -80,7 +80,8 @@ impl Phase {
             | Work::SystemGrants { .. }
             | Work::DropNotNull { .. }
             | Work::Vacate { .. } => Self::Access,
-            Work::Index {
+            Work::KeyIndex { .. }
+            | Work::Index {
                 on: IndexOn::Table, ..
             } => Self::Copy,
             Work::Index {

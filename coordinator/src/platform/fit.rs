@@ -231,6 +231,7 @@ impl Stripping<'_> {
             Work::Index {
                 entry, table: on, ..
             } => !self.left.contains(entry) && !self.left.contains(&table(*on)),
+            Work::KeyIndex { table: on, .. } => !self.left.contains(&table(*on)),
             Work::ForeignKey(key) => !self.left.contains(&table(key.table_oid)),
             Work::Statistics { schema, name, .. } => {
                 !self.rules.is_managed(schema) || planned.contains(&format!("{schema}.{name}"))

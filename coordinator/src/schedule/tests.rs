@@ -45,6 +45,7 @@ async fn parts_then_constraints_then_indexes_and_digest() {
     let schedule = Schedule::new(vec![TableWork {
         table: table(1),
         parts: vec![part(1, 0), part(1, 1)],
+        keys: vec![],
         constraints: vec![build(1, 0)],
         indexes: vec![build(2, SMALL_BYTES), build(3, 0)],
         converge: false,
@@ -72,6 +73,7 @@ async fn a_table_with_nothing_left_to_do_ends_the_queue_at_once() {
     let nothing = TableWork {
         table: table(1),
         parts: vec![],
+        keys: vec![],
         constraints: vec![],
         indexes: vec![],
         converge: false,
@@ -86,6 +88,7 @@ async fn who_waits_is_woken() {
     let schedule = std::sync::Arc::new(Schedule::new(vec![TableWork {
         table: table(1),
         parts: vec![part(1, 0)],
+        keys: vec![],
         constraints: vec![],
         indexes: vec![],
         converge: false,
@@ -110,6 +113,7 @@ fn one_part_each(oids: &[Oid]) -> Schedule {
     let work = |oid: &Oid| TableWork {
         table: table(*oid),
         parts: vec![part(*oid, 0)],
+        keys: vec![],
         constraints: vec![],
         indexes: vec![],
         converge: false,
@@ -165,6 +169,7 @@ async fn rows_of_several_snapshots_converge_before_anything_is_built_on_them() {
     let schedule = Schedule::new(vec![TableWork {
         table: table(1),
         parts: vec![part(1, 0)],
+        keys: vec![],
         constraints: vec![build(1, 0)],
         indexes: vec![],
         converge: true,
@@ -179,4 +184,32 @@ async fn rows_of_several_snapshots_converge_before_anything_is_built_on_them() {
     schedule.builds_done(&builds);
     assert_eq!(schedule.next_digest().await.map(|t| t.oid), Some(1));
     assert!(schedule.next_to_converge().await.is_none());
+}
+
+#[tokio::test]
+async fn a_table_is_digested_beside_the_index_of_its_key_and_before_the_constraint() {
+    let schedule = Schedule::new(vec![TableWork {
+        table: table(1),
+        parts: vec![],
+        keys: vec![build(1, SMALL_BYTES)],
+        constraints: vec![build(2, SMALL_BYTES)],
+        indexes: vec![build(3, SMALL_BYTES)],
+        converge: false,
+        digest: true,
+    }]);
+    let key = schedule.next_builds().await.unwrap();
+    let index = schedule.next_builds().await.unwrap();
+    assert_eq!((key[0].step, index[0].step), (1, 3));
+    assert_eq!(schedule.next_digest().await.unwrap().oid, 1);
+    schedule.builds_done(&key);
+    schedule.builds_done(&index);
+    let mut constraint = std::pin::pin!(schedule.next_builds());
+    let at_once = tokio::time::timeout(std::time::Duration::ZERO, constraint.as_mut());
+    assert!(at_once.await.is_err());
+    schedule.digested(1);
+    let constraint = constraint.await.unwrap();
+    assert_eq!(constraint[0].step, 2);
+    schedule.builds_done(&constraint);
+    assert!(schedule.next_builds().await.is_none());
+    assert!(schedule.next_digest().await.is_none());
 }
