@@ -37,6 +37,8 @@ mod identity;
 mod judge;
 #[path = "e2e/kill.rs"]
 mod kill;
+#[path = "e2e/kill_steps.rs"]
+mod kill_steps;
 #[path = "e2e/large_objects.rs"]
 mod large_objects;
 #[path = "e2e/locks.rs"]
@@ -71,6 +73,8 @@ mod runbook;
 mod secrets;
 #[path = "e2e/seen.rs"]
 mod seen;
+#[path = "e2e/stops.rs"]
+mod stops;
 #[path = "e2e/supabase.rs"]
 mod supabase;
 #[path = "e2e/sync.rs"]

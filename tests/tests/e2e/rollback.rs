@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use pgconvoy_tests::demo::SAMPLE;
 use pgconvoy_tests::hold::Hold;
 use pgconvoy_tests::pair::DATABASE;
-use pgconvoy_tests::{PATIENCE, Pair, eventually, say_aloud};
+use pgconvoy_tests::{PATIENCE, Pair, eventually};
 
 use crate::depot::{self, Halfway};
 
@@ -193,49 +193,6 @@ fn a_migration_whose_coordinator_was_killed_in_the_copy_is_taken_back() {
     migrate.kill().expect("the coordinator dies");
     trap.open_gate();
     rolls_back_to(&pair, &before);
-}
-
-/// Wherever the coordinator is when it is killed: a phase may be over before the kill arrives, which is another place to be killed at.
-#[test]
-fn a_migration_is_taken_back_from_each_phase() {
-    let pair = depot::pair();
-    let before = target_dump(&pair);
-    for phase in [
-        "planned",
-        "schema",
-        "access",
-        "copy",
-        "foreign-keys",
-        "post-data",
-        "sequences",
-        "statistics",
-        "verify",
-        "done",
-    ] {
-        let mut migrate = pair
-            .spawn(&["migrate", "--streams", "1"])
-            .expect("migrate starts");
-        let seen = || {
-            let ledger = "SELECT (to_regclass('pgconvoy.migrations') IS NOT NULL)::int";
-            match depot::count(&pair, ledger) {
-                0 => String::new(),
-                _ => pair
-                    .at_target("SELECT phase FROM pgconvoy.migrations")
-                    .expect("the ledger"),
-            }
-        };
-        let mut last = String::new();
-        eventually("the migration gets there", PATIENCE, || {
-            last = seen();
-            last == phase || !migrate.is_running()
-        });
-        let killed = migrate.is_running();
-        migrate.kill().expect("it is over");
-        say_aloud(&format!(
-            "waited for {phase}; killed: {killed}, last seen in {last:?}"
-        ));
-        rolls_back_to(&pair, &before);
-    }
 }
 
 /// Somebody reads depot.big: a rollback waits for them, with some of its transactions behind it or none, and the target agent dies.
