@@ -2,6 +2,7 @@
 mod activity;
 mod command;
 pub mod estimate;
+mod rights;
 mod roles;
 pub mod storage;
 mod versions;
@@ -268,6 +269,15 @@ fn target(facts: &Facts, intent: Intent, found: &mut Vec<Finding>) {
             .hint("connect directly"),
         );
     }
+    if intent.replace && target.is_in_use() {
+        found.extend(
+            target
+                .of_others
+                .iter()
+                .map(|others| rights::not_ours(facts, others)),
+        );
+    }
+    found.extend(rights::forced_rls(facts, intent));
     if !target.can_create {
         found.push(
             blocker(

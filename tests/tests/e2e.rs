@@ -5,6 +5,8 @@ mod access;
 mod artefacts;
 #[path = "e2e/backup.rs"]
 mod backup;
+#[path = "e2e/backup_elsewhere.rs"]
+mod backup_elsewhere;
 #[path = "e2e/bad_input.rs"]
 mod bad_input;
 #[path = "e2e/by_hand.rs"]
