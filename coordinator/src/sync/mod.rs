@@ -72,6 +72,7 @@ pub async fn sync(args: SyncArgs, global: &Global, reporter: &Arc<Reporter>) -> 
         );
     }
     args.profile.profile.check(&ledger)?;
+    refuse_less(&args, &ledger)?;
     if !args.dry_run && (args.backup || backup::asked_by_environment()?) {
         let id = uuid::Uuid::now_v7().to_string();
         backup::make_and_tell(&mut ends.target, &id, reporter).await?;
@@ -88,6 +89,20 @@ pub async fn sync(args: SyncArgs, global: &Global, reporter: &Arc<Reporter>) -> 
         storage_objects: args.storage_objects,
     };
     begin(ends, &ledger, asked, &args.effort, global, reporter).await
+}
+
+/// What a sync was interrupted in is not proven by one of something less.
+fn refuse_less(args: &SyncArgs, ledger: &Ledger) -> anyhow::Result<()> {
+    let Some(under_way) = &ledger.sync else {
+        return Ok(());
+    };
+    let selection = args.selection();
+    let all = selection == under_way.selection || selection.covers(&under_way.selection);
+    anyhow::ensure!(
+        args.dry_run || all && (!args.skip_data || under_way.skip_data),
+        "a sync of more than that was interrupted: pgconvoy resume goes on with it"
+    );
+    Ok(())
 }
 
 /// Goes on with a sync that was interrupted: `resume`.

@@ -21,7 +21,11 @@ pub async fn sync(run: &mut Run, asked: &Asked) -> Ended {
         return blocked(run, vec![open]).await;
     }
     phase(run, "sync: sequences are compared");
-    let others = compare(run, asked, Sequences::AtSnapshot).await?.moved;
+    let others = match run.ledger.sync {
+        None => compare(run, asked, Sequences::AtSnapshot).await?.moved,
+        // The ledger has what a sync that was interrupted was about to set; it has looked before that.
+        Some(_) => Vec::new(),
+    };
     let others: Vec<Finding> = others.iter().map(moved_by_another).collect();
     if asked.dry_run {
         let coming = compare(run, asked, Sequences::Now).await?.moved;

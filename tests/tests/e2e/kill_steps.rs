@@ -118,6 +118,35 @@ fn survives_every_death_in(kind: &str) {
 }
 
 #[test]
+fn a_sync_without_rows_that_was_killed_is_resumed_and_nothing_less_takes_its_place() {
+    let mut pair = stops::pair();
+    pair.migrate(&["--no-verify"]);
+    pair.at_source("SELECT setval('receipt', 5000)")
+        .expect("a sequence goes on");
+    let mut stop = Stop::lay(&pair);
+    let running = stop.at(&pair, "sequences running", "sync --skip-data");
+    kill(&mut pair, Victim::TargetAgent, running);
+    stop.remove(&pair);
+    let receipt = || {
+        pair.at_target("SELECT last_value FROM receipt")
+            .expect("the target")
+    };
+    assert_eq!(receipt(), "4242");
+    pair.pgconvoy(&["sync", "--skip-data", "--table", "account"])
+        .expect("sync runs")
+        .expect(1)
+        .says("pgconvoy resume");
+    let resume = pair
+        .pgconvoy(&["resume", "--json"])
+        .expect("resume runs")
+        .expect(0);
+    assert_eq!(resume.result()["verdict"], "ok");
+    assert_eq!(receipt(), "5000");
+    let verdict = "SELECT verdict FROM pgconvoy.migrations";
+    assert_eq!(pair.at_target(verdict).expect("the ledger"), "unverified");
+}
+
+#[test]
 fn whoever_dies_while_sequences_are_set_it_is_resumed_and_taken_back() {
     survives_every_death_in("sequences");
 }

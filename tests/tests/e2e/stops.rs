@@ -93,7 +93,8 @@ impl Stop {
             "DELETE FROM pgconvoy.test_stop; INSERT INTO pgconvoy.test_stop VALUES ('{place}')"
         ))
         .expect("a place to stop at");
-        let mut running = pair.spawn(&[command]).expect("it starts");
+        let arguments: Vec<&str> = command.split(' ').collect();
+        let mut running = pair.spawn(&arguments).expect("it starts");
         let mut waiting = BTreeSet::new();
         eventually(&format!("{command} stops at {place}"), PATIENCE, || {
             waiting = sessions(pair);
