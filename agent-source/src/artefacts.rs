@@ -34,6 +34,8 @@ const POLICIES: &str = "
          FROM unnest(p.polroles) o),
         E'\\n  USING (' || pg_get_expr(p.polqual, p.polrelid) || ')',
         E'\\n  WITH CHECK (' || pg_get_expr(p.polwithcheck, p.polrelid) || ')')
+        || coalesce(format(E'\\nCOMMENT ON POLICY %I ON %I.%I IS ', p.polname, n.nspname, c.relname)
+                    || quote_literal(obj_description(p.oid, 'pg_policy')) || ';', '')
     FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE n.nspname NOT IN ('pg_catalog', 'information_schema', 'pgconvoy')
     ORDER BY 1, 2, p.polname";

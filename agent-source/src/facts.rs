@@ -92,6 +92,7 @@ async fn query(
     let mut selected = tables::relations(session, asked.filter).await?;
     tables::describe(session, &mut selected).await?;
     let (unreadable, filtered_by_rls) = readable(session, &selected).await?;
+    let forced_rls = forced_rls(session, &selected).await?;
     let tables = selected.len() as u64;
     let mut large_objects = 0;
     let mut large_objects_unreadable = (0, Vec::new());
@@ -107,6 +108,7 @@ async fn query(
         tables,
         unreadable,
         filtered_by_rls,
+        forced_rls,
         extensions: session
             .query("SELECT extname, extversion FROM pg_extension WHERE extname <> 'plpgsql' ORDER BY 1", &[])
             .await?
@@ -208,4 +210,16 @@ async fn readable(
             .collect()
     };
     Ok((with(1, false), with(2, true)))
+}
+
+async fn forced_rls(session: &Session, selected: &[Table]) -> Result<Vec<String>, Error> {
+    let oids: Vec<u32> = selected.iter().map(|table| table.oid).collect();
+    let rows = session
+        .query(
+            "SELECT oid::regclass::text FROM pg_class
+             WHERE oid = ANY ($1) AND relrowsecurity AND relforcerowsecurity ORDER BY 1",
+            &[&oids],
+        )
+        .await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
 }

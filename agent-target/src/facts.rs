@@ -13,6 +13,8 @@ use pgconvoy_proto::model::Oid;
 use tokio_postgres::Error;
 use tonic::Status;
 
+use crate::rights;
+
 /// Named in a message; the rest is counted.
 const SAMPLE: usize = 5;
 
@@ -89,6 +91,7 @@ async fn query(
         objects: objects.len() as u64,
         object_sample: objects.into_iter().take(SAMPLE).collect(),
         tables: tables(session).await?,
+        of_others: rights::of_others(session).await?,
         large_object_sample: large_objects::sample(session, SAMPLE as i64).await?,
         unfinished,
         finished,

@@ -42,6 +42,7 @@ mod objects;
 mod rehearsal;
 mod reprint;
 mod restore;
+mod rights;
 mod rollback;
 mod service;
 mod sessions;

@@ -374,6 +374,12 @@ pub struct SyncArgs {
     /// Rows only: definitions, owners and grants are not compared
     #[arg(long, env = "PGCONVOY_SKIP_SCHEMA")]
     pub skip_schema: bool,
+    /// No rows: sequences are brought, definitions compared; the verdict is at best "ok"
+    #[arg(long, env = "PGCONVOY_SKIP_DATA", conflicts_with_all = ["skip_schema", "storage_objects"])]
+    pub skip_data: bool,
+    /// Policies and row level security are not compared; needs --force, unless the migration has left them out too
+    #[arg(long, env = "PGCONVOY_SKIP_RLS")]
+    pub skip_rls: bool,
     /// Also the files that the rows of storage.objects speak of, through the Storage API of both ends
     #[arg(
         long,
@@ -438,6 +444,13 @@ pub struct VerifyArgs {
     /// Rows only: definitions, owners and grants are not compared
     #[arg(long, env = "PGCONVOY_SKIP_SCHEMA")]
     pub skip_schema: bool,
+    /// No rows, and nothing that reads them: definitions, owners, grants, policies; the verdict is at best "ok"
+    #[arg(long, env = "PGCONVOY_SKIP_DATA",
+          conflicts_with_all = ["skip_schema", "detailed", "critical_only", "checks", "storage_objects"])]
+    pub skip_data: bool,
+    /// Policies and row level security are not compared
+    #[arg(long, env = "PGCONVOY_SKIP_RLS")]
+    pub skip_rls: bool,
     /// Also the files that the rows of storage.objects speak of, through the Storage API of both ends
     #[arg(long, env = "PGCONVOY_STORAGE_OBJECTS", conflicts_with_all = ["critical_only", "skip_storage"])]
     pub storage_objects: bool,

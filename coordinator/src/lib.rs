@@ -13,6 +13,7 @@ mod ends;
 mod events;
 mod inventory;
 mod ledger;
+mod left_out;
 mod live;
 mod migrate;
 mod monitor;

@@ -1,6 +1,8 @@
 //! The plan: a pure value, made of an inventory and options. What it says is written into the ledger before anything is
 //! done; resuming is the plan minus the ledger.
-use pgconvoy_proto::model::{Entry, Finding, IndexOn, Options, Severity, Step, Table, Work};
+use pgconvoy_proto::model::{
+    Entry, Finding, IndexOn, Options, RLS_SKIPPED, Severity, Step, Table, Work,
+};
 
 use crate::inventory::Inventory;
 use crate::phases::Phase;
@@ -61,11 +63,16 @@ impl Plan {
             findings.push(
                 Finding::new(
                     Severity::Warning,
-                    "rls-skipped",
+                    RLS_SKIPPED,
                     "row level security",
-                    "--skip-rls: the target's tables are open to every role that may read them",
+                    match options.skip_schema {
+                        true => "--skip-rls: the target's tables are as open or closed as they were",
+                        false => "--skip-rls: the target's tables are open to every role that may read them",
+                    },
                 )
-                .hint("enable row level security and create the policies before anybody connects"),
+                .hint(
+                    "run rls_policies.sql of the run folder at the target before anybody connects; pgconvoy verify says what is missing",
+                ),
             );
         }
         // Stable: within a phase the source's order (the largest index first, roles before pre-data) stays.

@@ -2,12 +2,14 @@
 mod activity;
 mod command;
 pub mod estimate;
+mod rights;
 mod roles;
 pub mod storage;
 mod versions;
 
 use pgconvoy_proto::facts::{BuiltIn, SourceFacts, TargetFacts};
 use pgconvoy_proto::model::{Finding, RoleChoice, Selection, Severity};
+use pgconvoy_proto::selection::Filter;
 use pgconvoy_proto::wire::MeasureLinkResponse;
 
 pub use command::preflight;
@@ -62,6 +64,13 @@ pub async fn gather(
         link,
         clock_us: jiff::Timestamp::now().as_microsecond(),
     };
+    // Only what is selected is loaded: what other tables hold is nobody's affair.
+    let chosen = Filter::new(selection)?;
+    let is_chosen = |name: &str| match name.split_once('.') {
+        Some((schema, table)) => chosen.admits(schema, table),
+        None => true,
+    };
+    facts.target.tables.retain(|(name, _)| is_chosen(name));
     if let Some(ground) = ground {
         ground.settle_facts(&mut facts);
     }
@@ -268,6 +277,15 @@ fn target(facts: &Facts, intent: Intent, found: &mut Vec<Finding>) {
             .hint("connect directly"),
         );
     }
+    if intent.replace && target.is_in_use() {
+        found.extend(
+            target
+                .of_others
+                .iter()
+                .map(|others| rights::not_ours(facts, others)),
+        );
+    }
+    found.extend(rights::forced_rls(facts, intent));
     if !target.can_create {
         found.push(
             blocker(
@@ -305,7 +323,7 @@ fn target(facts: &Facts, intent: Intent, found: &mut Vec<Finding>) {
                 blocker(
                     "target-without-schema",
                     database.clone(),
-                    "--skip-schema, and the target has no tables",
+                    "--skip-schema, and the target has none of the tables",
                 )
                 .hint("leave --skip-schema out"),
             );
@@ -339,7 +357,10 @@ fn schema(facts: &Facts, intent: Intent, found: &mut Vec<Finding>) {
             blocker(
                 "skip-rls",
                 "row level security",
-                "--skip-rls leaves the target's tables open",
+                match intent.skip_schema {
+                    true => "--skip-rls: nobody looks whether the target's tables are as closed as the source's",
+                    false => "--skip-rls leaves the target's tables open",
+                },
             )
             .hint("add --force if that is meant"),
         );

@@ -22,7 +22,11 @@ pub async fn rollback(args: RollbackArgs, global: &Global, reporter: &Arc<Report
     let migration = match (&args.to_backup, ledger) {
         (_, Ok(ledger)) => Some(ledger.id),
         (Some(_), Err(_)) => None,
-        (None, Err(error)) => return Err(error.context("nothing can be rolled back")),
+        (None, Err(error)) => {
+            return Err(error.context(
+                "nothing can be rolled back (a backup of the target: rollback --to-backup ID, by the name of its folder)",
+            ));
+        }
     };
     let named = migration.as_ref().or(args.to_backup.as_ref());
     let id = named.context("neither a migration nor a backup")?;

@@ -1,28 +1,28 @@
 //! The schemas of both ends: described by the agents, compared, told.
+mod describe;
+mod told;
+
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use pgconvoy_proto::facts::{SourceFacts, TargetFacts};
 use pgconvoy_proto::model::{
     Catalog, Definition, Finding, OF_SCHEMA, OF_STEPS, RoleChoice, SCHEMA_COMPARED, Selection,
-    Severity, TOLD, Table, Work, required,
+    Severity, TOLD, Table, Work,
 };
 use pgconvoy_proto::wire;
-use pgconvoy_proto::wire::describe_item::Item;
-use serde_json::{Value, json};
-use tokio_stream::{Stream, StreamExt};
-use tonic::Status;
 
-use crate::compare::findings::{WERE_THERE, count_text, findings};
+use crate::compare::findings::{count_text, findings};
 use crate::compare::known::{
     Fact, as_findings, facts, is_settled, leave_out, leave_out_facts, plain, told_before,
 };
-use crate::compare::level::{LARGE_OBJECT, Positions, level};
+use crate::compare::level::{Positions, level};
 use crate::compare::own::{take_own, take_unwanted_roles};
 use crate::compare::{Change, Counts, Difference, compare, counts, names};
 use crate::ends::{Ends, retry, said};
 use crate::events::Reporter;
 use crate::ledger::Ledger;
+use crate::left_out::{LARGE_OBJECT, LeftOut};
 use crate::platform;
+pub use told::{json, text, were_there};
 
 /// What the source's sequences are compared by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +40,8 @@ pub struct Compared {
     pub findings: Vec<Finding>,
     /// What was compared. None: nothing.
     pub summary: Option<Finding>,
+    /// The migration's own comparison, which knows what is accepted as it is, is still to come: this one has left out more than it will.
+    precedes_first: bool,
     /// For the ledger alone: what differs, is told elsewhere, and is accepted as it is.
     told_before: Vec<Finding>,
     /// Objects whose earlier findings are out of date.
@@ -50,6 +52,16 @@ pub struct Compared {
     lost: HashSet<String>,
     /// Columns that are of another type at the target.
     retyped: HashSet<String>,
+    /// Sequences that stand elsewhere at the target.
+    pub moved: Vec<Displaced>,
+}
+
+/// A sequence, and where it stands.
+#[derive(Debug)]
+pub struct Displaced {
+    pub sequence: String,
+    pub source: String,
+    pub target: String,
 }
 
 impl Compared {
@@ -74,7 +86,8 @@ impl Compared {
 
     /// Into the ledger.
     pub async fn record(&self, ends: &mut Ends, ledger: &Ledger) -> anyhow::Result<()> {
-        let findings = self.findings.iter().chain(&self.summary);
+        let summary = self.summary.iter().filter(|_| !self.precedes_first);
+        let findings = self.findings.iter().chain(summary);
         let findings = findings.chain(&self.told_before);
         let request = wire::RecordRequest {
             migration: ledger.id.clone(),
@@ -94,33 +107,32 @@ fn columns(table: &Table) -> impl Iterator<Item = String> {
     columns.map(move |column| format!("{name}.{}", plain(column)))
 }
 
-/// Has both agents describe their databases and compares. `asked`: a part of what was migrated.
+/// What is to be compared.
+pub struct Question<'a> {
+    pub ledger: &'a Ledger,
+    /// A part of what was migrated.
+    pub selection: &'a Selection,
+    pub left_out: LeftOut,
+    pub sequences: Sequences,
+}
+
+/// Has both agents describe their databases and compares.
 pub async fn compare_ends(
     ends: &Ends,
-    ledger: &Ledger,
-    asked: &Selection,
-    sequences: Sequences,
+    question: &Question<'_>,
     reporter: &Reporter,
 ) -> anyhow::Result<Compared> {
-    let selections = [&ledger.options.selection, asked].map(|s| s.clone().into());
-    let request = wire::DescribeRequest {
-        selections: selections.into(),
-        salt: salt().into(),
-        migration: ledger.id.clone(),
-    };
-    let (mut source, mut target) = tokio::try_join!(
-        at_source(ends, &request, reporter),
-        at_target(ends, &request, reporter)
-    )?;
+    let Question {
+        ledger,
+        selection,
+        left_out,
+        sequences,
+    } = *question;
+    let (mut source, mut target) = describe::both(ends, ledger, selection, reporter).await?;
     let positions = (sequences == Sequences::AtSnapshot).then(|| positions(ledger));
     let queries = queries(&source);
     let one_major = source.major() == target.major();
-    level(
-        &mut source,
-        &mut target,
-        &ledger.options,
-        positions.as_ref(),
-    );
+    level(&mut source, &mut target, left_out, positions.as_ref());
     if let Some(tenancy) = &ledger.options.tenancy {
         let ground = platform::Ground::read(ends, tenancy.platform.clone(), &ledger.id).await?;
         let more = ground.divide().carried;
@@ -142,15 +154,19 @@ pub async fn compare_ends(
         differences = without_coming(differences);
     }
     let retyped = retyped(&differences);
+    let moved = moved(&differences);
     let printed = reprinted(ends, &ledger.id, &differences, queries, reporter).await?;
     let (differences, unclear) = with_printed(differences, &printed, one_major);
     let lost = lost(&differences, &source, &target);
-    let whole = ledger.options.selection.is_everything() && asked.is_everything();
+    let whole = ledger.options.selection.is_everything() && selection.is_everything();
     let mut anew = anew(ledger, &source, &target, whole);
+    anew.retain(|object| !is_partly_left_out(object, ledger, left_out));
     let mut settled = Vec::new();
-    let (mut found, told_before) = if ledger.is_compared() {
+    let precedes_first = !ledger.is_compared() && left_out.exceeds(&ledger.options);
+    let (mut found, mut told_before) = if ledger.is_compared() {
         let told = told_before(&ledger.findings);
         settled = self::settled(ledger, &differences, &source, whole);
+        settled.retain(|finding| !left_out.is_about(finding));
         anew.extend(settled.iter().map(|finding| finding.object.clone()));
         let kept = still_told(&told, &differences, &anew);
         let news = leave_out_facts(differences, &told);
@@ -159,18 +175,24 @@ pub async fn compare_ends(
         first_findings(differences, ledger)
     };
     found.extend(unclear);
+    if precedes_first {
+        told_before.clear();
+    }
     let counts = counts(&source, &target);
     let is_difference = |f: &&Finding| f.severity == Severity::Difference;
-    let summary = summary(&counts, found.iter().filter(is_difference).count());
+    let differences = found.iter().filter(is_difference).count();
+    let summary = summary(&counts, differences, left_out);
     reporter.note(summary.message.clone());
     Ok(Compared {
         findings: found,
         summary: Some(summary),
+        precedes_first,
         told_before,
         anew,
         settled,
         lost,
         retyped,
+        moved,
     })
 }
 
@@ -207,6 +229,23 @@ fn retyped(differences: &[Difference]) -> HashSet<String> {
         _ => None,
     };
     differences.iter().filter_map(of_another_type).collect()
+}
+
+fn moved(differences: &[Difference]) -> Vec<Displaced> {
+    let elsewhere = |difference: &Difference| match difference {
+        Difference::Differs {
+            source, changes, ..
+        } if source.kind == "sequence" => {
+            let change = changes.iter().find(|c| c.property == "position")?;
+            Some(Displaced {
+                sequence: plain(&source.identity),
+                source: change.source.clone().unwrap_or_default(),
+                target: change.target.clone().unwrap_or_default(),
+            })
+        }
+        _ => None,
+    };
+    differences.iter().filter_map(elsewhere).collect()
 }
 
 fn settled(
@@ -255,58 +294,6 @@ fn first_findings(differences: Vec<Difference>, ledger: &Ledger) -> (Vec<Finding
         .collect();
     all.retain(|(object, ..)| !open.contains(object.as_str()));
     (found, as_findings(&all))
-}
-
-/// Nobody who sees the digests of two comparisons can tell whether a secret has changed between them.
-fn salt() -> Vec<u8> {
-    let random = [uuid::Uuid::now_v7(), uuid::Uuid::now_v7()];
-    random.iter().flat_map(|id| *id.as_bytes()).collect()
-}
-
-async fn at_source(
-    ends: &Ends,
-    request: &wire::DescribeRequest,
-    reporter: &Reporter,
-) -> anyhow::Result<Catalog> {
-    retry(reporter, "describing the source", || {
-        let (mut source, request) = (ends.source.clone(), request.clone());
-        async move { catalog(source.describe(request).await?.into_inner()).await }
-    })
-    .await
-    .map_err(said("source"))
-}
-
-async fn at_target(
-    ends: &Ends,
-    request: &wire::DescribeRequest,
-    reporter: &Reporter,
-) -> anyhow::Result<Catalog> {
-    retry(reporter, "describing the target", || {
-        let (mut target, request) = (ends.target.clone(), request.clone());
-        async move { catalog(target.describe(request).await?.into_inner()).await }
-    })
-    .await
-    .map_err(said("target"))
-}
-
-async fn catalog(
-    mut items: impl Stream<Item = Result<wire::DescribeItem, Status>> + Unpin,
-) -> Result<Catalog, Status> {
-    let mut catalog = Catalog::default();
-    while let Some(item) = items.next().await {
-        match required(item?.item, "description")? {
-            Item::Header(header) => catalog.version = header.server_version,
-            Item::Objects(some) => {
-                for object in some.objects {
-                    catalog.objects.push(object.try_into()?);
-                }
-            }
-        }
-    }
-    if catalog.version == 0 {
-        return Err(Status::unavailable("the description has no header"));
-    }
-    Ok(catalog)
 }
 
 /// Where the migration set its sequences to.
@@ -466,51 +453,19 @@ fn anew(ledger: &Ledger, source: &Catalog, target: &Catalog, whole: bool) -> Vec
     objects
 }
 
-fn summary(counts: &Counts, differences: usize) -> Finding {
+/// A finding tells of the object what this comparison has not looked at: it stays.
+fn is_partly_left_out(object: &str, ledger: &Ledger, left_out: LeftOut) -> bool {
+    let mut findings = ledger.findings.iter();
+    findings.any(|finding| finding.object == object && left_out.is_about(finding))
+}
+
+fn summary(counts: &Counts, differences: usize, left_out: LeftOut) -> Finding {
     let all: usize = counts.values().sum();
     let message = format!(
-        "{all} objects compared, {differences} differences: {}",
-        count_text(counts)
+        "{all} objects compared, {differences} differences: {}{}",
+        count_text(counts),
+        left_out.words()
     );
     Finding::new(Severity::Info, SCHEMA_COMPARED, "schema", message)
-        .values(json!(counts).to_string(), "")
-}
-
-/// For `plan`: what the target had before the migration is not the migration's.
-pub fn were_there(source: &SourceFacts, target: &TargetFacts) -> Vec<Finding> {
-    let known = |name: &str| name == "plpgsql" || source.extensions.iter().any(|e| e.name == name);
-    let installed = target.extensions_installed.iter();
-    let extensions = installed.filter(|e| !known(&e.name)).map(|e| &e.name);
-    let named = [
-        extensions.collect(),
-        target.default_privileges.iter().collect::<Vec<_>>(),
-    ];
-    let of_kind = |((kind, code), names): (&(&str, &str), Vec<&String>)| {
-        let message =
-            format!("the target has this {kind} already: what it is stays the target's own");
-        let told = names
-            .into_iter()
-            .map(move |name| Finding::new(Severity::Info, code, name, &message));
-        told.collect::<Vec<_>>()
-    };
-    WERE_THERE.iter().zip(named).flat_map(of_kind).collect()
-}
-
-/// The report's section; empty when the schemas were not compared.
-pub fn text(ledger: &Ledger) -> String {
-    let compared = ledger.findings.iter().find(|f| f.code == SCHEMA_COMPARED);
-    compared.map_or_else(String::new, |f| format!("\nschema\n  {}\n", f.message))
-}
-
-/// The same for machines: how many objects of each kind, and how many findings of differences.
-pub fn json(ledger: &Ledger) -> Value {
-    let Some(compared) = ledger.findings.iter().find(|f| f.code == SCHEMA_COMPARED) else {
-        return Value::Null;
-    };
-    let counts = &compared.source_value;
-    let counts: Value = serde_json::from_str(counts).unwrap_or_else(|_| json!(counts));
-    let of_schema =
-        |f: &&Finding| f.severity == Severity::Difference && OF_SCHEMA.contains(&f.code.as_str());
-    let differences = ledger.findings.iter().filter(of_schema).count();
-    json!({ "compared": counts, "differences": differences })
+        .values(serde_json::json!(counts).to_string(), "")
 }

@@ -1,33 +1,35 @@
 //! `verify`: both agents read their databases again, and the digests are compared. The source reads all tables under one
 //! snapshot. With --detailed, tables that differ are narrowed down to rows (see `narrow`).
 mod critical;
+mod rows;
+mod told;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use anyhow::bail;
 use pgconvoy_proto::model::{
-    Buckets, Check, Digest, Finding, OF_COMPARISON, Oid, Options, RoleChoice, Selection, Severity,
-    Table,
+    Check, Finding, OF_COMPARISON, Oid, Options, RoleChoice, Selection, Severity, Table,
 };
 use pgconvoy_proto::selection::Filter;
 use pgconvoy_proto::wire;
-use pgconvoy_proto::wire::target_digest_request::Keep;
 
 use crate::cli::{Global, VerifyArgs};
 use crate::ends::{self, Ends, said};
 use crate::events::{Event, Reporter};
 use crate::inventory::{self, Inventory, Lease};
 use crate::ledger::Ledger;
+use crate::left_out::LeftOut;
 use crate::live::{self, Live};
-use crate::narrow::{self, Detail, Differing};
+use crate::narrow::Detail;
 use crate::objects::{self, Carrier};
-use crate::phases::verify::{Digester, Held, compare, compare_generated, each};
+use crate::phases::verify::{Digester, Held};
 use crate::run_dir::RunDir;
-use crate::schema::{self, Sequences};
+use crate::schema::{self, Question, Sequences};
 use crate::verdict::Verdict;
-use crate::{Ended, access, checks, preflight, report, text};
+use crate::{Ended, access, checks, preflight, report};
 pub use critical::{Counted, count};
+use rows::{Comparison, Digests};
 
 pub async fn verify(args: VerifyArgs, global: &Global, reporter: &Arc<Reporter>) -> Ended {
     let given = args.checks.as_deref().map(checks::read).transpose()?;
@@ -46,12 +48,20 @@ pub async fn verify(args: VerifyArgs, global: &Global, reporter: &Arc<Reporter>)
         selection: args.filters.selection(),
         options,
         skip_schema: args.skip_schema || ledger.options.skip_schema,
+        left_out: LeftOut {
+            data: args.skip_data || is_without_rows(&ledger),
+            rls: args.skip_rls,
+        },
         checks: checks::with(&ledger.options.checks, given.unwrap_or_default()),
         jobs: args.streams.unwrap_or(cpus.clamp(2, 8)) as usize,
         verbose: args.verbose,
     };
     if args.critical_only {
         return Box::pin(critical::verify(asked, ends, reporter)).await;
+    }
+    if asked.left_out.data {
+        let looked = look_at_definitions(&asked, &ends, reporter).await?;
+        return conclude(&asked, looked, &mut ends, &dir, reporter).await;
     }
     let detail = args.detailed.then_some(Detail {
         rows: args.rows as usize,
@@ -61,6 +71,11 @@ pub async fn verify(args: VerifyArgs, global: &Global, reporter: &Arc<Reporter>)
     conclude(&asked, looked, &mut ends, &dir, reporter).await
 }
 
+/// The migration has left them out, and no sync has brought them since.
+fn is_without_rows(ledger: &Ledger) -> bool {
+    ledger.options.skip_data && ledger.tables.is_empty()
+}
+
 /// What a verification is asked for.
 struct Asked<'a> {
     ledger: &'a Ledger,
@@ -68,12 +83,15 @@ struct Asked<'a> {
     /// The migration's; files are compared when that is asked for now, too.
     options: Options,
     skip_schema: bool,
+    /// Of a migration that has left row level security out, it is compared all the same: somebody may have made it by hand since.
+    left_out: LeftOut,
     checks: Vec<Check>,
     jobs: usize,
     verbose: bool,
 }
 
 /// What came of looking.
+#[derive(Default)]
 struct Looked {
     tables: Vec<Table>,
     schema: schema::Compared,
@@ -85,6 +103,20 @@ struct Looked {
     checked: checks::Checked,
     /// By users.
     seen: access::Compared,
+}
+
+/// Compares schemas, and nothing else: no table is read, and the source needs no snapshot.
+async fn look_at_definitions(
+    asked: &Asked<'_>,
+    ends: &Ends,
+    reporter: &Reporter,
+) -> anyhow::Result<Looked> {
+    let schema = compare_schemas(asked, ends, reporter).await?;
+    Ok(Looked {
+        findings: schema.findings.clone(),
+        schema,
+        ..Looked::default()
+    })
 }
 
 /// Compares schemas, then rows and what the business checks say, under one snapshot of the source.
@@ -146,7 +178,8 @@ async fn look(
         let ends = &comparison.digester.ends;
         let checked = checks::run(ends, &asked.checks, held, reporter).await?;
         let whole = asked.selection.covers(&ledger.options.selection);
-        let seen = access::Asked::new(ledger, &tables, &compared.1, whole);
+        let mut seen = access::Asked::new(ledger, &tables, &compared.1, whole);
+        seen.left_out = asked.left_out;
         let seen = access::run(ends, seen, &comparison.held, reporter).await?;
         anyhow::Ok((compared, files, checked, seen))
     };
@@ -188,14 +221,13 @@ async fn compare_schemas(
     if asked.skip_schema {
         return Ok(schema::Compared::default());
     }
-    schema::compare_ends(
-        ends,
-        asked.ledger,
-        &asked.selection,
-        Sequences::Now,
-        reporter,
-    )
-    .await
+    let question = Question {
+        ledger: asked.ledger,
+        selection: &asked.selection,
+        left_out: asked.left_out,
+        sequences: Sequences::Now,
+    };
+    schema::compare_ends(ends, &question, reporter).await
 }
 
 /// Writes down what was found, and tells.
@@ -219,24 +251,35 @@ async fn conclude(
     let mut lasting = lasting(ledger, &schema);
     lasting.retain(|finding| !checked.supersedes(finding) && !seen.supersedes(finding));
     lasting.retain(|finding| files.is_none() || !objects::is_about_file(finding));
+    lasting.retain(|finding| !asked.left_out.is_about(finding));
     for finding in findings.iter().chain(&lasting) {
         reporter.emit(&Event::Finding(finding.clone()));
     }
     let nothing = findings.is_empty() && checked.findings.is_empty();
     if tables.is_empty() && nothing && schema.summary.is_none() {
         reporter.note("there is no table to compare: nothing is proven");
-        conclude_line(Verdict::Unverified, 0, None, &[], reporter);
+        told::last_line(
+            Verdict::Unverified,
+            (0, None),
+            asked.left_out,
+            &[],
+            reporter,
+        );
         return Ok((Verdict::Unverified, report::json(ledger)));
     }
     let asked_for = checked.findings.iter().chain(&seen.findings);
-    let verdict = verdict(findings.iter().chain(asked_for), &lasting);
+    let verdict = match verdict(findings.iter().chain(asked_for), &lasting) {
+        Verdict::Proven if asked.left_out.data => Verdict::Ok,
+        verdict => verdict,
+    };
     // The ledger of an unfinished migration is its driver's alone to write.
     if ledger.verdict.is_some() {
         schema.record(ends, ledger).await?;
         checked.record(ends, ledger).await?;
         seen.record(ends, ledger).await?;
     }
-    let partial = !asked.selection.covers(&ledger.options.selection);
+    let partial = !asked.selection.covers(&ledger.options.selection)
+        || asked.left_out.exceeds(&ledger.options);
     if files.is_some() {
         forget_files(ends, ledger).await?;
     }
@@ -245,7 +288,7 @@ async fn conclude(
     findings.extend(seen.findings);
     findings.extend(lasting);
     let compared = (&tables[..], files);
-    tell(asked, ends, dir, compared, &findings, verdict, reporter).await
+    told::tell(asked, ends, dir, compared, &findings, verdict, reporter).await
 }
 
 /// They were looked at again.
@@ -260,29 +303,6 @@ async fn forget_files(ends: &mut Ends, ledger: &Ledger) -> anyhow::Result<()> {
     };
     ends.target.record(request).await.map_err(said("target"))?;
     Ok(())
-}
-
-/// The last line of stdout, for a script: `verdict=proven tables=12 differences=0 warnings=0 checks=5 checks_failed=0`.
-fn conclude_line(
-    verdict: Verdict,
-    tables: usize,
-    files: Option<u64>,
-    findings: &[Finding],
-    reporter: &Reporter,
-) {
-    let failed = findings
-        .iter()
-        .filter(|f| f.code == "check-failed" || f.code == "check-not-run")
-        .count();
-    let files = files.map_or_else(String::new, |files| format!(" files={files}"));
-    let line = format!(
-        "verdict={verdict} tables={tables} differences={} warnings={} checks={} checks_failed={failed}{files}\n",
-        count_of(Severity::Difference, findings),
-        count_of(Severity::Warning, findings),
-        checks::count(findings),
-    );
-    reporter.quiet();
-    crate::show(reporter, &line);
 }
 
 /// Differences that the migration left, and that no comparison makes anew: equal rows do not prove a target that lacks a policy or
@@ -355,97 +375,6 @@ fn difference(code: &str, table: &Table, message: &str) -> Finding {
     Finding::new(Severity::Difference, code, table.to_string(), message)
 }
 
-/// The source's digest of each table that was read.
-type Digests = HashMap<Oid, Digest>;
-
-/// A comparison of rows: what it reads, and how far down it goes.
-#[derive(Clone)]
-struct Comparison {
-    digester: Digester,
-    held: Held,
-    /// None: by tables only.
-    detail: Option<Detail>,
-}
-
-impl Comparison {
-    /// Compares the tables, several at once; then, one by one, the rows of those that differ.
-    async fn tables(&self, tables: &[Table]) -> anyhow::Result<(Digests, Vec<Finding>)> {
-        let compared: Arc<Mutex<Vec<Compared>>> = Arc::default();
-        let work = {
-            let (comparison, compared) = (self.clone(), compared.clone());
-            move |table: Table| {
-                let (comparison, compared) = (comparison.clone(), compared.clone());
-                async move {
-                    let result = comparison.table(table).await?;
-                    compared
-                        .lock()
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .push(result);
-                    Ok(())
-                }
-            }
-        };
-        each(tables.to_vec(), self.digester.jobs, work).await?;
-        let mut compared =
-            std::mem::take(&mut *compared.lock().unwrap_or_else(PoisonError::into_inner));
-        compared.sort_by_cached_key(|table| tables.iter().position(|t| t.oid == table.oid));
-        let mut digests = Digests::new();
-        let mut findings = Vec::new();
-        for table in compared {
-            digests.insert(table.oid, table.source);
-            let Some(mut finding) = table.finding else {
-                continue;
-            };
-            let mut rows = Vec::new();
-            if let (Some(detail), Some(differing)) = (self.detail, table.differing) {
-                let narrowed =
-                    narrow::narrow(&self.digester, &self.held, &differing, detail).await?;
-                finding.message = format!("{}: {}", finding.message, narrowed.summary);
-                rows = narrowed.rows;
-            }
-            findings.push(finding);
-            findings.extend(rows);
-        }
-        Ok((digests, findings))
-    }
-
-    async fn table(&self, table: Table) -> anyhow::Result<Compared> {
-        let buckets = match self.detail {
-            Some(_) => narrow::buckets_for(&table),
-            None => 0,
-        };
-        let (source, target) = tokio::try_join!(
-            self.digester.source(&self.held, &table, buckets),
-            self.digester.target(&table, buckets, Keep::Read)
-        )?;
-        let finding = compare(
-            &self.digester.reporter,
-            &table,
-            source.digest,
-            target.digest,
-        );
-        let differing = finding.as_ref().map(|_| Differing {
-            rows: source.digest.rows.max(target.digest.rows),
-            buckets: Buckets::differing(&source.buckets, &target.buckets),
-            table: table.clone(),
-        });
-        Ok(Compared {
-            oid: table.oid,
-            source: source.digest,
-            finding: finding.or_else(|| compare_generated(&table, &source, &target)),
-            differing,
-        })
-    }
-}
-
-/// How a table compares.
-struct Compared {
-    oid: Oid,
-    source: Digest,
-    finding: Option<Finding>,
-    differing: Option<Differing>,
-}
-
 /// What was read is the ledger's newest knowledge. The verdict of an unfinished migration is not touched; nor does a part of the tables
 /// prove the whole.
 async fn record(
@@ -465,6 +394,11 @@ async fn record(
         ..Default::default()
     });
     let settles = verdict == Verdict::Differs || !partial;
+    let verdict = match verdict {
+        // Of a migration without rows.
+        Verdict::Ok => Verdict::Unverified,
+        verdict => verdict,
+    };
     let request = wire::RecordRequest {
         migration: ledger.id.clone(),
         verdict: if settles {
@@ -492,43 +426,4 @@ fn compared(digests: &Digests, findings: &[Finding], ledger: &Ledger) -> Vec<Str
         .filter(|finding| OF_COMPARISON.contains(&finding.code.as_str()));
     read.chain(of_rows.map(|finding| finding.object.clone()))
         .collect()
-}
-
-async fn tell(
-    asked: &Asked<'_>,
-    ends: &mut Ends,
-    dir: &RunDir,
-    (tables, files): (&[Table], Option<u64>),
-    findings: &[Finding],
-    verdict: Verdict,
-    reporter: &Reporter,
-) -> Ended {
-    let ledger = Ledger::read(&mut ends.target, Some(&asked.ledger.id)).await?;
-    let json = report::json(&ledger);
-    dir.write_report(&ledger, &json)?;
-    reporter.quiet();
-    if asked.verbose {
-        reporter.line(&report::text(&ledger));
-    }
-    let bytes = ledger
-        .tables
-        .iter()
-        .filter(|entry| tables.iter().any(|table| table.oid == entry.table.oid))
-        .map(|entry| entry.source().bytes)
-        .sum();
-    reporter.line(&format!(
-        "{verdict}: {} tables, {} of COPY data{} compared, {} differences",
-        tables.len(),
-        text::bytes(bytes),
-        files.map_or_else(String::new, |files| format!(" and {files} files")),
-        count_of(Severity::Difference, findings)
-    ));
-    conclude_line(verdict, tables.len(), files, findings, reporter);
-    Ok((verdict, json))
-}
-
-/// Rows are counted with their table.
-fn count_of(severity: Severity, findings: &[Finding]) -> usize {
-    let of = findings.iter().filter(|f| f.severity == severity);
-    of.filter(|f| !f.code.starts_with("row-")).count()
 }

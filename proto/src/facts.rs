@@ -1,4 +1,6 @@
 //! What preflight is told by each end. Facts, not judgements: the coordinator's `preflight` turns them into findings.
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::model::Roles;
@@ -50,6 +52,8 @@ pub struct SourceFacts {
     pub unreadable: Vec<String>,
     /// Tables whose rows row level security would filter for the role.
     pub filtered_by_rls: Vec<String>,
+    /// Tables whose row level security is forced on their owners too.
+    pub forced_rls: Vec<String>,
     pub extensions: Vec<Extension>,
     /// Roles that the selected objects need: role, one object as an example.
     pub roles: Vec<(String, String)>,
@@ -141,6 +145,30 @@ pub struct BuiltIn {
     pub examples: Vec<String>,
 }
 
+/// Objects of an owner whom the agent's role is no member of.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OfAnother {
+    pub owner: String,
+    pub count: u64,
+    /// The first of them.
+    pub examples: Vec<String>,
+}
+
+impl fmt::Display for OfAnother {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let more = match self.count - self.examples.len() as u64 {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        write!(
+            f,
+            "{}{more} of role {}",
+            self.examples.join(", "),
+            self.owner
+        )
+    }
+}
+
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct TargetFacts {
     pub server: ServerFacts,
@@ -157,6 +185,8 @@ pub struct TargetFacts {
     pub tables: Vec<(String, bool)>,
     /// OIDs of large objects, some of them.
     pub large_object_sample: Vec<String>,
+    /// What the role can neither drop nor give back.
+    pub of_others: Vec<OfAnother>,
     /// Id and phase of an unfinished migration.
     pub unfinished: Option<(String, String)>,
     /// Id and verdict of the latest finished one.

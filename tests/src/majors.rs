@@ -44,7 +44,7 @@ fn server(major: u32) -> Option<PathBuf> {
 }
 
 /// The folder with pg_dump and pg_restore of the lowest major from this one on.
-fn clients(from: u32) -> Option<PathBuf> {
+pub fn clients(from: u32) -> Option<PathBuf> {
     (from..=*MAJORS.end())
         .flat_map(|major| {
             [

@@ -5,6 +5,8 @@ mod access;
 mod artefacts;
 #[path = "e2e/backup.rs"]
 mod backup;
+#[path = "e2e/backup_elsewhere.rs"]
+mod backup_elsewhere;
 #[path = "e2e/bad_input.rs"]
 mod bad_input;
 #[path = "e2e/by_hand.rs"]
@@ -39,6 +41,8 @@ mod judge;
 mod keys;
 #[path = "e2e/kill.rs"]
 mod kill;
+#[path = "e2e/kill_steps.rs"]
+mod kill_steps;
 #[path = "e2e/large_objects.rs"]
 mod large_objects;
 #[path = "e2e/locks.rs"]
@@ -73,6 +77,8 @@ mod runbook;
 mod secrets;
 #[path = "e2e/seen.rs"]
 mod seen;
+#[path = "e2e/stops.rs"]
+mod stops;
 #[path = "e2e/supabase.rs"]
 mod supabase;
 #[path = "e2e/sync.rs"]

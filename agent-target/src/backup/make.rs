@@ -6,6 +6,7 @@ use std::sync::Arc;
 use pgconvoy_agent_core::child::{self, Running};
 use pgconvoy_agent_core::database::Database;
 use pgconvoy_agent_core::progress::Counters;
+use pgconvoy_agent_core::session::Session;
 use pgconvoy_agent_core::snapshot::{Scope, Snapshot};
 use pgconvoy_agent_core::tools::{Tool, Tools};
 use pgconvoy_agent_core::{scan, status};
@@ -18,6 +19,7 @@ use super::{
     ARCHIVE, BLOCK, MANIFEST, Manifest, Vault, cannot, read_back, restore_tool, write_manifest,
 };
 use crate::before::{Before, everything};
+use crate::rights;
 
 /// How the backup's sessions are called in pg_stat_activity.
 const APPLICATION: &str = "pgconvoy backup";
@@ -53,6 +55,7 @@ impl Vault {
         id: &str,
         folder: &Path,
     ) -> Result<Manifest, Status> {
+        rights::refuse_unreadable(&database.connect(APPLICATION).await?).await?;
         let snapshot =
             Snapshot::open(database, APPLICATION, &Scope::Selected(everything())).await?;
         let (before, server_version) = {
@@ -68,6 +71,10 @@ impl Vault {
             .pick_dump(server)
             .map_err(|error| Status::failed_precondition(error.to_string()))?;
         let restore = restore_tool(&tools, dump.version.0, server)?;
+        {
+            let holder = snapshot.holder().await?;
+            refuse_unlogged_identities(&holder, dump, server).await?;
+        }
         let mut rows: Vec<(Table, Digest)> = Vec::with_capacity(snapshot.tables.len());
         for table in &snapshot.tables {
             let counters = Arc::new(Counters::default());
@@ -88,6 +95,38 @@ impl Vault {
         write_manifest(folder, &manifest)?;
         Ok(manifest)
     }
+}
+
+/// From this major on sequences are logged or not, and pg_dump says which of an identity column's.
+const SAYS_LOGGED: u32 = 15;
+
+/// FAILED_PRECONDITION: the archive would hold a statement that the server it is to be restored into does not know.
+async fn refuse_unlogged_identities(
+    session: &Session,
+    dump: &Tool,
+    server: u32,
+) -> Result<(), Status> {
+    if server >= SAYS_LOGGED || dump.version.0 < SAYS_LOGGED {
+        return Ok(());
+    }
+    let tables = session
+        .query(
+            "SELECT attrelid::regclass::text FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+             WHERE a.attidentity <> '' AND c.relpersistence = 'u' ORDER BY 1",
+            &[],
+        )
+        .await
+        .map_err(|error| status::postgres("looking at identity columns", &error))?;
+    let Some(first) = tables.first() else {
+        return Ok(());
+    };
+    Err(Status::failed_precondition(format!(
+        "the unlogged table {} has an identity column: what pg_dump {} writes of it a server of version {server} does not take ({} such \
+         tables). Nothing was changed: install postgresql-client-{server} beside the target agent",
+        first.get::<_, &str>(0),
+        dump.version.0,
+        tables.len()
+    )))
 }
 
 /// Length and digest of what pg_dump wrote.

@@ -171,7 +171,8 @@ fn restore_tool(tools: &Tools, dump_major: u32, server_major: u32) -> Result<Too
     if tool.version.0 >= SETS_NEW_SETTINGS && server_major < SETS_NEW_SETTINGS {
         return Err(Status::failed_precondition(format!(
             "a backup of a server of version {server_major} needs pg_dump and pg_restore of {server_major} to {}: install \
-             postgresql-client-{server_major} beside the target agent, or give --pg-bin DIR",
+             postgresql-client-{server_major} beside the target agent, which finds every version that is installed (with --pg-bin DIR only what \
+             is in that folder). Nothing was changed",
             SETS_NEW_SETTINGS - 1
         )));
     }

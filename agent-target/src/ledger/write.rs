@@ -255,13 +255,15 @@ pub async fn record(session: &Session, request: wire::RecordRequest) -> Result<(
         let step = Step::try_from(step)?;
         session
             .execute(
-                "UPDATE pgconvoy.steps SET work = $3, object = $4, state = 'open', error = NULL
-                 WHERE migration = $1 AND number = $2",
+                "INSERT INTO pgconvoy.steps (migration, number, work, object, kind) VALUES ($1, $2, $3, $4, $5)
+                 ON CONFLICT (migration, number) DO UPDATE
+                 SET work = excluded.work, object = excluded.object, state = 'open', error = NULL",
                 &[
                     &request.migration,
                     &(step.number as i32),
                     &json(&step.work),
                     &step.work.object(),
+                    &step.work.kind(),
                 ],
             )
             .await

@@ -285,6 +285,16 @@ async fn schemas(session: &Session, objects: &[Access]) -> Result<Vec<Option<Str
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
+/// Schemas that stay when all goes: those that members of extensions are in, and `public`.
+pub async fn staying_schemas(session: &Session) -> Result<HashSet<Oid>, Error> {
+    let mut staying = housing(session).await?;
+    let public = session
+        .query("SELECT oid FROM pg_namespace WHERE nspname = 'public'", &[])
+        .await?;
+    staying.extend(public.iter().map(|row| row.get::<_, Oid>(0)));
+    Ok(staying)
+}
+
 /// Schemas that members of extensions are in.
 async fn housing(session: &Session) -> Result<HashSet<Oid>, Error> {
     let rows = session

@@ -12,6 +12,8 @@ mod compare;
 mod made;
 mod undo;
 
+pub use made::staying_schemas;
+
 use pgconvoy_agent_core::session::Session;
 use pgconvoy_agent_core::status;
 use pgconvoy_agent_core::storage::Access;
@@ -23,7 +25,7 @@ use crate::backup::{self, Backup, Vault};
 use crate::before::Before;
 use crate::sessions::{Purpose, Sessions};
 use crate::steps::Migration;
-use crate::{clean, large_objects, ledger, objects};
+use crate::{clean, large_objects, ledger, objects, rights};
 
 /// For people.
 #[derive(Debug, Default)]
@@ -200,6 +202,7 @@ async fn back_to_backup(
     }
     let all = made::New::everything(session, undone).await?;
     all.refuse_strangers(asked.force)?;
+    rights::refuse_others(session).await?;
     if undone.migration.is_some() {
         let files = objects::to_withdraw(session, means.storage, &asked.migration).await?;
         begin(session, &asked.migration).await?;

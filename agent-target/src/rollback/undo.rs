@@ -7,6 +7,7 @@ use pgconvoy_agent_core::session::{Session, qualified, quote_ident, quote_litera
 use pgconvoy_agent_core::status;
 use pgconvoy_proto::model::{Access, Grant, Properties, Relation, SystemGrants, Work};
 use tokio_postgres::Error;
+use tokio_postgres::error::SqlState;
 use tonic::Status;
 
 use super::Undone;
@@ -33,10 +34,7 @@ pub(super) async fn rows(session: &Session, undone: &Undone) -> Result<(), Statu
         .map(|(table, name)| format!("{}{name}", if table.through_root { "" } else { "ONLY " }))
         .collect();
     if !loaded.is_empty() {
-        session
-            .batch_execute(&format!("TRUNCATE {}", loaded.join(", ")))
-            .await
-            .map_err(failed)?;
+        empty(session, &loaded).await?;
     }
     let planned: HashSet<(&String, &String)> = undone
         .works()
@@ -55,6 +53,35 @@ pub(super) async fn rows(session: &Session, undone: &Undone) -> Result<(), Statu
         tracing::warn!(object = finding.object, "{}", finding.message);
     }
     Ok(())
+}
+
+/// A table that others refer to cannot be truncated without them, where they were not selected: their rows stay, and refer to what they referred
+/// to before.
+async fn empty(session: &Session, tables: &[String]) -> Result<(), Status> {
+    let truncated = session
+        .batch_execute(&format!("TRUNCATE {}", tables.join(", ")))
+        .await;
+    let Err(error) = truncated else {
+        return Ok(());
+    };
+    let failed = |error: Error| status::postgres("emptying what was empty", &error);
+    if error.code() != Some(&SqlState::FEATURE_NOT_SUPPORTED) {
+        return Err(failed(error));
+    }
+    let delete: Vec<String> = tables.iter().map(|t| format!("DELETE FROM {t}")).collect();
+    // Otherwise what refers to the rows might go with them.
+    let silently = "BEGIN; SET LOCAL session_replication_role = replica";
+    match session.batch_execute(silently).await {
+        Ok(()) => session
+            .batch_execute(&format!("{}; COMMIT", delete.join("; ")))
+            .await
+            .map_err(failed),
+        Err(_) => Err(Status::failed_precondition(format!(
+            "{} cannot be emptied: other tables refer to them, and the agent's role may not set session_replication_role. Empty them as a \
+             superuser, and run rollback again",
+            tables.join(", ")
+        ))),
+    }
 }
 
 /// Of a platform's tables, which others refer to and which are not ours to truncate, and of what was computed from their rows.

@@ -20,6 +20,7 @@ pub use told::{json, text};
 use crate::ends::{Ends, said};
 use crate::events::{Event, Reporter};
 use crate::ledger::Ledger;
+use crate::left_out::LeftOut;
 use crate::phases::verify::Held;
 use ask::Asker;
 use judge::{Judged, Outcome, judge};
@@ -42,6 +43,8 @@ pub struct Asked<'a> {
     pub tables: Vec<Table>,
     /// They are all that the migration has.
     pub whole: bool,
+    /// Nobody is asked, where it has to do with rows or row level security.
+    pub left_out: LeftOut,
 }
 
 impl<'a> Asked<'a> {
@@ -55,15 +58,14 @@ impl<'a> Asked<'a> {
             ledger,
             tables: asked.cloned().collect(),
             whole,
+            left_out: LeftOut::by_migration(&ledger.options),
         }
     }
 
     fn rules(&self) -> Option<(&'a Tenancy, &'a AccessRules)> {
-        let options = &self.ledger.options;
-        let tenancy = options.tenancy.as_deref()?;
+        let tenancy = self.ledger.options.tenancy.as_deref()?;
         let rules = tenancy.platform.access.as_ref()?;
-        (!options.skip_rls && !options.skip_data && !self.tables.is_empty())
-            .then_some((tenancy, rules))
+        (self.left_out.is_nothing() && !self.tables.is_empty()).then_some((tenancy, rules))
     }
 }
 

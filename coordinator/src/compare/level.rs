@@ -2,11 +2,12 @@
 //! to carry, and what is nobody's doing.
 use std::collections::HashMap;
 
-use pgconvoy_proto::model::{Catalog, Options, SchemaObject};
+use pgconvoy_proto::model::{Catalog, SchemaObject};
 
 use self::columns::columns;
 use self::roles::roles;
 use super::names;
+use crate::left_out::LeftOut;
 
 mod columns;
 mod roles;
@@ -23,15 +24,13 @@ const YOUNG: &[(&str, &str, u32)] = &[
 /// A privilege that PostgreSQL 17 brought: before it, owners did not need it.
 const MAINTAIN: (&str, u32) = ("MAINTAIN", 17);
 
-pub const LARGE_OBJECT: &str = "large object";
-
 /// Where the source's sequences are taken to stand, by `schema.name`, if not where they stand now.
 pub type Positions = HashMap<String, String>;
 
 pub fn level(
     source: &mut Catalog,
     target: &mut Catalog,
-    options: &Options,
+    left_out: LeftOut,
     positions: Option<&Positions>,
 ) {
     for object in source.objects.iter_mut().chain(&mut target.objects) {
@@ -40,16 +39,9 @@ pub fn level(
     let majors = [source.major(), target.major()];
     for object in source.objects.iter_mut().chain(&mut target.objects) {
         forget_young(object, majors);
-        forget_skipped(object, options);
     }
-    if options.skip_data {
-        // They are data, made by the copy of their pages.
-        source.objects.retain(|object| object.kind != LARGE_OBJECT);
-        target.objects.retain(|object| object.kind != LARGE_OBJECT);
-    }
-    if options.skip_rls {
-        source.objects.retain(|object| object.kind != "policy");
-        target.objects.retain(|object| object.kind != "policy");
+    for catalog in [&mut *source, &mut *target] {
+        catalog.objects.retain_mut(|object| left_out.forget(object));
     }
     for object in &mut source.objects {
         take_position(object, positions);
@@ -114,17 +106,6 @@ fn without_maintain(line: &str) -> Option<String> {
         .filter(|privilege| privilege.trim_end_matches('*') != MAINTAIN.0)
         .collect();
     (!kept.is_empty()).then(|| format!("{grantee}={}/{grantor}", kept.join(",")))
-}
-
-fn forget_skipped(object: &mut SchemaObject, options: &Options) {
-    if options.skip_data {
-        object.properties.remove("position");
-        object.properties.remove("populated");
-    }
-    if options.skip_rls {
-        object.properties.remove("row security");
-        object.properties.remove("forced row security");
-    }
 }
 
 fn take_position(object: &mut SchemaObject, positions: Option<&Positions>) {

@@ -1,12 +1,13 @@
 //! Tests of the comparison, on descriptions made by hand.
 #![allow(clippy::unwrap_used)]
-use pgconvoy_proto::model::{Finding, Options, Severity};
+use pgconvoy_proto::model::{Finding, Severity};
 
 use super::findings::findings;
 use super::known::leave_out;
 use super::level::{Positions, level};
 use super::own::take_own;
 use super::*;
+use crate::left_out::LeftOut;
 
 const V15: u32 = 150_000;
 const V17: u32 = 170_000;
@@ -32,7 +33,7 @@ fn catalog(version: u32, objects: &[SchemaObject]) -> Catalog {
 
 /// The findings of a whole comparison.
 fn compared(mut source: Catalog, mut target: Catalog, ledger: &[Finding]) -> Vec<Finding> {
-    level(&mut source, &mut target, &Options::default(), None);
+    level(&mut source, &mut target, LeftOut::default(), None);
     findings(&leave_out(compare(&source, &target), ledger), ledger)
 }
 
@@ -304,7 +305,7 @@ fn a_new_member_of_a_used_role_is_told() {
     assert_eq!(found[0].target_value, "member of: app with admin option");
     // When a migration compares for the first time, they were there before it.
     let (mut source, mut target) = ends();
-    level(&mut source, &mut target, &Options::default(), None);
+    level(&mut source, &mut target, LeftOut::default(), None);
     let mut differences = compare(&source, &target);
     let own = take_own(&mut differences);
     assert_eq!(differences, []);
@@ -356,7 +357,7 @@ fn what_was_changed_of_postgresqls_own_grants_is_compared_as_a_change() {
 fn the_targets_own_grants_on_postgresqls_objects_are_a_warning_at_first() {
     let mut source = catalog(V15, &[changed(&[("grants", "bob=EXECUTE/(owner)")])]);
     let mut target = catalog(V15, &[changed(&[("grants", "alice=EXECUTE/(owner)")])]);
-    level(&mut source, &mut target, &Options::default(), None);
+    level(&mut source, &mut target, LeftOut::default(), None);
     let mut differences = compare(&source, &target);
     let own = take_own(&mut differences);
     assert_eq!(own[0].code, "system-grants-were-there");
@@ -396,7 +397,7 @@ fn sequences_are_compared_by_where_the_migration_set_them() {
     level(
         &mut source,
         &mut target,
-        &Options::default(),
+        LeftOut::default(),
         Some(&positions),
     );
     assert_eq!(compare(&source, &target), []);

@@ -16,8 +16,9 @@ use crate::ends::{self, said};
 use crate::events::Reporter;
 use crate::inventory::{self, Lease};
 use crate::ledger::Ledger;
+use crate::left_out::LeftOut;
 use crate::phases::verify::Held;
-use crate::schema::{self, Sequences};
+use crate::schema::{self, Question, Sequences};
 use crate::verdict::Verdict;
 use crate::verify::{Counted, count};
 use crate::{Ended, show};
@@ -71,9 +72,13 @@ async fn differences(
 ) -> anyhow::Result<Differences> {
     let mut ends = ends::connect(asked).await?;
     let ledger = Ledger::read(&mut ends.target, migration).await?;
-    let everything = Selection::default();
-    let mut compared =
-        schema::compare_ends(&ends, &ledger, &everything, Sequences::Coming, reporter).await?;
+    let question = Question {
+        ledger: &ledger,
+        selection: &Selection::default(),
+        left_out: LeftOut::by_migration(&ledger.options),
+        sequences: Sequences::Coming,
+    };
+    let mut compared = schema::compare_ends(&ends, &question, reporter).await?;
     compared
         .findings
         .retain(|finding| finding.severity == Severity::Difference);

@@ -18,8 +18,9 @@ use super::{Run, snapshot, steps};
 use crate::ends::{Ends, retry, said};
 use crate::events::{Event, Reporter};
 use crate::inventory;
+use crate::left_out::LeftOut;
 use crate::live::{End, Live};
-use crate::schema::{Sequences, compare_ends};
+use crate::schema::{Question, Sequences, compare_ends};
 use crate::{access, checks};
 
 /// A table above this size is scanned by several sessions.
@@ -214,15 +215,13 @@ pub async fn access(
 /// the way of whoever else looks at those tables, the source's description among them.
 async fn schema(run: &mut Run) -> anyhow::Result<()> {
     inventory::close(&mut run.ends, &run.ledger.id).await?;
-    let everything = Selection::default();
-    let compared = compare_ends(
-        &run.ends,
-        &run.ledger,
-        &everything,
-        Sequences::AtSnapshot,
-        &run.reporter,
-    )
-    .await?;
+    let question = Question {
+        ledger: &run.ledger,
+        selection: &Selection::default(),
+        left_out: LeftOut::by_migration(&run.ledger.options),
+        sequences: Sequences::AtSnapshot,
+    };
+    let compared = compare_ends(&run.ends, &question, &run.reporter).await?;
     for finding in &compared.findings {
         run.reporter.emit(&Event::Finding(finding.clone()));
     }

@@ -115,6 +115,7 @@ impl Ground {
         let managed = |name: &String| self.is_left_table(name);
         facts.source.unreadable.retain(|name| !managed(name));
         facts.source.filtered_by_rls.retain(|name| !managed(name));
+        facts.source.forced_rls.retain(|name| !managed(name));
         let reserved = |role: &str| self.rules.is_reserved(role);
         let there: HashSet<&str> = self.target.roles.iter().map(String::as_str).collect();
         facts.source.roles.retain(|(role, _)| !reserved(role));

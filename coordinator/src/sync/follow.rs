@@ -1,5 +1,5 @@
 //! What follows from the rows: the ledger's word on tables that were equal, and the steps that depend on rows.
-use pgconvoy_proto::model::Work;
+use pgconvoy_proto::model::{Step, Work};
 use pgconvoy_proto::selection::Filter;
 use pgconvoy_proto::wire;
 
@@ -33,17 +33,16 @@ pub async fn record_equal(
     .await
 }
 
-/// What follows from the rows: large objects' owners, materialized views, sequences, statistics.
-pub async fn follow(
-    run: &mut Run,
+/// The steps that a new snapshot makes anew. Sequences that are not selected stay where they are.
+pub fn renewed(
+    run: &Run,
     asked: &Asked,
     inventory: &Inventory,
     outcomes: &[TableOutcome],
-) -> anyhow::Result<()> {
-    phase(run, "sync: views, sequences, statistics");
+) -> anyhow::Result<Vec<Step>> {
     let mut steps = snapshot::renewed_steps(run, inventory);
+    steps.extend(of_rows(run, inventory, outcomes));
     let whole = asked.selection.is_everything();
-    let changed = outcomes.iter().any(|outcome| !outcome.scanned.is_equal());
     let chosen = Filter::new(&asked.selection)?;
     for step in &mut steps {
         if let Work::Sequences { values } = &mut step.work {
@@ -53,6 +52,53 @@ pub async fn follow(
             }
         }
     }
+    Ok(steps)
+}
+
+/// Steps that follow from rows, and that a migration without any (`--skip-data`) has not planned.
+fn of_rows(run: &Run, inventory: &Inventory, outcomes: &[TableOutcome]) -> Vec<Step> {
+    if !run.ledger.options.skip_data {
+        return Vec::new();
+    }
+    let planned = run.ledger.steps.iter().map(|entry| &entry.step.work);
+    let is_planned = |work: &Work| {
+        let mut same = planned.clone().filter(|one| one.kind() == work.kind());
+        match work {
+            Work::Statistics { .. } => same.any(|one| one == work),
+            _ => same.next().is_some(),
+        }
+    };
+    let follows = |work: &&Work| {
+        matches!(
+            work,
+            Work::LargeObjects { .. } | Work::Refresh { .. } | Work::Sequences { .. }
+        )
+    };
+    let statistics = outcomes.iter().map(|outcome| &outcome.scanned.table);
+    let statistics = statistics.map(|table| Work::Statistics {
+        schema: table.schema.clone(),
+        name: table.name.clone(),
+        partitioned: table.through_root,
+    });
+    let works = inventory.works.iter().filter(follows).cloned();
+    let missing = works.chain(statistics).filter(|work| !is_planned(work));
+    let numbers = run.ledger.steps.iter().map(|entry| entry.step.number);
+    let first = numbers.max().unwrap_or(0) + 1;
+    let number = |(number, work)| Step { number, work };
+    (first..).zip(missing).map(number).collect()
+}
+
+/// What follows from the rows: large objects' owners, materialized views, sequences, statistics.
+pub async fn follow(
+    run: &mut Run,
+    asked: &Asked,
+    inventory: &Inventory,
+    outcomes: &[TableOutcome],
+) -> anyhow::Result<()> {
+    phase(run, "sync: views, sequences, statistics");
+    let mut steps = renewed(run, asked, inventory, outcomes)?;
+    let whole = asked.selection.is_everything();
+    let changed = outcomes.iter().any(|outcome| !outcome.scanned.is_equal());
     steps.retain(|step| match step.work {
         Work::LargeObjects { .. } => whole,
         Work::Refresh { .. } | Work::Derive(_) | Work::ManagedKeys => changed,

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::{Asked, apply, compare_schema, converger, open, outcome, scan, scope};
 use crate::inventory;
+use crate::left_out::LeftOut;
 use crate::phases::{Run, snapshot};
 use crate::schema::Sequences;
 use crate::text::duration;
@@ -56,6 +57,7 @@ async fn measure(run: &mut Run) -> anyhow::Result<Forecast> {
     let asked = Asked {
         selection: Selection::default(),
         skip_schema: false,
+        left_out: LeftOut::default(),
         force: true,
         dry_run: true,
         storage_objects: false,

@@ -2,23 +2,24 @@
 //!
 //! Nothing is changed before everything was looked at: drifted tables and rows that somebody else has written at the target are found
 //! first. From the first change on the migration is unfinished, until what was changed is proven: `resume`, or another sync, goes on.
+mod conclude;
 mod files;
 mod follow;
 mod forecast;
 mod outcome;
 mod proof;
 mod scope;
+mod without_rows;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use pgconvoy_proto::model::{
-    Finding, OF_ACCESS, OF_CHECKS, OF_SCHEMA, RoleChoice, SYNC_ORPHANS, Selection, Severity,
-    SyncUnderWay, Table, to_json,
+    Finding, RoleChoice, Selection, Severity, SyncUnderWay, Table, to_json,
 };
 use pgconvoy_proto::selection::Filter;
 use pgconvoy_proto::wire;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::cli::{Compression, Effort, Global, SyncArgs};
 use crate::converge::{Converger, Scanned, Synced};
@@ -27,25 +28,37 @@ use crate::ends::{self, Ends};
 use crate::events::{Event, Reporter};
 use crate::inventory::{self, Inventory, Lease};
 use crate::ledger::Ledger;
+use crate::left_out::LeftOut;
 use crate::phases::verify::{Digester, Held, access, business_checks, each};
 use crate::phases::{Run, Settings, snapshot};
 use crate::run_dir::RunDir;
-use crate::schema::{self, Sequences};
+use crate::schema::{self, Question, Sequences};
 use crate::verdict::Verdict;
-use crate::{Ended, backup, objects, platform, preflight, verify};
+use crate::{Ended, backup, objects, platform, preflight};
+use conclude::conclude;
 pub use forecast::forecast;
 use outcome::{Outcome, TableOutcome};
-use scope::Scope;
 
 /// What the user wants.
 struct Asked {
     selection: Selection,
     /// Definitions are not compared.
     skip_schema: bool,
+    left_out: LeftOut,
     force: bool,
     dry_run: bool,
     /// Files go along, although the migration did not carry them.
     storage_objects: bool,
+}
+
+impl Asked {
+    /// What the migration has left out of the schema its syncs leave out. Where sequences stand is looked at always: they are brought.
+    fn left_out_of_schema(&self, ledger: &Ledger) -> LeftOut {
+        LeftOut {
+            data: false,
+            rls: self.left_out.rls || ledger.options.skip_rls,
+        }
+    }
 }
 
 pub async fn sync(args: SyncArgs, global: &Global, reporter: &Arc<Reporter>) -> Ended {
@@ -59,6 +72,7 @@ pub async fn sync(args: SyncArgs, global: &Global, reporter: &Arc<Reporter>) -> 
         );
     }
     args.profile.profile.check(&ledger)?;
+    refuse_less(&args, &ledger)?;
     if !args.dry_run && (args.backup || backup::asked_by_environment()?) {
         let id = uuid::Uuid::now_v7().to_string();
         backup::make_and_tell(&mut ends.target, &id, reporter).await?;
@@ -66,11 +80,29 @@ pub async fn sync(args: SyncArgs, global: &Global, reporter: &Arc<Reporter>) -> 
     let asked = Asked {
         selection: args.selection(),
         skip_schema: args.skip_schema,
+        left_out: LeftOut {
+            data: args.skip_data,
+            rls: args.skip_rls,
+        },
         force: args.force,
         dry_run: args.dry_run,
         storage_objects: args.storage_objects,
     };
     begin(ends, &ledger, asked, &args.effort, global, reporter).await
+}
+
+/// What a sync was interrupted in is not proven by one of something less.
+fn refuse_less(args: &SyncArgs, ledger: &Ledger) -> anyhow::Result<()> {
+    let Some(under_way) = &ledger.sync else {
+        return Ok(());
+    };
+    let selection = args.selection();
+    let all = selection == under_way.selection || selection.covers(&under_way.selection);
+    anyhow::ensure!(
+        args.dry_run || all && (!args.skip_data || under_way.skip_data),
+        "a sync of more than that was interrupted: pgconvoy resume goes on with it"
+    );
+    Ok(())
 }
 
 /// Goes on with a sync that was interrupted: `resume`.
@@ -86,6 +118,10 @@ pub async fn carry_on(
     let asked = Asked {
         selection: under_way.selection,
         skip_schema: under_way.skip_schema,
+        left_out: LeftOut {
+            data: under_way.skip_data,
+            rls: under_way.skip_rls,
+        },
         force: under_way.force,
         dry_run: false,
         storage_objects: under_way.storage_objects,
@@ -124,7 +160,11 @@ async fn begin(
         dir,
         reporter,
     };
-    let ended = driven.drive(async |run| run_sync(run, &asked).await).await;
+    let ended = driven.drive(async |run| match asked.left_out.data {
+        true => without_rows::sync(run, &asked).await,
+        false => run_sync(run, &asked).await,
+    });
+    let ended = ended.await;
     ended.map_err(|error| {
         error.context(
             "the sync stopped; every table is as it was or as it is to be: sync again, or resume",
@@ -135,6 +175,9 @@ async fn begin(
 /// All of it.
 async fn run_sync(run: &mut Run, asked: &Asked) -> Ended {
     let started = Instant::now();
+    if let Some(open) = scope::opened(run, asked) {
+        return blocked(run, vec![open]).await;
+    }
     run.ledger.options.storage_objects |= asked.storage_objects;
     let carried = objects::are_carried(&run.ledger.options, &asked.selection)?;
     if carried {
@@ -184,7 +227,7 @@ async fn run_sync(run: &mut Run, asked: &Asked) -> Ended {
     if !others.is_empty() && !asked.force {
         return blocked(run, others).await;
     }
-    mark_begun(run, asked, &scope).await?;
+    mark_begun(run, asked, &scope.tables).await?;
     phase(run, "sync: what differs is brought over");
     if carried {
         files::remove(run, &inventory).await?;
@@ -207,7 +250,9 @@ async fn run_sync(run: &mut Run, asked: &Asked) -> Ended {
     let position = proof::position(run, &inventory).await?;
     let held = &converger.held;
     business_checks(run, Some(held)).await?;
-    access(run, Some(held), &findings, &asked.selection).await?;
+    if !asked.left_out.rls {
+        access(run, Some(held), &findings, &asked.selection).await?;
+    }
     inventory::close(&mut run.ends, &run.ledger.id).await?;
     let schema = compare_schema(run, asked, Sequences::AtSnapshot).await?;
     findings.extend(scope.findings);
@@ -222,6 +267,7 @@ async fn run_sync(run: &mut Run, asked: &Asked) -> Ended {
         position,
         tables: outcomes,
         seconds: started.elapsed().as_secs_f64(),
+        sequences: None,
     };
     conclude(run, asked, outcome, findings, about, &schema).await
 }
@@ -238,14 +284,13 @@ async fn compare_schema(
     if asked.skip_schema || run.ledger.options.skip_schema {
         return Ok(schema::Compared::default());
     }
-    schema::compare_ends(
-        &run.ends,
-        &run.ledger,
-        &asked.selection,
+    let question = Question {
+        ledger: &run.ledger,
+        selection: &asked.selection,
+        left_out: asked.left_out_of_schema(&run.ledger),
         sequences,
-        &run.reporter,
-    )
-    .await
+    };
+    schema::compare_ends(&run.ends, &question, &run.reporter).await
 }
 
 async fn open(run: &mut Run) -> anyhow::Result<Inventory> {
@@ -399,10 +444,12 @@ async fn bring(
 }
 
 /// From here on the ledger says that a sync is under way.
-async fn mark_begun(run: &mut Run, asked: &Asked, scope: &Scope) -> anyhow::Result<()> {
+async fn mark_begun(run: &mut Run, asked: &Asked, tables: &[Table]) -> anyhow::Result<()> {
     let under_way = SyncUnderWay {
         selection: asked.selection.clone(),
         skip_schema: asked.skip_schema,
+        skip_data: asked.left_out.data,
+        skip_rls: asked.left_out.rls,
         force: asked.force,
         storage_objects: asked.storage_objects,
     };
@@ -417,74 +464,6 @@ async fn mark_begun(run: &mut Run, asked: &Asked, scope: &Scope) -> anyhow::Resu
         ..Default::default()
     })
     .await?;
-    scope::plan(run, &scope.tables, false).await?;
+    scope::plan(run, tables, false).await?;
     Ok(())
-}
-
-/// Writes down what came of it, and tells. `earlier`: what findings were about that were made anew.
-async fn conclude(
-    run: &mut Run,
-    asked: &Asked,
-    outcome: Outcome,
-    mut findings: Vec<Finding>,
-    earlier: Vec<String>,
-    schema: &schema::Compared,
-) -> Ended {
-    findings.extend(schema.findings.iter().cloned());
-    findings.extend(outcome.findings(&run.ledger));
-    run.refresh_ledger().await?;
-    let orphaned = proof::earlier_orphans(&run.ledger);
-    let mut lasting = verify::lasting(&run.ledger, schema);
-    lasting.retain(|finding| finding.code != SYNC_ORPHANS);
-    let carried = objects::are_carried(&run.ledger.options, &asked.selection)?;
-    lasting.retain(|finding| !carried || !objects::is_about_file(finding));
-    // Those of business checks, and of what users see, were told when these were run.
-    let told = [OF_CHECKS, OF_ACCESS].concat();
-    let untold = lasting
-        .iter()
-        .filter(|finding| !told.contains(&finding.code.as_str()));
-    for finding in findings.iter().chain(untold) {
-        run.reporter.emit(&Event::Finding(finding.clone()));
-    }
-    let verdict = verify::verdict(&findings, &lasting);
-    schema.record(&mut run.ends, &run.ledger).await?;
-    let names = outcome.tables.iter().map(|o| o.scanned.table.to_string());
-    // The schema's objects are recorded by themselves.
-    let of_rows = findings
-        .iter()
-        .filter(|finding| !OF_SCHEMA.contains(&finding.code.as_str()));
-    let about = of_rows.map(|finding| finding.object.clone());
-    let of_files = match objects::are_carried(&run.ledger.options, &asked.selection)? {
-        true => objects::earlier(&run.ledger),
-        false => Vec::new(),
-    };
-    run.record(wire::RecordRequest {
-        findings: findings.iter().cloned().map(Into::into).collect(),
-        compared: names
-            .chain(about)
-            .chain(orphaned)
-            .chain(of_files)
-            .chain(earlier)
-            .collect(),
-        ..Default::default()
-    })
-    .await?;
-    run.refresh_ledger().await?;
-    // A part of the tables does not prove the others.
-    let of_all = match run.ledger.differences() {
-        0 if asked.selection.covers(&run.ledger.options.selection) => verdict,
-        0 if run.ledger.options.no_verify => Verdict::Unverified,
-        0 => Verdict::Proven,
-        _ => Verdict::Differs,
-    };
-    run.record(wire::RecordRequest {
-        phase: "done".into(),
-        verdict: of_all.as_str().into(),
-        ..Default::default()
-    })
-    .await?;
-    run.refresh_ledger().await?;
-    let json: Value = outcome::json(run, &outcome, &findings);
-    outcome::tell(run, &outcome, verdict, &json)?;
-    Ok((verdict, json))
 }

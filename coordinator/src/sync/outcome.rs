@@ -7,6 +7,7 @@ use crate::converge::{Scanned, Synced};
 use crate::ledger::Ledger;
 use crate::phases::Run;
 use crate::report;
+use crate::schema::Displaced;
 use crate::text::{bytes, columns, duration};
 use crate::verdict::Verdict;
 
@@ -28,6 +29,8 @@ pub struct Outcome {
     pub position: wire::PositionResponse,
     pub tables: Vec<TableOutcome>,
     pub seconds: f64,
+    /// So many were set, and no table was looked at: --skip-data.
+    pub sequences: Option<usize>,
 }
 
 /// Whether the source was written since the snapshot.
@@ -61,6 +64,13 @@ impl Outcome {
 
     /// What the ledger, and with it the report, says of the sync.
     pub fn findings(&self, ledger: &Ledger) -> Vec<Finding> {
+        if let Some(sequences) = self.sequences {
+            let what = format!(
+                "{sequences} sequences stand where the source's stood at LSN {}; no row was compared or brought (--skip-data)",
+                self.position.lsn
+            );
+            return vec![Finding::new(Severity::Info, "synced", "sync", what)];
+        }
         let counts = self.counts();
         let position = &self.position;
         let synced = Finding::new(
@@ -167,6 +177,42 @@ fn table_text(outcomes: &[TableOutcome]) -> String {
     }
 }
 
+/// Shows which sequences would be set.
+pub fn dry_run_of_sequences(
+    run: &Run,
+    coming: &[Displaced],
+    findings: Vec<Finding>,
+) -> (Verdict, Value) {
+    for finding in &findings {
+        run.reporter
+            .emit(&crate::events::Event::Finding(finding.clone()));
+    }
+    run.reporter.quiet();
+    let head = ["sequence", "at source", "at target"].map(str::to_owned);
+    let rows = coming.iter().map(|moved| {
+        let Displaced {
+            sequence,
+            source,
+            target,
+        } = moved;
+        vec![sequence.clone(), source.clone(), target.clone()]
+    });
+    if !coming.is_empty() {
+        let all: Vec<Vec<String>> = std::iter::once(head.to_vec()).chain(rows).collect();
+        run.reporter.line(&columns(&all));
+    }
+    run.reporter.line(&format!(
+        "{} sequences stand elsewhere at the target; no row was compared (--skip-data); nothing was changed",
+        coming.len()
+    ));
+    let sequences = coming.iter().map(|moved| {
+        json!({ "sequence": moved.sequence, "source": moved.source, "target": moved.target })
+    });
+    let sequences: Vec<Value> = sequences.collect();
+    let json = json!({ "sync": { "dry_run": true, "sequences": sequences }, "findings": findings });
+    (Verdict::Ok, json)
+}
+
 /// Shows what would change.
 pub fn dry_run(run: &Run, outcomes: &[TableOutcome], findings: Vec<Finding>) -> (Verdict, Value) {
     let counts = total(outcomes);
@@ -206,7 +252,7 @@ pub fn json(run: &Run, outcome: &Outcome, findings: &[Finding]) -> Value {
         "transactions_since": position.transactions, "written_since": position.written,
         "inserted": counts.inserted, "changed": counts.changed, "deleted": counts.deleted,
         "wire_bytes": outcome.wire_bytes(), "seconds": outcome.seconds, "tables": tables,
-        "findings": findings,
+        "findings": findings, "sequences": outcome.sequences,
     });
     json
 }
@@ -215,6 +261,14 @@ pub fn json(run: &Run, outcome: &Outcome, findings: &[Finding]) -> Value {
 pub fn tell(run: &Run, outcome: &Outcome, verdict: Verdict, json: &Value) -> anyhow::Result<()> {
     run.dir.write_report(&run.ledger, json)?;
     run.reporter.quiet();
+    if let Some(sequences) = outcome.sequences {
+        run.reporter.line(&format!(
+            "{verdict}: {sequences} sequences as the source's at LSN {}; no row was compared or brought (--skip-data); in {}",
+            outcome.position.lsn,
+            duration(outcome.seconds)
+        ));
+        return Ok(());
+    }
     let table = table_text(&outcome.tables);
     if !table.is_empty() {
         run.reporter.line(&table);

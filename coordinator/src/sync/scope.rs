@@ -1,5 +1,5 @@
 //! Which tables a sync is about, and what stands in its way.
-use pgconvoy_proto::model::{Finding, Relation, Severity, Table};
+use pgconvoy_proto::model::{Finding, RLS_SKIPPED, Relation, Severity, Table};
 use pgconvoy_proto::selection::Filter;
 use pgconvoy_proto::wire;
 
@@ -23,6 +23,37 @@ impl Scope {
         !self.findings.is_empty() && !force
     }
 }
+
+/// More than the migration itself, which nobody may leave open unasked, this sync leaves row level security out.
+fn leaves_rls_out(asked: &Asked, ledger: &Ledger) -> bool {
+    asked.left_out.rls && !ledger.options.skip_rls
+}
+
+/// Invariant 6 (no open window): rows come into tables only whose row level security is compared, or by --force.
+pub fn opened(run: &Run, asked: &Asked) -> Option<Finding> {
+    let stops = leaves_rls_out(asked, &run.ledger) && !asked.force && !asked.dry_run;
+    stops.then(|| {
+        Finding::new(
+            Severity::Blocker,
+            "skip-rls",
+            RLS,
+            "--skip-rls: nobody looks whether the target's tables are as closed as the source's",
+        )
+        .hint("leave it out, or add --force if that is meant")
+    })
+}
+
+/// For the ledger and the report.
+pub fn without_rls(asked: &Asked, ledger: &Ledger) -> Option<Finding> {
+    leaves_rls_out(asked, ledger).then(|| {
+        let what = "sync --skip-rls: policies and row level security were not compared";
+        Finding::new(Severity::Warning, RLS_SKIPPED, RLS, what)
+            .hint("pgconvoy verify compares them")
+    })
+}
+
+/// What the findings about it are about, as with `migrate`.
+const RLS: &str = "row level security";
 
 /// Schema drift is found, and named; what is to be done about it is the user's to say.
 pub async fn find(

@@ -7,7 +7,7 @@ use pgconvoy_proto::selection::Filter;
 use pgconvoy_proto::wire;
 use serde_json::{Value, json};
 
-use super::{Asked, compare_schemas, shapes};
+use super::{Asked, compare_schemas, shapes, told};
 use crate::Ended;
 use crate::ends::{Ends, retry, said};
 use crate::events::{Event, Reporter};
@@ -40,6 +40,7 @@ pub async fn verify(asked: Asked<'_>, mut ends: Ends, reporter: &Arc<Reporter>) 
     findings.extend(compared.findings);
     findings.extend(counted.iter().filter_map(differ));
     findings.extend(mended);
+    findings.retain(|finding| !asked.left_out.rls || finding.code != POLICY_IDLE);
     for finding in &findings {
         reporter.emit(&Event::Finding(finding.clone()));
     }
@@ -55,14 +56,19 @@ pub async fn verify(asked: Asked<'_>, mut ends: Ends, reporter: &Arc<Reporter>) 
         reporter.line(&rows_text(&counted));
     }
     reporter.line(&format!(
-        "  {} foreign keys have no orphans but those told, {} other constraints, {} indexes, {} policies",
-        integrity.foreign_keys, integrity.constraints, integrity.indexes, integrity.policies
+        "  {} foreign keys have no orphans but those told, {} other constraints, {} indexes, {} policies{}",
+        integrity.foreign_keys,
+        integrity.constraints,
+        integrity.indexes,
+        integrity.policies,
+        asked.left_out.words()
     ));
-    super::conclude_line(verdict, counted.len(), None, &findings, reporter);
+    let tables = (counted.len(), None);
+    told::last_line(verdict, tables, asked.left_out, &findings, reporter);
     Ok((
         verdict,
         json!({
-            "migration": ledger.id, "critical_only": true, "findings": findings,
+            "migration": ledger.id, "critical_only": true, "findings": findings, "skipped": asked.left_out.names(),
             "tables": counted.iter().map(table_json).collect::<Vec<_>>(),
             "integrity": {
                 "foreign_keys": integrity.foreign_keys, "constraints": integrity.constraints,
@@ -171,6 +177,7 @@ async fn integrity(
 
 /// Codes of the target agent's findings.
 const ORPHANS: &str = "orphans";
+const POLICY_IDLE: &str = "policy-idle";
 const MANAGED_ORPHANS: &str = "managed-orphans";
 
 fn differ((table, source, target): &Counted) -> Option<Finding> {

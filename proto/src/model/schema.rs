@@ -17,7 +17,11 @@ pub const OF_SCHEMA: &[&str] = &[
     "object-differs",
     "database-made-otherwise",
     "definition-not-compared",
+    RLS_SKIPPED,
 ];
+
+/// Row level security was left out: a comparison that has looked at it knows better.
+pub const RLS_SKIPPED: &str = "rls-skipped";
 
 /// Of a difference that is told by the migration and accepted, and is no news as long as the target has it so. The message is the property.
 pub const TOLD: &str = "told-before";

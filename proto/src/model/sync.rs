@@ -69,6 +69,8 @@ impl AddAssign for SyncCounts {
 pub struct SyncUnderWay {
     pub selection: Selection,
     pub skip_schema: bool,
+    pub skip_data: bool,
+    pub skip_rls: bool,
     pub force: bool,
     /// Files of storage buckets go along.
     pub storage_objects: bool,

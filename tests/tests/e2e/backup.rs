@@ -9,8 +9,8 @@ use pgconvoy_tests::{PATIENCE, Pair};
 use crate::depot::{self, Halfway};
 use crate::rollback::{assert_same, kill_rollback_behind_a_reader, target_dump};
 
-const NASTY: &str = include_str!("nasty.sql");
-const MORE: &str = "
+pub const NASTY: &str = include_str!("nasty.sql");
+pub const MORE: &str = "
     CREATE EXTENSION citext; CREATE TABLE worded (w citext PRIMARY KEY); INSERT INTO worded VALUES ('Some');
     CREATE ROLE keeper; ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO keeper; GRANT SELECT ON worded TO keeper;
     COMMENT ON SCHEMA public IS 'of the target'; ALTER DATABASE app SET work_mem = '7MB';
@@ -35,7 +35,7 @@ fn backups(pair: &Pair) -> Vec<PathBuf> {
         .collect()
 }
 
-fn back_up(pair: &Pair) -> String {
+pub fn back_up(pair: &Pair) -> String {
     let backup = pair
         .pgconvoy(&["backup", "--json"])
         .expect("backup runs")
@@ -47,7 +47,7 @@ fn back_up(pair: &Pair) -> String {
 }
 
 #[track_caller]
-fn proven(pair: &Pair, arguments: &[&str]) -> Outcome {
+pub fn proven(pair: &Pair, arguments: &[&str]) -> Outcome {
     let all = [arguments, &["--json"]].concat();
     let outcome = pair.pgconvoy(&all).expect("it runs").expect(0);
     assert_eq!(outcome.result()["verdict"], "proven");
@@ -102,9 +102,30 @@ fn a_target_in_use_is_refused_and_forced_is_replaced_and_comes_back() {
     let old = "SELECT count(*) FROM pg_namespace WHERE nspname = 'nasty'";
     assert_eq!(depot::count(&pair, old), 0, "what was there is replaced");
     assert_eq!(backups(&pair).len(), 1);
+
+    // Back from after a sync, too.
+    pair.at_source(
+        "DELETE FROM depot.keyless; INSERT INTO depot.big (state, load) VALUES ('new', 'late')",
+    )
+    .expect("the source goes on");
+    let sync = pair.pgconvoy(&["sync"]).expect("sync runs");
+    assert!([0, 3].contains(&sync.code), "{}", sync.text());
+    assert_eq!(depot::count(&pair, rows), depot::BIG_ROWS + 1);
     proven(&pair, &["rollback"]);
     assert_same(&before, &target_dump(&pair));
     assert_eq!(backups(&pair).len(), 1, "the backup stays");
+
+    // And once more: there is no migration to take back, and the backup is restored as often as somebody asks.
+    pair.pgconvoy(&["rollback"])
+        .expect("rollback runs")
+        .expect(1)
+        .says("no ledger")
+        .says("--to-backup");
+    assert_same(&before, &target_dump(&pair));
+    let backup = backups(&pair).remove(0);
+    let id = backup.file_name().expect("a folder").to_string_lossy();
+    proven(&pair, &["rollback", "--to-backup", &id]);
+    assert_same(&before, &target_dump(&pair));
 }
 
 #[test]

@@ -6,6 +6,7 @@ use tonic_health::pb::health_client::HealthClient;
 
 use pgconvoy_proto::channel;
 use pgconvoy_proto::identity::{Identity, Role};
+use pgconvoy_tests::program::Outcome;
 use pgconvoy_tests::{PATIENCE, eventually};
 
 const SCHEMA: &str = "
@@ -15,8 +16,11 @@ const SCHEMA: &str = "
     CREATE SCHEMA log;
     CREATE TABLE log.line (n int, entry int CONSTRAINT line_entry REFERENCES app.entry);
     ALTER TABLE app.entry ENABLE ROW LEVEL SECURITY;
-    CREATE POLICY own ON app.entry USING (note IS NOT NULL);";
+    CREATE POLICY own ON app.entry USING (note IS NOT NULL);
+    COMMENT ON POLICY own ON app.entry IS 'what has a note';
+    CREATE SEQUENCE app.number;";
 const ROWS: &str = "
+    SELECT setval('app.number', 4242);
     INSERT INTO app.account SELECT i, 'account ' || i FROM generate_series(1, 100) i;
     INSERT INTO app.entry SELECT i, 1 + i % 100, md5(i::text) FROM generate_series(1, 1000) i;
     INSERT INTO log.line SELECT i, 1 + i % 1000 FROM generate_series(1, 500) i;";
@@ -26,6 +30,16 @@ fn pair() -> Pair {
     pair.at_source(&format!("{SCHEMA}{ROWS}"))
         .expect("an application");
     pair
+}
+
+#[track_caller]
+fn run(pair: &Pair, command: &str, code: i32) -> Outcome {
+    let arguments: Vec<&str> = command.split(' ').collect();
+    pair.pgconvoy(&arguments).expect("it runs").expect(code)
+}
+
+fn verdict(pair: &Pair) -> String {
+    target(pair, "SELECT verdict FROM pgconvoy.migrations")
 }
 
 fn target(pair: &Pair, query: &str) -> String {
@@ -68,6 +82,20 @@ fn rows_cross_into_a_schema_that_is_there() {
     assert_eq!(target(&pair, rows), "100|1000|500");
     let trigger = "SELECT tgenabled FROM pg_trigger WHERE tgname = 'refuse'";
     assert_eq!(target(&pair, trigger), "A", "the trigger is as it was");
+
+    // Only the tables that are problematic, once the migration is nobody's affair any more: what the others hold stays.
+    run(&pair, "clean", 0);
+    pair.at_target("SET session_replication_role = replica; DELETE FROM app.entry")
+        .expect("a table that others refer to is empty");
+    let again = "migrate --skip-schema --include-table app.entry";
+    run(&pair, &format!("{again} --skip-rls"), 4)
+        .says("--skip-rls")
+        .says("--force");
+    run(&pair, again, 0).says("proven");
+    assert_eq!(target(&pair, rows), "100|1000|500");
+    run(&pair, "rollback", 0);
+    assert_eq!(target(&pair, rows), "100|0|500", "what was empty is");
+    assert_eq!(target(&pair, trigger), "A", "the trigger is as it was");
 }
 
 /// What COPY FREEZE asks for is a table that was just truncated.
@@ -105,7 +133,7 @@ fn a_table_of_one_part_is_loaded_frozen_and_one_that_holds_rows_keeps_them() {
 }
 
 #[test]
-fn a_schema_crosses_without_its_rows() {
+fn a_schema_crosses_without_its_rows_and_these_by_sync() {
     let pair = pair();
     pair.migrate(&["--skip-data"]).says("unverified");
     assert_eq!(target(&pair, "SELECT count(*) FROM app.entry"), "0");
@@ -113,18 +141,130 @@ fn a_schema_crosses_without_its_rows() {
     assert_eq!(target(&pair, keys), "2");
     let policies = "SELECT count(*) FROM pg_policy";
     assert_eq!(target(&pair, policies), "1");
+
+    run(&pair, "verify", 0)
+        .says("verdict=ok tables=0 differences=0")
+        .says("skipped=data");
+    assert_eq!(verdict(&pair), "unverified", "nobody has compared a row");
+    run(&pair, "sync", 0).says("proven: 3 tables");
+    assert_eq!(target(&pair, "SELECT count(*) FROM app.entry"), "1000");
+    assert_eq!(target(&pair, "SELECT last_value FROM app.number"), "4242");
+    let analyzed = "SELECT count(*) FROM pg_stats WHERE schemaname = 'app' AND tablename = 'entry'";
+    assert_ne!(target(&pair, analyzed), "0", "statistics follow from rows");
+    run(&pair, "verify", 0).says("verdict=proven tables=3");
 }
 
 #[test]
-fn row_level_security_is_left_out_only_by_force_and_that_is_told() {
+fn row_level_security_is_left_out_only_by_force_and_that_is_told_until_somebody_has_made_it() {
     let pair = pair();
-    let refused = pair
-        .pgconvoy(&["migrate", "--skip-rls"])
-        .expect("migrate runs");
-    refused.expect(4).says("--force");
-    pair.migrate(&["--skip-rls", "--force"]).says("rls-skipped");
+    run(&pair, "migrate --skip-rls", 4).says("--force");
+    let migrate = run(&pair, "migrate --skip-rls --force", 0).says("rls-skipped");
+    assert!(
+        !migrate.text().contains("not-restored"),
+        "{}",
+        migrate.text()
+    );
     let secured = "SELECT count(*) FROM pg_class WHERE relrowsecurity OR relforcerowsecurity";
     assert_eq!(target(&pair, secured), "0");
+    let policies = std::fs::read_to_string(pair.latest_run().join("rls_policies.sql"));
+
+    // What the migration leaves out its syncs leave out. A verification without the flag is about everything.
+    run(&pair, "sync --skip-rls", 0).says("proven");
+    run(&pair, "verify --skip-rls", 0)
+        .says("verdict=proven tables=3")
+        .says("skipped=rls");
+    run(&pair, "verify", 3)
+        .says("policy own on app.entry")
+        .says("row security");
+    run(&pair, "report", 3).says("differs");
+    pair.at_target(&policies.expect("the run folder has the policies"))
+        .expect("they run");
+    run(&pair, "verify", 0).says("verdict=proven");
+    let report = run(&pair, "report", 0).text();
+    assert!(!report.contains("rls-skipped"), "{report}");
+}
+
+#[test]
+fn what_verify_leaves_out_is_said_and_proves_nothing() {
+    let pair = pair();
+    pair.migrate(&[]);
+    pair.at_target("UPDATE app.entry SET note = 'other' WHERE id = 7")
+        .expect("a row");
+    run(&pair, "verify --skip-data", 0)
+        .says("verdict=ok tables=0 differences=0 warnings=0 checks=0 checks_failed=0 skipped=data")
+        .says("rows (--skip-data)");
+    assert_eq!(verdict(&pair), "proven", "what was proven of rows stays");
+    run(&pair, "verify --skip-rls", 3)
+        .says("rows-differ")
+        .says("skipped=rls");
+    run(&pair, "sync --force", 0).says("1 changed");
+
+    pair.at_target("DROP POLICY own ON app.entry")
+        .expect("a policy");
+    run(&pair, "verify --skip-rls", 0)
+        .says("verdict=proven")
+        .says("row level security (--skip-rls)");
+    run(&pair, "verify --skip-data", 3).says("policy own on app.entry");
+    // What is known of it stays, and is not told again by who leaves it out.
+    run(&pair, "verify --skip-rls", 0).says("differences=0");
+    run(&pair, "verify --skip-data --skip-rls --json", 0);
+    let found = "SELECT count(*) FROM pgconvoy.findings WHERE object = 'policy own on app.entry'";
+    assert_eq!(target(&pair, found), "1");
+    assert_eq!(verdict(&pair), "differs");
+    run(&pair, "verify --critical-only --skip-rls", 0)
+        .says("verdict=ok")
+        .says("skipped=rls");
+
+    for nonsense in [
+        "--skip-schema",
+        "--detailed",
+        "--critical-only",
+        "--checks none.toml",
+    ] {
+        run(&pair, &format!("verify --skip-data {nonsense}"), 2).says("--skip-data");
+    }
+}
+
+#[test]
+fn a_sync_without_rows_brings_sequences_and_one_without_row_level_security_needs_force() {
+    let pair = pair();
+    pair.migrate(&[]);
+    pair.at_source(
+        "SELECT setval('app.number', 5000); INSERT INTO app.account VALUES (101, 'late')",
+    )
+    .expect("the source goes on");
+    let number = "SELECT last_value FROM app.number";
+    run(&pair, "sync --skip-data --dry-run", 0)
+        .says("app.number")
+        .says("1 sequences");
+    assert_eq!(target(&pair, number), "4242");
+    let sync = run(&pair, "sync --skip-data --json", 0);
+    assert_eq!(sync.result()["verdict"], "ok");
+    assert_eq!(sync.result()["sync"]["sequences"], 1);
+    assert_eq!(target(&pair, number), "5000");
+    assert_eq!(target(&pair, "SELECT count(*) FROM app.account"), "100");
+
+    pair.at_target("SELECT setval('app.number', 6000)")
+        .expect("somebody uses it");
+    run(&pair, "sync --skip-data", 4)
+        .says("target-written")
+        .says("app.number");
+    assert_eq!(target(&pair, number), "6000");
+    run(&pair, "sync --skip-data --force", 0);
+    assert_eq!(target(&pair, number), "5000");
+
+    pair.at_target("DROP POLICY own ON app.entry")
+        .expect("a policy");
+    run(&pair, "sync --skip-rls", 4)
+        .says("--force")
+        .says("nothing was changed");
+    assert_eq!(target(&pair, "SELECT count(*) FROM app.account"), "100");
+    run(&pair, "sync --skip-rls --force", 0)
+        .says("rls-skipped")
+        .says("1 rows inserted");
+    run(&pair, "verify", 3).says("policy own on app.entry");
+    let told = "SELECT count(*) FROM pgconvoy.findings WHERE code = 'rls-skipped'";
+    assert_eq!(target(&pair, told), "0", "it was looked at since");
 }
 
 #[test]
@@ -165,7 +305,7 @@ async fn an_agent_is_healthy_as_long_as_its_database_is() {
 #[test]
 fn one_list_of_flags_serves_migrate_sync_and_verify() {
     let pair = pair();
-    let flags = "--profile plain --streams 2 --index-jobs 1 --compression off --force --backup";
+    let flags = "--profile plain --streams 2 --index-jobs 1 --compression off --force --backup --skip-rls --skip-storage";
     for command in ["migrate", "sync", "verify"] {
         let all: Vec<&str> = [command].into_iter().chain(flags.split(' ')).collect();
         let ended = pair.pgconvoy(&all).expect("it runs").expect(0);

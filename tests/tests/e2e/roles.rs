@@ -247,7 +247,7 @@ fn two_databases_of_one_server_share_their_roles() {
     assert_eq!(rows.expect("the copy"), "100");
 }
 
-const LOADER: &str = "loader-password";
+pub const LOADER: &str = "loader-password";
 
 /// Its target agent may create roles and owns its database, and no more: as on a managed server.
 pub fn managed() -> Pair {

@@ -1,4 +1,5 @@
 //! docs/runbook.md has an answer for every line, and names nothing that is not there.
+use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -33,6 +34,22 @@ fn sources(folder: &Path, all: &mut String) {
     }
 }
 
+fn help(arguments: &[&str]) -> String {
+    let mut pgconvoy = Command::new(program::path("pgconvoy"));
+    let help = pgconvoy.args(arguments).output().expect("pgconvoy runs");
+    String::from_utf8_lossy(&help.stdout).into_owned()
+}
+
+/// Its flags.
+fn help_of<'a>(verb: &str, helps: &'a mut HashMap<String, Vec<String>>) -> &'a [String] {
+    helps.entry(verb.to_owned()).or_insert_with(|| {
+        let words = help(&[verb, "--help"]);
+        let flags = words.split([' ', ',', '\n']);
+        let flags = flags.filter(|word| word.starts_with("--"));
+        flags.map(str::to_owned).collect()
+    })
+}
+
 #[test]
 fn every_line_of_the_runbook_has_an_answer() {
     let text = fs::read_to_string(root().join("docs/runbook.md")).expect("docs/runbook.md");
@@ -48,11 +65,8 @@ fn every_line_of_the_runbook_has_an_answer() {
     ] {
         sources(&root().join(member), &mut code);
     }
-    let help = Command::new(program::path("pgconvoy"))
-        .arg("--help")
-        .output()
-        .expect("pgconvoy runs");
-    let help = String::from_utf8_lossy(&help.stdout).into_owned();
+    let help = help(&["--help"]);
+    let mut helps = HashMap::new();
     for row in rows {
         assert!(row.len() >= 2 && !row[1].is_empty(), "no answer: {row:?}");
         let planned = row[1].contains("**planned**") || row[1].contains("**yours**");
@@ -81,6 +95,14 @@ fn every_line_of_the_runbook_has_an_answer() {
                 help.contains(&format!("  {verb} ")),
                 "no command {verb}: {row:?}"
             );
+            let command = command.split('`').next().unwrap_or_default();
+            let flags = help_of(verb, &mut helps);
+            for flag in command.split(' ').filter(|word| word.starts_with("--")) {
+                assert!(
+                    flags.iter().any(|one| one == flag),
+                    "{verb} has no {flag}: {row:?}"
+                );
+            }
         }
     }
 }
