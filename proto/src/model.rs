@@ -26,7 +26,8 @@ pub use check::{
     Answer, Ask, At, CHECKS_RUN, Check, Expect, LONGEST_TIMEOUT_MS, OF_CHECKS, Refusal, Rows, Why,
 };
 pub use holdings::{
-    Count, Counted, HeldColumn, HeldTable, Holding, Holdings, HoldingsAsked, Question,
+    Count, Counted, Demand, HeldColumn, HeldConstraint, HeldTable, Holding, Holdings,
+    HoldingsAsked, Key, Question,
 };
 pub use pair::{Buckets, MAX_BUCKETS, Pair, Place, RowValues, TableDigest, Value, bucket_count};
 pub use platform::{
@@ -457,6 +458,8 @@ pub const OF_PLATFORM: &[&str] = &[
     "skew-labels",
     "skew-null",
     "skew-required",
+    "skew-check",
+    "skew-unique",
 ];
 
 /// Findings that a sync makes anew each time: the earlier ones about what is looked at again are forgotten.
