@@ -17,6 +17,10 @@ pub const OF_SCHEMA: &[&str] = &[
     "object-differs",
     "database-made-otherwise",
     "definition-not-compared",
+    "managed-clash",
+    "managed-differs",
+    "managed-grants",
+    "managed-skew",
 ];
 
 /// Of a difference that is told by the migration and accepted, and is no news as long as the target has it so. The message is the property.
