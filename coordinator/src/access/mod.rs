@@ -95,12 +95,12 @@ pub async fn run(
     let mut told = Told::new(tenancy, rules, &sample);
     let mut survey = Survey::read(&asker, &sample.identities, tables).await?;
     told.rights(&mut survey);
-    let ground = Ground {
+    let questions = Questions {
         survey,
         identities: sample.identities,
     };
-    ground.ask_all(&asker, &mut told).await?;
-    let compared = told.conclude(&ground, asked.whole);
+    questions.ask_all(&asker, &mut told).await?;
+    let compared = told.conclude(&questions, asked.whole);
     for finding in compared
         .findings
         .iter()
@@ -197,12 +197,12 @@ fn retain<T>(items: &mut Vec<T>, which: &[bool]) {
 }
 
 /// Who asks what.
-pub struct Ground {
+pub struct Questions {
     pub survey: Survey,
     pub identities: Vec<Identity>,
 }
 
-impl Ground {
+impl Questions {
     async fn ask_all(&self, asker: &Asker<'_>, told: &mut Told<'_>) -> anyhow::Result<()> {
         // A table that has taken too long once is not asked for again.
         let mut slow = HashSet::new();

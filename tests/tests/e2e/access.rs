@@ -86,6 +86,7 @@ fn written(folder: &Path) -> String {
 #[test]
 fn the_same_users_see_the_same_at_both_ends_and_nothing_of_theirs_is_written_down() {
     let pair = pair("");
+    rehearsals_ask_too(&pair);
     let migrate = pair.pgconvoy(&["migrate", "--json"]).expect("it runs");
     let migrate = migrate.expect(0).says(
         "row level security: 10 identities asked for 6 tables: same rows and refusals at both ends",
@@ -129,6 +130,32 @@ fn the_same_users_see_the_same_at_both_ends_and_nothing_of_theirs_is_written_dow
             "{personal:?} was written down"
         );
     }
+}
+
+/// In the scratch database, which has what the target's services have made.
+#[track_caller]
+fn rehearsals_ask_too(pair: &Pair) {
+    let rehearse = || {
+        let rehearse = pair.pgconvoy(&["rehearse", "--json"]);
+        rehearse.expect("rehearse runs")
+    };
+    let alike = rehearse().expect(0);
+    let access = alike.result()["access"].clone();
+    assert_eq!(access["different"], 0, "{access}");
+    assert!(access["same_rows"].as_u64() >= Some(24), "{access}");
+    assert!(access["same_refusals"].as_u64() >= Some(20), "{access}");
+    assert_eq!(identities(&alike).len(), 10);
+    let me = |sub: &str| {
+        format!(
+            "CREATE OR REPLACE FUNCTION members.me() RETURNS int LANGUAGE sql STABLE
+                AS $$ SELECT (nullif(current_setting('club.claims', true), '')::json ->> '{sub}')::int $$"
+        )
+    };
+    sql(&pair.target, &me("subject"));
+    let apart = rehearse().expect(3);
+    assert_eq!(apart.result()["verdict"], "differs");
+    is_told(&apart, "access-differs", "access to app.note");
+    sql(&pair.target, &me("sub"));
 }
 
 /// At the target: a change, what undoes it, and what is said of it.
