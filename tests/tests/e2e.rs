@@ -25,12 +25,16 @@ mod detailed;
 mod extension;
 #[path = "e2e/files.rs"]
 mod files;
+#[path = "e2e/files_elsewhere.rs"]
+mod files_elsewhere;
 #[path = "e2e/files_faults.rs"]
 mod files_faults;
 #[path = "e2e/files_full.rs"]
 mod files_full;
 #[path = "e2e/files_kill.rs"]
 mod files_kill;
+#[path = "e2e/files_platform.rs"]
+mod files_platform;
 #[path = "e2e/identity.rs"]
 mod identity;
 #[path = "e2e/judge.rs"]

@@ -92,6 +92,8 @@ impl Carrier {
             target: self.ends.target_address.clone(),
             objects: asked,
             compression: self.compression,
+            filter: self.rows.filter.clone(),
+            columns: self.rows.columns.clone(),
         };
         let mut source = self.ends.source.clone();
         let mut events = source.copy_objects(request).await?.into_inner();
@@ -137,16 +139,16 @@ impl Brought {
     }
 }
 
-/// The API of another database would take files just as well.
+/// It is the API of that database: the target agent has seen to it before the first file.
 fn elsewhere(untouched: u64) -> Option<Finding> {
     (untouched > 0).then(|| {
         Finding::new(
             Severity::Warning,
             "files-elsewhere",
             "target's Storage API",
-            format!("it took {untouched} files and did not write their rows, which a Storage API does to those of its own database"),
+            format!("it took {untouched} files and did not write their rows, which a Storage API does: they have the source's versions"),
         )
-        .hint("is the target agent's --supabase-url that of the target database? If not: correct it, rollback, and migrate again")
+        .hint("pgconvoy verify reads the files back: what it finds is there")
     })
 }
 
