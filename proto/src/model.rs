@@ -27,7 +27,7 @@ pub use check::{
 };
 pub use holdings::{
     Count, Counted, Demand, HeldColumn, HeldConstraint, HeldTable, Holding, Holdings,
-    HoldingsAsked, Key, Question,
+    HoldingsAsked, Key, Question, UNTOLD,
 };
 pub use pair::{Buckets, MAX_BUCKETS, Pair, Place, RowValues, TableDigest, Value, bucket_count};
 pub use platform::{
@@ -446,7 +446,7 @@ pub const OF_OBJECTS: &[&str] = &[
     "file-missing",
     "file-refused",
     "file-changed",
-    "files-elsewhere",
+    "file-rows-not-written",
     "files-more",
 ];
 

@@ -59,6 +59,8 @@ mod options;
 mod order;
 #[path = "e2e/platform.rs"]
 mod platform;
+#[path = "e2e/platform_target.rs"]
+mod platform_target;
 #[path = "e2e/preflight.rs"]
 mod preflight;
 #[path = "e2e/printed.rs"]

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use pgconvoy_proto::model::{
-    Entry, HeldColumn, HeldTable, Holding, Holdings, HoldingsAsked, Malformed,
+    Entry, HeldColumn, HeldTable, Holding, Holdings, HoldingsAsked, Malformed, UNTOLD,
 };
 use tokio_postgres::types::Type;
 use tokio_postgres::{Error, Row};
@@ -102,11 +102,12 @@ fn objects_query(version: u32) -> String {
         "SELECT o.tableoid, o.oid, t.typnamespace, t.tableoid, t.oid, t.typowner, NULL, NULL
          FROM pg_constraint o JOIN pg_type t ON t.oid = o.contypid JOIN managed n ON n.oid = t.typnamespace"
             .to_owned(),
-        "SELECT o.tableoid, o.oid, c.relnamespace, c.tableoid, c.oid, c.relowner, o.tgfoid,
-                CASE o.tgnargs WHEN 0 THEN pg_get_triggerdef(o.oid)
-                     ELSE format('CREATE TRIGGER %I ON %s (its arguments are not told)', o.tgname, c.oid::regclass) END
-         FROM pg_trigger o JOIN pg_class c ON c.oid = o.tgrelid JOIN managed n ON n.oid = c.relnamespace WHERE NOT o.tgisinternal"
-            .to_owned(),
+        format!(
+            "SELECT o.tableoid, o.oid, c.relnamespace, c.tableoid, c.oid, c.relowner, o.tgfoid,
+                    CASE o.tgnargs WHEN 0 THEN pg_get_triggerdef(o.oid)
+                         ELSE format('CREATE TRIGGER %I ON %s {UNTOLD}', o.tgname, c.oid::regclass) END
+             FROM pg_trigger o JOIN pg_class c ON c.oid = o.tgrelid JOIN managed n ON n.oid = c.relnamespace WHERE NOT o.tgisinternal"
+        ),
         of_relation("pg_policy", "polrelid", "true", "NULL"),
         of_relation(
             "pg_rewrite",

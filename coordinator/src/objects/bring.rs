@@ -55,7 +55,7 @@ impl Carrier {
         brought.looked_at = looked_at;
         brought.findings.sort_by(|a, b| a.object.cmp(&b.object));
         brought.findings = told(brought.findings);
-        brought.findings.extend(elsewhere(brought.untouched));
+        brought.findings.extend(not_written(brought.untouched));
         Ok(brought)
     }
 
@@ -140,11 +140,11 @@ impl Brought {
 }
 
 /// It is the API of that database: the target agent has seen to it before the first file.
-fn elsewhere(untouched: u64) -> Option<Finding> {
+fn not_written(untouched: u64) -> Option<Finding> {
     (untouched > 0).then(|| {
         Finding::new(
             Severity::Warning,
-            "files-elsewhere",
+            "file-rows-not-written",
             "target's Storage API",
             format!("it took {untouched} files and did not write their rows, which a Storage API does: they have the source's versions"),
         )

@@ -182,7 +182,11 @@ impl Ground {
     ) -> anyhow::Result<Settled> {
         let (ends, force, shared) = (asked.ends, asked.force, asked.shared);
         let division = match force && (target.is_in_use() || !shared.clashes.is_empty()) {
-            true => divide(&self.rules, &self.source, &self.replaced(asked.earlier)),
+            true => divide(
+                &self.rules,
+                &self.source,
+                &self.replaced(&[asked.earlier, &shared.clashes].concat()),
+            ),
             false => self.divide(),
         };
         let judged = self.judge(ends, &division, force).await?;
@@ -248,13 +252,13 @@ impl Ground {
         Ok(skew::judge(&levels, rules, tables, &counted, force))
     }
 
-    /// The target without what is replaced in schemas that stay: triggers whose functions go, policies, and what an earlier migration brought.
-    fn replaced(&self, earlier: &[Named]) -> Holdings {
+    /// The target without what is replaced in schemas that stay: triggers whose functions go, policies, and what is `named`.
+    fn replaced(&self, named: &[Named]) -> Holdings {
         let mut target = self.target.clone();
         let goes = |object: &Holding| match object.kind.as_str() {
             _ if object.extension.is_some() => false,
             "schema" | "publication relation" | "publication namespace" => false,
-            _ if earlier.contains(&object.named()) => true,
+            _ if named.contains(&object.named()) => true,
             "policy" => true,
             "trigger" => {
                 let function = object.function.as_ref();

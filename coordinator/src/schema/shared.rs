@@ -16,8 +16,11 @@ pub async fn shared(
     carried: &[Named],
     reporter: &Reporter,
 ) -> anyhow::Result<(Vec<Difference>, Vec<Finding>)> {
-    let all = Selection::default();
-    let (mut source, mut target) = catalogs::both(ends, &[&all], "", reporter).await?;
+    let managed = Selection {
+        include_schema: ground.platform.managed_schemas.clone(),
+        ..Selection::default()
+    };
+    let (mut source, mut target) = catalogs::both(ends, &[&managed], "", reporter).await?;
     let printer = Printer::of(ends, "", &source, &target, reporter);
     level(&mut source, &mut target, &Options::default(), None);
     printer

@@ -3,6 +3,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{Entry, Named};
 
+/// How the definition of a trigger ends that has arguments: they may be keys.
+pub const UNTOLD: &str = "(its arguments are not told)";
+
 /// An object of the catalog that an archive may have an entry for.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]

@@ -1,6 +1,6 @@
 -- The level that keeps a tree of prefixes beside the files: its triggers fire when the API writes.
 INSERT INTO storage.migrations VALUES (43, 'prefixes');
-ALTER TABLE storage.objects ADD level integer;
+ALTER TABLE storage.objects ADD level integer, ADD CONSTRAINT name_short CHECK (length(name) < 200);
 CREATE TABLE storage.prefixes (bucket_id text REFERENCES storage.buckets, name text, level integer, PRIMARY KEY (bucket_id, name));
 CREATE UNIQUE INDEX objects_bucket_id_level_idx ON storage.objects (bucket_id, level, name);
 CREATE FUNCTION storage.get_level(name text) RETURNS int LANGUAGE sql IMMUTABLE STRICT AS $$ SELECT array_length(string_to_array(name, '/'), 1) $$;
