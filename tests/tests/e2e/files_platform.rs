@@ -97,7 +97,7 @@ fn one_command_brings_rows_and_files_whatever_is_killed_and_takes_both_back() {
     let gone = "SET storage.allow_delete_query = 'true'; DELETE FROM storage.objects WHERE name = 'gone'; TRUNCATE public.uploads";
     buckets.pair.at_source(gone).expect("nothing is deleted");
 
-    // The target agent dies while a large file is half there.
+    // The target agent dies while a large file is half there, and nobody waits for it.
     let held = Fault::new("PATCH", "resumable", Kind::Hold);
     let struck = buckets.target.faults().inject(held);
     let migrate = buckets.pair.spawn(&ONE_COMMAND).expect("migrate starts");
@@ -105,8 +105,8 @@ fn one_command_brings_rows_and_files_whatever_is_killed_and_takes_both_back() {
         struck.load(Ordering::Relaxed) > 0
     });
     buckets.pair.target_agent.kill().expect("dies");
+    drop(migrate.kill().expect("dies"));
     buckets.target.faults().lift_all();
-    migrate.wait(PATIENCE).expect("it gives up").expect(1);
     buckets.pair.target_agent.restart().expect("restarts");
     let resume = buckets.pair.pgconvoy(&["resume", "--json"]);
     let resume = resume.expect("resume runs").expect(0);
