@@ -42,7 +42,7 @@ pub use schema::{
 pub use slim::SlimPair;
 pub use sync::{How, SyncCounts, SyncUnderWay};
 pub use system::SystemGrants;
-pub use table::{Format, Part, Relation, Table};
+pub use table::{Format, OTHER_ROWS, Part, Relation, Table};
 
 /// An object identifier of the *source* database.
 pub type Oid = u32;

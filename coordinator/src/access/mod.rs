@@ -40,6 +40,8 @@ pub struct Asked<'a> {
     pub ledger: &'a Ledger,
     /// Tables whose rows are equal: of others the answers would differ for that.
     pub tables: Vec<Table>,
+    /// Of which only rows are carried that others do not stand for: what a user sees of them depends on rows that the user may not see.
+    dependent: Vec<Table>,
     /// They are all that the migration has.
     pub whole: bool,
 }
@@ -48,12 +50,14 @@ impl<'a> Asked<'a> {
     /// Leaves out tables that these findings are about.
     pub fn new(ledger: &'a Ledger, tables: &[Table], findings: &[Finding], whole: bool) -> Self {
         let differing: HashSet<&str> = findings.iter().map(|f| f.object.as_str()).collect();
-        let asked = tables.iter().filter(|table| {
+        let equal = tables.iter().filter(|table| {
             table.relation == Relation::Table && !differing.contains(table.to_string().as_str())
         });
+        let (dependent, tables) = equal.cloned().partition(Table::depends_on_other_rows);
         Self {
             ledger,
-            tables: asked.cloned().collect(),
+            tables,
+            dependent,
             whole,
         }
     }
@@ -93,6 +97,9 @@ pub async fn run(
         .collect();
     tables.extend(roots.into_iter().cloned());
     let mut told = Told::new(tenancy, rules, &sample);
+    for table in &asked.dependent {
+        told.dependent(&named(table));
+    }
     let mut survey = Survey::read(&asker, &sample.identities, tables).await?;
     told.rights(&mut survey);
     let questions = Questions {

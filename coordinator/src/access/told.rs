@@ -45,6 +45,12 @@ impl<'a> Told<'a> {
         }
     }
 
+    pub fn dependent(&mut self, table: &AskedTable) {
+        let what = "rows of it were left out because another row has their key: what a user sees of the others depends on rows that the user may \
+                    not see, so nobody was asked";
+        self.findings.push(not_compared(table, what));
+    }
+
     /// Roles that cannot be had, and rights that differ.
     pub fn rights(&mut self, survey: &mut Survey) {
         for (role, (source, target)) in &survey.roles {

@@ -355,19 +355,27 @@ fn a_role_that_may_not_be_taken_on_is_one_finding() {
         ..Options::default()
     })
     .expect("two servers and two agents");
+    // Rows of one key, of which the target takes one.
+    let mails = "UPDATE members.person SET mail = 'person1@club.example' WHERE id IN (2, 3)";
+    sql(&pair.source, mails);
+    sql(
+        &pair.target,
+        "CREATE UNIQUE INDEX one_mail ON members.person (mail)",
+    );
     let ghost = "\n[[platform.access.identities]]\nrole = \"club_ghost\"\n";
     fs::write(pair.folder().join("pgconvoy.toml"), CLUB.to_owned() + ghost)
         .expect("the settings file");
     let migrate = pair
-        .pgconvoy(&["migrate", "--json", "--roles", "none"])
+        .pgconvoy(&["migrate", "--json", "--roles", "none", "--force"])
         .expect("it runs")
         .expect(0)
         .says("the source agent's role may not become it")
         .says("GRANT club_member TO the agent's role at the source");
     is_told(&migrate, "access-role", "access as club_member");
     is_told(&migrate, "access-role", "access as club_ghost");
+    is_told(&migrate, "access-not-compared", "access to members.person");
     // club_ghost is nowhere; club_member and club_service can be had at the target.
-    assert_eq!(told(&migrate).len(), 4, "{:?}", told(&migrate));
+    assert_eq!(told(&migrate).len(), 5, "{:?}", told(&migrate));
     assert_eq!(
         identities(&migrate),
         [(String::new(), "club_anon".to_owned())]

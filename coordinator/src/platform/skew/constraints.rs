@@ -1,5 +1,7 @@
 //! Constraints and unique indexes that the target's table has and the source's has not: rows that they would refuse are found before the copy.
-use pgconvoy_proto::model::{Count, Demand, HeldColumn, HeldConstraint, HeldTable, Key, Platform};
+use pgconvoy_proto::model::{
+    Count, Demand, HeldColumn, HeldConstraint, HeldTable, Key, OTHER_ROWS, Platform,
+};
 
 use super::types::is_constant;
 use super::{Apart, Loss, is_fixed, quote};
@@ -205,7 +207,7 @@ impl Surplus {
             .map(|at| format!("pgconvoy_order{at}"))
             .collect();
         format!(
-            "NOT EXISTS (SELECT FROM (SELECT {} FROM {}.{}{conditions}) pgconvoy_other WHERE {} AND ({}) < ({}))",
+            "NOT EXISTS (SELECT FROM (SELECT {} FROM {}.{}{conditions}) {OTHER_ROWS} WHERE {} AND ({}) < ({}))",
             columns.join(", "),
             quote(&source.schema),
             quote(&source.name),

@@ -67,6 +67,7 @@ impl Judging<'_> {
             match count {
                 Some(0) => continue,
                 Some(count) => findings.push(self.told(apart, *count)),
+                None if self.answers.rows == 0 => continue,
                 None => {
                     findings.push(self.unknown(apart));
                     continue;
