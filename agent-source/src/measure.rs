@@ -21,24 +21,76 @@ pub async fn measure(database: &Database, questions: &[Question]) -> Result<Coun
     Ok(counted)
 }
 
-async fn ask(session: &Session, question: &Question) -> Result<Option<Vec<u64>>, Error> {
+async fn ask(session: &Session, question: &Question) -> Result<Option<Vec<Option<u64>>>, Error> {
     let name = qualified(&question.schema, &question.name);
     let readable = "SELECT FROM pg_class c WHERE c.oid = to_regclass($1)
         AND has_schema_privilege(c.relnamespace, 'USAGE') AND has_table_privilege(c.oid, 'SELECT') AND NOT row_security_active(c.oid)";
     if session.query_opt(readable, &[&name]).await?.is_none() {
         return Ok(None);
     }
-    let counts: Vec<String> = question.counts.iter().map(sql).collect();
+    // One scan for all that are about a row by itself.
+    let counts: Vec<String> = question.counts.iter().filter_map(sql).collect();
     let query = format!("SELECT {} FROM {name}", counts.join(", "));
     let row = session.query_one(&query, &[]).await?;
-    let each = (0..question.counts.len()).map(|at| row.get::<_, i64>(at) as u64);
-    Ok(Some(each.collect()))
+    let mut counted = (0..counts.len()).map(|at| row.get::<_, i64>(at) as u64);
+    let mut all = Vec::new();
+    for count in &question.counts {
+        all.push(match foreign(count, &name) {
+            Some(query) => attempt(session, &query).await?,
+            None => counted.next(),
+        });
+    }
+    Ok(Some(all))
 }
 
-/// Values are compared as text: not every type has an equality.
-fn sql(count: &Count) -> String {
+/// None: this database does not take it.
+async fn attempt(session: &Session, query: &str) -> Result<Option<u64>, Error> {
+    session.batch_execute("SAVEPOINT counting").await?;
+    match session.query_one(query, &[]).await {
+        Ok(row) => {
+            session.batch_execute("RELEASE counting").await?;
+            Ok(Some(row.get::<_, i64>(0) as u64))
+        }
+        Err(error) if error.as_db_error().is_some() => {
+            session.batch_execute("ROLLBACK TO counting").await?;
+            tracing::info!(query, reason = %status::postgres_text(&error), "not counted");
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// What is asked in SQL of the other end's catalog: a query of its own, which may fail here. The transaction is READ ONLY.
+fn foreign(count: &Count, name: &str) -> Option<String> {
+    match count {
+        Count::Refused { by } => Some(format!("SELECT count(*) FROM {name} WHERE NOT ({by})")),
+        Count::Surplus {
+            keys,
+            predicate,
+            nulls_equal,
+        } => {
+            let mut conditions: Vec<String> = predicate.iter().map(|p| format!("({p})")).collect();
+            if !nulls_equal {
+                conditions.extend(keys.iter().map(|key| format!("{key} IS NOT NULL")));
+            }
+            let conditions = match conditions.is_empty() {
+                true => String::new(),
+                false => format!("WHERE {}", conditions.join(" AND ")),
+            };
+            Some(format!(
+                "SELECT coalesce(sum(n - 1), 0)::int8 FROM (SELECT count(*) AS n FROM {name} {conditions} GROUP BY {}) k",
+                keys.join(", ")
+            ))
+        }
+        _ => None,
+    }
+}
+
+/// Values are compared as text: not every type has an equality. None: see [`foreign`].
+fn sql(count: &Count) -> Option<String> {
     let condition = match count {
-        Count::Rows => return "count(*)".into(),
+        Count::Rows => return Some("count(*)".into()),
+        Count::Refused { .. } | Count::Surplus { .. } => return None,
         Count::Data { column, default } => {
             let column = quote_ident(column);
             match default {
@@ -59,7 +111,7 @@ fn sql(count: &Count) -> String {
             format!("{}::text ~ '^\\s*[{{].*[}}]\\s*$'", quote_ident(column))
         }
     };
-    format!("count(*) FILTER (WHERE {condition})")
+    Some(format!("count(*) FILTER (WHERE {condition})"))
 }
 
 #[cfg(test)]
@@ -73,14 +125,14 @@ mod tests {
             default: default.map(str::to_owned),
         };
         assert_eq!(
-            sql(&data(Some("'{}'::jsonb"))),
-            "count(*) FILTER (WHERE \"a\"\"b\"::text <> ('{}'::jsonb)::text)"
+            sql(&data(Some("'{}'::jsonb"))).as_deref(),
+            Some("count(*) FILTER (WHERE \"a\"\"b\"::text <> ('{}'::jsonb)::text)")
         );
-        assert!(sql(&data(None)).contains("IS NOT NULL"));
+        assert!(sql(&data(None)).is_some_and(|sql| sql.contains("IS NOT NULL")));
         let labels = Count::Labels {
             column: "f".into(),
             labels: vec!["it's".into()],
         };
-        assert!(sql(&labels).contains("ARRAY['it''s']"));
+        assert!(sql(&labels).is_some_and(|sql| sql.contains("ARRAY['it''s']")));
     }
 }

@@ -53,11 +53,18 @@ impl Service {
 }
 
 impl Service {
-    fn rows_of(&self, migration: &str, snapshot: &str) -> Result<objects::Place, Status> {
-        Ok(match snapshot {
-            "" => objects::Place::Now(Box::new(self.database.clone())),
-            id => objects::Place::Under(self.snapshots.get(migration, id)?),
-        })
+    /// Rows of files.
+    fn rows_of(
+        &self,
+        migration: &str,
+        snapshot: &str,
+        filter: String,
+    ) -> Result<objects::Place, Status> {
+        let when = match snapshot {
+            "" => objects::When::Now(Box::new(self.database.clone())),
+            id => objects::When::Under(self.snapshots.get(migration, id)?),
+        };
+        Ok(objects::Place { when, filter })
     }
 
     /// A session in a READ ONLY transaction: under the snapshot, where one is named.
@@ -479,7 +486,7 @@ impl Source for Service {
         request: Request<wire::SourceObjectsRequest>,
     ) -> Result<Response<Self::ListObjectsStream>, Status> {
         let request = command(request)?;
-        let place = self.rows_of(&request.migration, &request.snapshot)?;
+        let place = self.rows_of(&request.migration, &request.snapshot, request.filter)?;
         Ok(Response::new(TaskStream::new(|out| {
             objects::list(place, out)
         })))
@@ -495,7 +502,8 @@ impl Source for Service {
         let storage = self.storage.ready()?.clone();
         let lanes = self.lanes.clone();
         let job = objects::Job {
-            place: self.rows_of(&request.migration, &request.snapshot)?,
+            place: self.rows_of(&request.migration, &request.snapshot, request.filter)?,
+            columns: request.columns,
             migration: request.migration,
             target: request.target,
             objects: object::objects(request.objects)?,

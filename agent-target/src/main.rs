@@ -17,6 +17,7 @@ use tonic::service::RoutesBuilder;
 
 use crate::archive::Store;
 use crate::backup::Vault;
+use crate::objects::Home;
 use crate::service::Service;
 use crate::sessions::Sessions;
 use crate::steps::Runner;
@@ -96,7 +97,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
             sessions: Sessions::new(database.clone()),
             store: Store::new(args.data_dir.clone(), args.agent.pg_bin.clone()),
         },
-        storage: Access::resolve(&args.agent.storage)?,
+        home: Home::new(Access::resolve(&args.agent.storage)?),
         vault: Vault::new(&args.data_dir, args.agent.pg_bin.clone()),
         pg_bin: args.agent.pg_bin,
         data_dir: args.data_dir,

@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use pgconvoy_agent_core::progress::{Counters, TaskStream};
-use pgconvoy_agent_core::storage::{self, Access};
+use pgconvoy_agent_core::storage;
 use pgconvoy_agent_core::{access, check, count, describe, holdings};
 use pgconvoy_proto::facts::BuiltIn;
 use pgconvoy_proto::identity::Role;
@@ -16,6 +16,7 @@ use tokio_stream::StreamExt;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::backup::Vault;
+use crate::objects::Home;
 use crate::sessions::Purpose;
 use crate::steps::Runner;
 use crate::{
@@ -26,7 +27,7 @@ use crate::{
 pub struct Service {
     pub runner: Runner,
     pub vault: Vault,
-    pub storage: Access,
+    pub home: Home,
     pub pg_bin: Option<PathBuf>,
     /// For temporary files too.
     pub data_dir: PathBuf,
@@ -38,7 +39,7 @@ impl Service {
             sessions: &self.runner.sessions,
             store: &self.runner.store,
             vault: &self.vault,
-            storage: &self.storage,
+            home: &self.home,
         }
     }
 }
@@ -530,7 +531,7 @@ impl Target for Service {
         request: Request<wire::StorageFactsRequest>,
     ) -> Result<Response<wire::StorageFactsResponse>, Status> {
         command(request)?;
-        let facts = storage::facts(&self.storage, &self.runner.sessions.live).await?;
+        let facts = storage::facts(self.home.access(), &self.runner.sessions.live).await?;
         Ok(Response::new(wire::StorageFactsResponse {
             facts: to_json(&facts),
         }))
@@ -555,7 +556,7 @@ impl Target for Service {
     ) -> Result<Response<wire::ObjectReceipt>, Status> {
         let frames = pushed(request)?;
         let sessions = &self.runner.sessions;
-        let receipt = Box::pin(objects::put(sessions, &self.storage, frames)).await?;
+        let receipt = Box::pin(objects::put(sessions, &self.home, frames)).await?;
         Ok(Response::new(receipt))
     }
 
@@ -566,7 +567,7 @@ impl Target for Service {
         let request = command(request)?;
         let asked = object::objects(request.objects)?;
         let sessions = &self.runner.sessions;
-        objects::remove(sessions, &self.storage, &request.migration, &asked).await?;
+        objects::remove(sessions, &self.home, &request.migration, &asked).await?;
         Ok(Response::new(wire::RemoveObjectsResponse {}))
     }
 
@@ -577,7 +578,7 @@ impl Target for Service {
         request: Request<wire::ReadObjectsRequest>,
     ) -> Result<Response<Self::ReadObjectsStream>, Status> {
         let request = command(request)?;
-        let storage = self.storage.ready()?.clone();
+        let storage = self.home.access().ready()?.clone();
         let sessions = self.runner.sessions.clone();
         let asked = object::objects(request.objects)?;
         Ok(Response::new(TaskStream::new(|events| async move {

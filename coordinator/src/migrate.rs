@@ -15,7 +15,7 @@ use crate::inventory::{self, Inventory, Lease};
 use crate::ledger::Ledger;
 use crate::phases::{Run, Settings, snapshot, wal};
 use crate::plan::Plan;
-use crate::platform::{self, Settled};
+use crate::platform::{self, Settled, Settling};
 use crate::preflight::estimate::{self, SCAN_RATE};
 use crate::preflight::{self, Facts, Intent};
 use crate::run_dir::RunDir;
@@ -44,11 +44,17 @@ pub async fn migrate(args: MigrateArgs, global: &Global, reporter: &Arc<Reporter
     if let Some(ground) = &ground {
         let earlier = earlier_carried(&mut ends, &facts, args.force).await?;
         let target = &mut facts.target;
-        let now = ground.settle(&ends, target, args.force, &earlier).await?;
+        let asked = Settling {
+            ends: &ends,
+            force: args.force,
+            earlier: &earlier,
+            shared: ground.look_at_shared(&ends, args.force, reporter).await?,
+        };
+        let now = ground.settle(target, asked).await?;
         findings.extend(now.findings.iter().cloned());
         options.tenancy = Some(Box::new(now.tenancy.clone()));
-        // Rows that are replaced come back with the backup, as everything else does.
-        options.replace |= !now.vacate.is_empty();
+        // What is replaced comes back with the backup, as everything else does.
+        options.replace |= args.force && now.replaces();
         settled = Some(now);
     }
     findings.extend(preflight::findings(&facts, intent(&args)));

@@ -14,7 +14,7 @@ use crate::events::{Event, Reporter};
 use crate::inventory::{self, Lease};
 use crate::phases::Run;
 use crate::plan::Plan;
-use crate::platform::{self, Ground};
+use crate::platform::{self, Ground, Settling};
 use crate::preflight::{self, Intent};
 use crate::run_dir::RunDir;
 use crate::text::{columns, duration};
@@ -50,7 +50,7 @@ pub async fn rehearse(args: RehearseArgs, global: &Global, reporter: &Arc<Report
     }
     reporter.line(&format!("rehearsal in database {}", opened.database));
     let closing = ends.clone();
-    let ended = run(ends, &args, &id, ground, dir, reporter).await;
+    let ended = Box::pin(run(ends, &args, &id, ground, dir, reporter)).await;
     // Also of one that failed: it is not resumed.
     match close(closing, &id).await {
         Ok(()) => reporter.line("the scratch database is dropped; the target is as it was"),
@@ -94,8 +94,15 @@ async fn run(
         ground.settle_findings(&mut findings);
         // Of the target itself nothing is in the way; what would be lost is told, and the rest is rehearsed.
         facts.target.tables.clear();
+        let shared = ground.look_at_shared(&ends, true, reporter).await?;
         let scratch = ground.of_scratch(&ends, id).await?;
-        let now = scratch.settle(&ends, &mut facts.target, true, &[]).await?;
+        let asked = Settling {
+            ends: &ends,
+            force: true,
+            earlier: &[],
+            shared,
+        };
+        let now = scratch.settle(&mut facts.target, asked).await?;
         findings.extend(now.findings.iter().cloned());
         settled = Some(now);
     }

@@ -161,6 +161,7 @@ async fn look(
     let carrier = Carrier {
         migration: ledger.id.clone(),
         held: comparison.held.clone(),
+        rows: objects::Rows::of(&inventory.tables),
         ends: ends.clone(),
         streams: asked.jobs,
         compression: 0,

@@ -213,8 +213,13 @@ pub struct StorageFacts {
     pub place: Result<String, String>,
     /// How many buckets it lists; or what it said against it.
     pub buckets: Result<u64, String>,
+    /// What shows that it is the API of another database: buckets that one of the two has alone; empty: nothing. Or why that could not be
+    /// looked at.
+    pub strange: Result<String, String>,
     /// Rows of storage.objects, and the bytes that they speak of; or why they cannot be read.
     pub objects: Result<(u64, u64), String>,
     /// The largest of them.
     pub largest: u64,
+    /// Rows of earlier versions of files, which the API does not give by name.
+    pub versions: u64,
 }

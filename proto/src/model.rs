@@ -26,7 +26,8 @@ pub use check::{
     Answer, Ask, At, CHECKS_RUN, Check, Expect, LONGEST_TIMEOUT_MS, OF_CHECKS, Refusal, Rows, Why,
 };
 pub use holdings::{
-    Count, Counted, HeldColumn, HeldTable, Holding, Holdings, HoldingsAsked, Question,
+    Count, Counted, Demand, HeldColumn, HeldConstraint, HeldTable, Holding, Holdings,
+    HoldingsAsked, Key, Question, UNTOLD,
 };
 pub use pair::{Buckets, MAX_BUCKETS, Pair, Place, RowValues, TableDigest, Value, bucket_count};
 pub use platform::{
@@ -42,7 +43,7 @@ pub use schema::{
 pub use slim::SlimPair;
 pub use sync::{How, SyncCounts, SyncUnderWay};
 pub use system::SystemGrants;
-pub use table::{Format, Part, Relation, Table};
+pub use table::{Format, OTHER_ROWS, Part, Relation, Table};
 
 /// An object identifier of the *source* database.
 pub type Oid = u32;
@@ -254,7 +255,7 @@ pub enum IndexOn {
 /// A primary key or unique constraint in two statements. The first lets the table be read meanwhile, and takes the time; ADD CONSTRAINT
 /// alone keeps readers out while it builds the index.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Key {
+pub struct KeyStatements {
     /// `CREATE UNIQUE INDEX`, as pg_get_indexdef() has it at the source.
     pub create: String,
     /// `ALTER TABLE ... ADD CONSTRAINT ... USING INDEX`.
@@ -282,7 +283,7 @@ pub enum Work {
     DropNotNull {
         columns: Vec<Column>,
     },
-    /// The unique index of a key, before its constraint: see [`Key`].
+    /// The unique index of a key, before its constraint: see [`KeyStatements`].
     KeyIndex {
         schema: String,
         name: String,
@@ -299,7 +300,7 @@ pub enum Work {
         on: IndexOn,
         constraint: bool,
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        key: Option<Key>,
+        key: Option<KeyStatements>,
         size_bytes: u64,
     },
     /// ALTER INDEX ... ATTACH PARTITION, all of them.
@@ -469,7 +470,7 @@ pub const OF_OBJECTS: &[&str] = &[
     "file-missing",
     "file-refused",
     "file-changed",
-    "files-elsewhere",
+    "file-rows-not-written",
     "files-more",
 ];
 
@@ -481,6 +482,8 @@ pub const OF_PLATFORM: &[&str] = &[
     "skew-labels",
     "skew-null",
     "skew-required",
+    "skew-check",
+    "skew-unique",
 ];
 
 /// Findings that a sync makes anew each time: the earlier ones about what is looked at again are forgotten.

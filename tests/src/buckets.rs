@@ -8,6 +8,9 @@ use crate::Pair;
 use crate::pair::{DATABASE, Options};
 use crate::storage_api::{Contents, Settings, StorageApi};
 
+/// What the storage service makes of a database.
+pub const STORAGE: &str = include_str!("storage_api/schema.sql");
+
 pub struct Buckets {
     pub pair: Pair,
     pub source: StorageApi,
@@ -17,8 +20,10 @@ pub struct Buckets {
 /// Files that are uploaded at once, unless it is said otherwise.
 const MOST_STREAMS: usize = 8;
 
-/// Columns that the source's rows keep at the target.
-const ROWS: &str = "SELECT to_jsonb(o) - 'version' FROM storage.objects o ORDER BY bucket_id, name";
+/// Columns that the source's rows keep at the target, and that all levels of the service have.
+const ROWS: &str =
+    "SELECT to_jsonb(o) - '{version,level,archived_at,is_delete_marker,is_versioned}'::text[]
+    FROM storage.objects o ORDER BY bucket_id, name";
 
 impl Buckets {
     /// The source has the schema `storage` and two buckets without files.
@@ -28,8 +33,14 @@ impl Buckets {
 
     /// `settings`: of the target's API.
     pub fn with(options: Options, settings: Settings) -> Result<Self> {
-        let mut pair = Pair::with(options)?;
-        pair.at_source(include_str!("storage_api/schema.sql"))?;
+        let pair = Pair::with(options)?;
+        pair.at_source(STORAGE)?;
+        pair.at_source(include_str!("storage_api/filled.sql"))?;
+        Self::of(pair, settings)
+    }
+
+    /// The pair's databases may have the schema `storage`, with rows whose files come by [`Self::store_files`].
+    pub fn of(mut pair: Pair, settings: Settings) -> Result<Self> {
         let source = StorageApi::start(&pair.source.url(DATABASE), Settings::default())?;
         let target = StorageApi::start(&pair.target.url(DATABASE), settings)?;
         // One key by the environment, the other by a file.
@@ -55,6 +66,22 @@ impl Buckets {
         for (at, bytes) in sizes.iter().enumerate() {
             let contents = Contents::new(*bytes, at as u64 * 7 + 1);
             self.source.upload("avatars", &at.to_string(), &contents)?;
+        }
+        Ok(())
+    }
+
+    /// Bytes for each row of the source that is there: so many as it says.
+    pub fn store_files(&self) -> Result<()> {
+        let rows = self.pair.at_source(
+            "SELECT bucket_id || E'\\t' || name || E'\\t' || (metadata ->> 'size') FROM storage.objects ORDER BY 1",
+        )?;
+        for (at, row) in rows.lines().enumerate() {
+            let fields: Vec<&str> = row.split('\t').collect();
+            let [bucket, name, bytes] = fields.as_slice() else {
+                anyhow::bail!("three columns, not {row:?}");
+            };
+            let contents = Contents::new(bytes.parse()?, at as u64 * 7 + 1);
+            self.source.store(bucket, name, &contents)?;
         }
         Ok(())
     }

@@ -27,12 +27,16 @@ mod detailed;
 mod extension;
 #[path = "e2e/files.rs"]
 mod files;
+#[path = "e2e/files_elsewhere.rs"]
+mod files_elsewhere;
 #[path = "e2e/files_faults.rs"]
 mod files_faults;
 #[path = "e2e/files_full.rs"]
 mod files_full;
 #[path = "e2e/files_kill.rs"]
 mod files_kill;
+#[path = "e2e/files_platform.rs"]
+mod files_platform;
 #[path = "e2e/identity.rs"]
 mod identity;
 #[path = "e2e/judge.rs"]
@@ -61,6 +65,8 @@ mod options;
 mod order;
 #[path = "e2e/platform.rs"]
 mod platform;
+#[path = "e2e/platform_target.rs"]
+mod platform_target;
 #[path = "e2e/preflight.rs"]
 mod preflight;
 #[path = "e2e/printed.rs"]

@@ -3,7 +3,8 @@
 use std::collections::HashSet;
 
 use pgconvoy_proto::model::{
-    Column, Entry, Finding, ForeignKey, IndexOn, Key, Oid, SequenceValue, Severity, View, Work,
+    Column, Entry, Finding, ForeignKey, IndexOn, KeyStatements, Oid, SequenceValue, Severity, View,
+    Work,
 };
 use pgconvoy_proto::selection::Filter;
 use tokio_postgres::Error;
@@ -149,7 +150,7 @@ pub async fn indexes(session: &Session, excluded: &HashSet<Oid>) -> Result<Vec<W
                     _ => IndexOn::Table,
                 },
                 constraint: constraint.is_some(),
-                key: create.map(|create| Key {
+                key: create.map(|create| KeyStatements {
                     create,
                     adopt: row.get(10),
                 }),

@@ -1,12 +1,14 @@
 //! What a platform's schemas hold, and what is of the whole database: every object that an archive may have an entry for, with its owner
 //! and with what it is part of; tables with their columns. The same query at both ends.
+use std::collections::HashMap;
+
 use pgconvoy_proto::model::{
-    Entry, HeldColumn, HeldTable, Holding, Holdings, HoldingsAsked, Malformed,
+    Entry, HeldColumn, HeldTable, Holding, Holdings, HoldingsAsked, Malformed, UNTOLD,
 };
 use tokio_postgres::types::Type;
 use tokio_postgres::{Error, Row};
 
-use super::{foreign_schema, identity, query_quoted};
+use super::{constraints, foreign_schema, identity, query_quoted};
 use crate::session::{Session, qualified, quote_ident};
 
 /// Publications of whole schemas are known from here on.
@@ -100,11 +102,12 @@ fn objects_query(version: u32) -> String {
         "SELECT o.tableoid, o.oid, t.typnamespace, t.tableoid, t.oid, t.typowner, NULL, NULL
          FROM pg_constraint o JOIN pg_type t ON t.oid = o.contypid JOIN managed n ON n.oid = t.typnamespace"
             .to_owned(),
-        "SELECT o.tableoid, o.oid, c.relnamespace, c.tableoid, c.oid, c.relowner, o.tgfoid,
-                CASE o.tgnargs WHEN 0 THEN pg_get_triggerdef(o.oid)
-                     ELSE format('CREATE TRIGGER %I ON %s (its arguments are not told)', o.tgname, c.oid::regclass) END
-         FROM pg_trigger o JOIN pg_class c ON c.oid = o.tgrelid JOIN managed n ON n.oid = c.relnamespace WHERE NOT o.tgisinternal"
-            .to_owned(),
+        format!(
+            "SELECT o.tableoid, o.oid, c.relnamespace, c.tableoid, c.oid, c.relowner, o.tgfoid,
+                    CASE o.tgnargs WHEN 0 THEN pg_get_triggerdef(o.oid)
+                         ELSE format('CREATE TRIGGER %I ON %s {UNTOLD}', o.tgname, c.oid::regclass) END
+             FROM pg_trigger o JOIN pg_class c ON c.oid = o.tgrelid JOIN managed n ON n.oid = c.relnamespace WHERE NOT o.tgisinternal"
+        ),
         of_relation("pg_policy", "polrelid", "true", "NULL"),
         of_relation(
             "pg_rewrite",
@@ -214,18 +217,26 @@ async fn tables(session: &Session, schemas: &[String]) -> Result<Vec<HeldTable>,
             name: row.get(3),
             row_security: row.get(4),
             columns: Vec::new(),
+            constraints: Vec::new(),
         })
         .collect();
     let oids: Vec<u32> = tables.iter().map(|table| table.entry.oid).collect();
-    let query = "SELECT a.attrelid, a.attname::text, format_type(a.atttypid, a.atttypmod), a.attnotnull,
+    let query = "SELECT a.attrelid, a.attname::text, format_type(a.atttypid, a.atttypmod), a.attnotnull OR t.typnotnull,
                         pg_get_expr(d.adbin, d.adrelid), a.attgenerated <> '', a.attidentity <> '',
-                        ARRAY(SELECT e.enumlabel::text FROM pg_enum e WHERE e.enumtypid = a.atttypid ORDER BY e.enumsortorder)
-                 FROM pg_attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+                        ARRAY(SELECT e.enumlabel::text FROM pg_enum e WHERE e.enumtypid = a.atttypid ORDER BY e.enumsortorder),
+                        CASE t.typtype WHEN 'd' THEN format_type(t.typbasetype, t.typtypmod) ELSE '' END
+                 FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+                 LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
                  WHERE a.attrelid = ANY ($1) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attrelid, a.attnum";
+    let places: HashMap<u32, usize> = oids
+        .iter()
+        .enumerate()
+        .map(|(at, oid)| (*oid, at))
+        .collect();
     for row in session.query(query, &[&oids]).await? {
         let of: u32 = row.get(0);
-        if let Some(table) = tables.iter_mut().find(|table| table.entry.oid == of) {
-            table.columns.push(HeldColumn {
+        if let Some(at) = places.get(&of) {
+            tables[*at].columns.push(HeldColumn {
                 name: row.get(1),
                 data_type: row.get(2),
                 not_null: row.get(3),
@@ -233,7 +244,13 @@ async fn tables(session: &Session, schemas: &[String]) -> Result<Vec<HeldTable>,
                 generated: row.get(5),
                 identity: row.get(6),
                 labels: row.get(7),
+                domain_of: row.get(8),
             });
+        }
+    }
+    for (oid, constraint) in constraints::read(session, &oids).await? {
+        if let Some(at) = places.get(&oid) {
+            tables[*at].constraints.push(constraint);
         }
     }
     Ok(tables)

@@ -5,6 +5,7 @@ pub mod access;
 pub mod addresses;
 pub mod built;
 pub mod built_in;
+mod constraints;
 pub mod holdings;
 pub mod large_objects;
 pub mod newer;

@@ -2,6 +2,7 @@
 //!
 //! Invariant 5 (credentials stay home): the service role key comes from the environment or a file, never from a flag, is sent to the API's
 //! own address and nowhere else (redirects are not followed), and no `Debug` and no error shows it.
+mod bucket;
 mod download;
 mod error;
 mod facts;
@@ -27,6 +28,10 @@ pub use error::Error;
 pub use facts::facts;
 pub use read::read_objects;
 pub use upload::{Contents, Upload};
+
+/// Of the rows `o` of storage.objects those whose file the API has under bucket and name: not an earlier version of one, nor the mark that one
+/// was deleted, where the service's level has such.
+pub const CURRENT: &str = "(to_jsonb(o) ->> 'archived_at' IS NULL AND coalesce(to_jsonb(o) ->> 'is_delete_marker', 'false') <> 'true')";
 
 const KEY_VARIABLE: &str = "SUPABASE_SERVICE_ROLE_KEY";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);

@@ -25,6 +25,8 @@ pub struct Job {
     pub target: String,
     pub place: Place,
     pub objects: Vec<Object>,
+    /// Of the rows, what goes along.
+    pub columns: Vec<String>,
     /// zstd level; 0: off.
     pub compression: i32,
 }
@@ -63,7 +65,7 @@ async fn copy_all(
     counters: Arc<Counters>,
     copied: mpsc::Sender<wire::ObjectCopied>,
 ) -> Result<(), Status> {
-    let mut rows = rows::of(&job.place, &job.objects).await?;
+    let mut rows = rows::of(&job.place, &job.objects, &job.columns).await?;
     let mut lane = lanes.take(&job.target).await?;
     for object in &job.objects {
         let row = rows.remove(object);

@@ -3,4 +3,4 @@ mod copy;
 mod rows;
 
 pub use copy::{Job, copy};
-pub use rows::{Place, list};
+pub use rows::{Place, When, list};

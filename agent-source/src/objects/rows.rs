@@ -7,26 +7,35 @@ use pgconvoy_agent_core::database::Database;
 use pgconvoy_agent_core::session::Session;
 use pgconvoy_agent_core::snapshot::Snapshot;
 use pgconvoy_agent_core::status;
-use pgconvoy_proto::model::object::Object;
+use pgconvoy_agent_core::storage::CURRENT;
+use pgconvoy_proto::model::object::{Object, VERSION};
 use pgconvoy_proto::wire;
 use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio_postgres::Row;
 use tonic::Status;
 
-/// Where rows are read.
+/// When rows are read.
 #[derive(Clone)]
-pub enum Place {
+pub enum When {
     Under(Arc<Snapshot>),
     Now(Box<Database>),
+}
+
+/// Which rows are read, and when.
+#[derive(Clone)]
+pub struct Place {
+    pub when: When,
+    /// Condition on the rows that are carried; empty: all are.
+    pub filter: String,
 }
 
 impl Place {
     /// A session of its own, in a transaction.
     async fn begin(&self) -> Result<Session, Status> {
-        match self {
-            Self::Under(snapshot) => Ok(snapshot.unlocked().await?),
-            Self::Now(database) => {
+        match &self.when {
+            When::Under(snapshot) => Ok(snapshot.unlocked().await?),
+            When::Now(database) => {
                 let session = database.connect("pgconvoy files").await?;
                 session
                     .batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
@@ -35,6 +44,17 @@ impl Place {
                 Ok(session)
             }
         }
+    }
+
+    /// The rows of files, as `o`.
+    fn rows(&self) -> String {
+        let carried = match self.filter.as_str() {
+            "" => String::new(),
+            filter => format!(" AND ({filter})"),
+        };
+        format!(
+            "(SELECT o.* FROM storage.objects o WHERE bucket_id IS NOT NULL AND name IS NOT NULL AND {CURRENT}{carried}) o"
+        )
     }
 }
 
@@ -56,9 +76,7 @@ pub async fn list(
     out: mpsc::Sender<Result<wire::SourceObjects, Status>>,
 ) -> Result<(), Status> {
     let session = place.begin().await?;
-    let query = format!(
-        "SELECT {FIELDS} FROM storage.objects o WHERE o.bucket_id IS NOT NULL AND o.name IS NOT NULL ORDER BY 1, 2"
-    );
+    let query = format!("SELECT {FIELDS} FROM {} ORDER BY 1, 2", place.rows());
     let rows = session.query_raw(&query, [] as [&str; 0]).await;
     let mut rows = std::pin::pin!(rows.map_err(failed)?);
     let mut objects = Vec::new();
@@ -114,17 +132,24 @@ impl FileRow {
     }
 }
 
-/// The rows of these files; those that are gone are missing from the answer.
-pub async fn of(place: &Place, objects: &[Object]) -> Result<HashMap<Object, FileRow>, Status> {
+/// The rows of these files, their version and these columns; those that are gone are missing from the answer.
+pub async fn of(
+    place: &Place,
+    objects: &[Object],
+    columns: &[String],
+) -> Result<HashMap<Object, FileRow>, Status> {
     let session = place.begin().await?;
     let buckets: Vec<&str> = objects.iter().map(|o| o.bucket.as_str()).collect();
     let names: Vec<&str> = objects.iter().map(|o| o.name.as_str()).collect();
     let query = format!(
-        "SELECT {FIELDS}, to_jsonb(o)::text, coalesce(to_jsonb(o) -> 'metadata', 'null')
-         FROM unnest($1::text[], $2::text[]) w (bucket, name)
-         JOIN storage.objects o ON o.bucket_id = w.bucket AND o.name = w.name"
+        "SELECT {FIELDS}, (SELECT jsonb_object_agg(e.key, e.value) FROM jsonb_each(to_jsonb(o)) e WHERE e.key = ANY ($3::text[] || $4::text))::text,
+                coalesce(to_jsonb(o) -> 'metadata', 'null')
+         FROM unnest($1::text[], $2::text[]) w (bucket, name) JOIN {} ON o.bucket_id = w.bucket AND o.name = w.name",
+        place.rows()
     );
-    let rows = session.query(&query, &[&buckets, &names]).await;
+    let rows = session
+        .query(&query, &[&buckets, &names, &columns, &VERSION])
+        .await;
     let rows = rows.map_err(failed)?;
     Ok(rows
         .iter()

@@ -1,5 +1,6 @@
 //! Which files there are: rows and entries side by side.
 use futures_util::TryStreamExt;
+use pgconvoy_agent_core::storage::CURRENT;
 use pgconvoy_proto::model::object::{FileDigest, Object, ObjectEntry, ObjectState};
 use pgconvoy_proto::wire;
 use tokio::sync::mpsc;
@@ -10,12 +11,16 @@ use super::{failed, row};
 use crate::sessions::{Purpose, Sessions};
 
 /// An entry's row is intact when its version is still the one that the file had when it was entered.
-const LIST: &str = "SELECT coalesce(o.bucket_id, e.bucket)::text, coalesce(o.name, e.name)::text, o.bucket_id IS NOT NULL,
-        coalesce(to_jsonb(o) ->> 'version', '') = coalesce(e.version, ''),
-        e.mark, e.state, e.bytes, e.digest, e.target_bytes, e.target_digest, e.verified_at IS NOT NULL
-    FROM (SELECT * FROM storage.objects WHERE bucket_id IS NOT NULL AND name IS NOT NULL) o
-    FULL JOIN (SELECT * FROM pgconvoy.objects WHERE migration = $1) e ON e.bucket = o.bucket_id AND e.name = o.name
-    ORDER BY 1, 2";
+fn query() -> String {
+    format!(
+        "SELECT coalesce(o.bucket_id, e.bucket)::text, coalesce(o.name, e.name)::text, o.bucket_id IS NOT NULL,
+                coalesce(to_jsonb(o) ->> 'version', '') = coalesce(e.version, ''),
+                e.mark, e.state, e.bytes, e.digest, e.target_bytes, e.target_digest, e.verified_at IS NOT NULL
+         FROM (SELECT * FROM storage.objects o WHERE bucket_id IS NOT NULL AND name IS NOT NULL AND {CURRENT}) o
+         FULL JOIN (SELECT * FROM pgconvoy.objects WHERE migration = $1) e ON e.bucket = o.bucket_id AND e.name = o.name
+         ORDER BY 1, 2"
+    )
+}
 
 const ROWS_PER_MESSAGE: usize = 500;
 
@@ -29,7 +34,7 @@ pub async fn list(
     if request.mend {
         row::mend(&session, &migration).await?;
     }
-    let rows = session.query_raw(LIST, [&migration]).await;
+    let rows = session.query_raw(&query(), [&migration]).await;
     let mut rows = std::pin::pin!(rows.map_err(failed)?);
     let mut objects = Vec::new();
     while let Some(row) = rows.try_next().await.map_err(failed)? {

@@ -2,14 +2,17 @@
 //! entries of them.
 //!
 //! Invariants: a file is complete only after its digest agreed; what the API changed of its row, and the ledger's entry, are put right in one
-//! transaction; without an entry the file is copied again, whatever the API has of it.
+//! transaction; without an entry the file is copied again, whatever the API has of it; nothing is uploaded to, or deleted from, an API that is
+//! not that of the target database ([`Home`]).
 mod entry;
+mod home;
 mod list;
 mod put;
 mod remove;
 mod row;
 
 pub use entry::keep_read;
+pub use home::Home;
 pub use list::list;
 pub use put::put;
 pub use remove::{remove, to_withdraw, withdraw};

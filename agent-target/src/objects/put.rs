@@ -3,7 +3,7 @@ use std::time::Instant;
 
 use pgconvoy_agent_core::session::Session;
 use pgconvoy_agent_core::status;
-use pgconvoy_agent_core::storage::{Access, Contents, Error, Storage, Upload};
+use pgconvoy_agent_core::storage::{Contents, Error, Storage, Upload};
 use pgconvoy_proto::frame::Opener;
 use pgconvoy_proto::model::object::{FileDigest, FileDigester, Object, ObjectState};
 use pgconvoy_proto::model::{Finding, Severity, required};
@@ -13,12 +13,12 @@ use tokio_stream::{Stream, StreamExt};
 use tonic::Status;
 
 use super::entry::Done;
-use super::{failed, row};
+use super::{Home, failed, row};
 use crate::sessions::{Purpose, Sessions};
 
 pub async fn put(
     sessions: &Sessions,
-    access: &Access,
+    home: &Home,
     mut frames: impl Stream<Item = Result<wire::ObjectFrame, Status>> + Unpin,
 ) -> Result<wire::ObjectReceipt, Status> {
     let begun = Instant::now();
@@ -26,8 +26,8 @@ pub async fn put(
     let Some(Frame::Header(header)) = first else {
         return Err(Status::invalid_argument("a file begins with its header"));
     };
-    let storage = access.ready()?;
     let session = sessions.take(&header.migration, Purpose::Load).await?;
+    let storage = home.storage(&session).await?;
     let object = Object::try_from(required(header.object.clone(), "object")?)?;
     let before = row::version(&session, &object).await?;
     let came = match header.missing {

@@ -3,11 +3,11 @@ use std::collections::BTreeMap;
 
 use pgconvoy_agent_core::session::Session;
 use pgconvoy_agent_core::status;
-use pgconvoy_agent_core::storage::{Access, Storage};
+use pgconvoy_agent_core::storage::Storage;
 use pgconvoy_proto::model::object::Object;
 use tonic::Status;
 
-use super::failed;
+use super::{Home, failed};
 use crate::sessions::{Purpose, Sessions};
 
 /// The API takes up to 1000.
@@ -15,12 +15,12 @@ const AT_ONCE: usize = 100;
 
 pub async fn remove(
     sessions: &Sessions,
-    access: &Access,
+    home: &Home,
     migration: &str,
     objects: &[Object],
 ) -> Result<(), Status> {
-    let storage = access.ready()?;
     let session = sessions.take(migration, Purpose::Load).await?;
+    let storage = home.storage(&session).await?;
     remove_all(&session, storage, migration, objects).await?;
     sessions.give_back(migration, Purpose::Load, session);
     Ok(())
@@ -59,10 +59,11 @@ async fn remove_all(
     Ok(())
 }
 
-/// Every file that the migration has put there, or another version of which: for `rollback`. FAILED_PRECONDITION when there are some and the API cannot be asked.
+/// Every file that the migration has put there, or another version of which: for `rollback`. FAILED_PRECONDITION when there are some and the API
+/// cannot be asked, or is that of another database.
 pub async fn to_withdraw(
     session: &Session,
-    access: &Access,
+    home: &Home,
     migration: &str,
 ) -> Result<Vec<Object>, Status> {
     let rows = session
@@ -76,25 +77,28 @@ pub async fn to_withdraw(
         .iter()
         .map(|row| Object::new(row.get::<_, &str>(0), row.get::<_, &str>(1)))
         .collect();
-    match access.ready() {
-        Err(error) if !objects.is_empty() => Err(Status::failed_precondition(format!(
+    if objects.is_empty() {
+        return Ok(objects);
+    }
+    home.storage(session).await.map_err(|error| {
+        Status::failed_precondition(format!(
             "the migration has uploaded {} files, which go through the target's Storage API: {}. Nothing was changed",
             objects.len(),
             error.message()
-        ))),
-        _ => Ok(objects),
-    }
+        ))
+    })?;
+    Ok(objects)
 }
 
 /// Before the rows go: the API finds files by them. Interrupted, the next call has those that are left.
 pub async fn withdraw(
     session: &Session,
-    access: &Access,
+    home: &Home,
     migration: &str,
     objects: &[Object],
 ) -> Result<(), Status> {
     match objects {
         [] => Ok(()),
-        objects => remove_all(session, access.ready()?, migration, objects).await,
+        objects => remove_all(session, home.storage(session).await?, migration, objects).await,
     }
 }

@@ -4,6 +4,7 @@
 //! the source's version in it the file could never be read again. Where the API left the version alone (it keeps none), the source's
 //! is right.
 use pgconvoy_agent_core::session::{Session, quote_ident};
+use pgconvoy_agent_core::storage::CURRENT;
 use pgconvoy_proto::model::object::{Object, VERSION};
 use serde_json::Value;
 use tokio_postgres::types::Type;
@@ -18,7 +19,9 @@ const TABLE: &str = "storage.objects";
 pub async fn version(session: &Session, object: &Object) -> Result<Option<String>, Status> {
     let row = session
         .query_typed_opt(
-            "SELECT coalesce(to_jsonb(o) ->> 'version', '') FROM storage.objects o WHERE bucket_id = $1 AND name = $2",
+            &format!(
+                "SELECT coalesce(to_jsonb(o) ->> 'version', '') FROM storage.objects o WHERE bucket_id = $1 AND name = $2 AND {CURRENT}"
+            ),
             &[(&object.bucket, Type::TEXT), (&object.name, Type::TEXT)],
         )
         .await
@@ -77,7 +80,7 @@ pub async fn restore(
     // As text: numbers stay as PostgreSQL wrote them.
     let update = format!(
         "UPDATE storage.objects o SET ({}) = ROW ({}) FROM jsonb_populate_record(NULL::storage.objects, $1::text::jsonb) s
-         WHERE o.bucket_id = $2 AND o.name = $3",
+         WHERE o.bucket_id = $2 AND o.name = $3 AND {CURRENT}",
         names.join(", "),
         values.join(", ")
     );
@@ -109,9 +112,11 @@ pub async fn mend(session: &Session, migration: &str) -> Result<(), Status> {
     let quiet = quiet.map_err(failed)?;
     session
         .execute(
-            "UPDATE storage.objects o SET version = e.version FROM pgconvoy.objects e
-             WHERE e.migration = $1 AND e.bucket = o.bucket_id AND e.name = o.name
-               AND o.version IS NULL AND e.version <> ''",
+            &format!(
+                "UPDATE storage.objects o SET version = e.version FROM pgconvoy.objects e
+                 WHERE e.migration = $1 AND e.bucket = o.bucket_id AND e.name = o.name
+                   AND o.version IS NULL AND e.version <> '' AND {CURRENT}"
+            ),
             &[&migration],
         )
         .await

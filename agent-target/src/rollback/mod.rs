@@ -16,13 +16,13 @@ pub use made::staying_schemas;
 
 use pgconvoy_agent_core::session::Session;
 use pgconvoy_agent_core::status;
-use pgconvoy_agent_core::storage::Access;
 use pgconvoy_proto::model::{Finding, ROLLING_BACK, Severity, Step, Table, Tenancy, Work};
 use tonic::Status;
 
 use crate::archive::Store;
 use crate::backup::{self, Backup, Vault};
 use crate::before::Before;
+use crate::objects::Home;
 use crate::sessions::{Purpose, Sessions};
 use crate::steps::Migration;
 use crate::{clean, large_objects, ledger, objects, rights};
@@ -50,7 +50,7 @@ pub struct Means<'a> {
     pub sessions: &'a Sessions,
     pub store: &'a Store,
     pub vault: &'a Vault,
-    pub storage: &'a Access,
+    pub home: &'a Home,
 }
 
 /// What is asked for.
@@ -170,9 +170,9 @@ async fn back_step_by_step(
 ) -> Result<Vec<String>, Status> {
     let new = made::New::read(session, means.store, undone).await?;
     new.refuse_strangers(asked.force)?;
-    let files = objects::to_withdraw(session, means.storage, &asked.migration).await?;
+    let files = objects::to_withdraw(session, means.home, &asked.migration).await?;
     begin(session, &asked.migration).await?;
-    objects::withdraw(session, means.storage, &asked.migration, &files).await?;
+    objects::withdraw(session, means.home, &asked.migration, &files).await?;
     let mut removed = new.drop(session, &undone.before).await?;
     if !files.is_empty() {
         removed.push(format!("{} files of storage buckets", files.len()));
@@ -204,9 +204,9 @@ async fn back_to_backup(
     all.refuse_strangers(asked.force)?;
     rights::refuse_others(session).await?;
     if undone.migration.is_some() {
-        let files = objects::to_withdraw(session, means.storage, &asked.migration).await?;
+        let files = objects::to_withdraw(session, means.home, &asked.migration).await?;
         begin(session, &asked.migration).await?;
-        objects::withdraw(session, means.storage, &asked.migration, &files).await?;
+        objects::withdraw(session, means.home, &asked.migration, &files).await?;
     }
     let removed = all.clear(session).await?;
     undo::default_privileges(session, &[])

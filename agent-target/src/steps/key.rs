@@ -1,7 +1,7 @@
 //! Large keys, in two statements: the index, beside which the table may be read, and the constraint that takes it over.
 use pgconvoy_agent_core::session::Session;
 use pgconvoy_agent_core::status;
-use pgconvoy_proto::model::{Finding, Key, Severity};
+use pgconvoy_proto::model::{Finding, KeyStatements, Severity};
 use tonic::{Code, Status};
 
 use super::refusal;
@@ -40,7 +40,7 @@ pub(super) async fn build_index(
 pub(super) async fn adopt(
     session: &Session,
     object: String,
-    key: &Key,
+    key: &KeyStatements,
 ) -> Result<Option<Finding>, Status> {
     match session.batch_execute(&key.adopt).await {
         Ok(()) => Ok(None),

@@ -41,6 +41,8 @@ pub struct Asked<'a> {
     pub ledger: &'a Ledger,
     /// Tables whose rows are equal: of others the answers would differ for that.
     pub tables: Vec<Table>,
+    /// Of which only rows are carried that others do not stand for: what a user sees of them depends on rows that the user may not see.
+    dependent: Vec<Table>,
     /// They are all that the migration has.
     pub whole: bool,
     /// Nobody is asked, where it has to do with rows or row level security.
@@ -51,12 +53,14 @@ impl<'a> Asked<'a> {
     /// Leaves out tables that these findings are about.
     pub fn new(ledger: &'a Ledger, tables: &[Table], findings: &[Finding], whole: bool) -> Self {
         let differing: HashSet<&str> = findings.iter().map(|f| f.object.as_str()).collect();
-        let asked = tables.iter().filter(|table| {
+        let equal = tables.iter().filter(|table| {
             table.relation == Relation::Table && !differing.contains(table.to_string().as_str())
         });
+        let (dependent, tables) = equal.cloned().partition(Table::depends_on_other_rows);
         Self {
             ledger,
-            tables: asked.cloned().collect(),
+            tables,
+            dependent,
             whole,
             left_out: LeftOut::by_migration(&ledger.options),
         }
@@ -95,14 +99,17 @@ pub async fn run(
         .collect();
     tables.extend(roots.into_iter().cloned());
     let mut told = Told::new(tenancy, rules, &sample);
+    for table in &asked.dependent {
+        told.dependent(&named(table));
+    }
     let mut survey = Survey::read(&asker, &sample.identities, tables).await?;
     told.rights(&mut survey);
-    let ground = Ground {
+    let questions = Questions {
         survey,
         identities: sample.identities,
     };
-    ground.ask_all(&asker, &mut told).await?;
-    let compared = told.conclude(&ground, asked.whole);
+    questions.ask_all(&asker, &mut told).await?;
+    let compared = told.conclude(&questions, asked.whole);
     for finding in compared
         .findings
         .iter()
@@ -199,12 +206,12 @@ fn retain<T>(items: &mut Vec<T>, which: &[bool]) {
 }
 
 /// Who asks what.
-pub struct Ground {
+pub struct Questions {
     pub survey: Survey,
     pub identities: Vec<Identity>,
 }
 
-impl Ground {
+impl Questions {
     async fn ask_all(&self, asker: &Asker<'_>, told: &mut Told<'_>) -> anyhow::Result<()> {
         // A table that has taken too long once is not asked for again.
         let mut slow = HashSet::new();

@@ -8,7 +8,7 @@ use pgconvoy_proto::model::{
 use serde_json::{Value, json};
 
 use super::judge::{Judged, Outcome, answer_text};
-use super::{Compared, Ground, Survey, object};
+use super::{Compared, Questions, Survey, object};
 use crate::ledger::Ledger;
 
 /// Of those that see something else at the target, so many are named.
@@ -43,6 +43,12 @@ impl<'a> Told<'a> {
             findings: unread.into_iter().collect(),
             answers: BTreeMap::new(),
         }
+    }
+
+    pub fn dependent(&mut self, table: &AskedTable) {
+        let what = "rows of it were left out because another row has their key: what a user sees of the others depends on rows that the user may \
+                    not see, so nobody was asked";
+        self.findings.push(not_compared(table, what));
     }
 
     /// Roles that cannot be had, and rights that differ.
@@ -119,15 +125,15 @@ impl<'a> Told<'a> {
     }
 
     /// The summary comes last.
-    pub fn conclude(mut self, ground: &Ground, whole: bool) -> Compared {
-        let tables = &ground.survey.tables;
+    pub fn conclude(mut self, questions: &Questions, whole: bool) -> Compared {
+        let tables = &questions.survey.tables;
         for (at, answers) in std::mem::take(&mut self.answers) {
             let of_table = self.of_table(&tables[at], &answers);
             self.findings.extend(of_table);
             self.answers.insert(at, answers);
         }
         self.findings.extend(self.not_asked());
-        let summary = self.summary(ground);
+        let summary = self.summary(questions);
         let mut about: HashSet<String> = tables.iter().map(object).collect();
         about.extend(self.findings.iter().map(|finding| finding.object.clone()));
         self.findings.push(summary);
@@ -232,9 +238,9 @@ impl<'a> Told<'a> {
         all.filter(|(_, judged)| wanted(&judged.outcome)).count()
     }
 
-    fn summary(&self, ground: &Ground) -> Finding {
-        let survey = &ground.survey;
-        let asked = ground
+    fn summary(&self, questions: &Questions) -> Finding {
+        let survey = &questions.survey;
+        let asked = questions
             .identities
             .iter()
             .filter(|one| survey.is_usable(&one.role));

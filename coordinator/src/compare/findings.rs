@@ -100,12 +100,9 @@ fn differs(object: &SchemaObject, changes: &[Change], known: &[Finding]) -> Vec<
         |change: &&Change| object.kind == "database" && CHOSEN.contains(&change.property.as_str());
     let (by_operator, others): (Vec<&Change>, Vec<&Change>) = changes.iter().partition(chosen);
     let finding = |severity, code, changes: &[&Change]| {
-        let names: Vec<&str> = changes.iter().map(|c| c.property.as_str()).collect();
-        let said = changes.iter().map(|change| values(change));
-        let (source, target): (Vec<String>, Vec<String>) = said.unzip();
-        let message = format!("it differs in {}", names.join(", "));
-        Finding::new(severity, code, object.name(), message)
-            .values(source.join("; "), target.join("; "))
+        let message = format!("it differs in {}", properties(changes));
+        let (source, target) = both(changes);
+        Finding::new(severity, code, object.name(), message).values(source, target)
     };
     let mut findings = Vec::new();
     if !by_operator.is_empty() {
@@ -125,6 +122,19 @@ fn differs(object: &SchemaObject, changes: &[Change], known: &[Finding]) -> Vec<
         findings.push(finding(severity, "object-differs", &others));
     }
     findings
+}
+
+/// Those that differ, by name.
+pub fn properties(changes: &[&Change]) -> String {
+    let names: Vec<&str> = changes.iter().map(|c| c.property.as_str()).collect();
+    names.join(", ")
+}
+
+/// What the source has of them, and the target.
+pub fn both(changes: &[&Change]) -> (String, String) {
+    let said = changes.iter().map(|change| values(change));
+    let (source, target): (Vec<String>, Vec<String>) = said.unzip();
+    (source.join("; "), target.join("; "))
 }
 
 /// `, with 3 columns and 1 index`

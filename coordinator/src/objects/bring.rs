@@ -55,7 +55,7 @@ impl Carrier {
         brought.looked_at = looked_at;
         brought.findings.sort_by(|a, b| a.object.cmp(&b.object));
         brought.findings = told(brought.findings);
-        brought.findings.extend(elsewhere(brought.untouched));
+        brought.findings.extend(not_written(brought.untouched));
         Ok(brought)
     }
 
@@ -92,6 +92,8 @@ impl Carrier {
             target: self.ends.target_address.clone(),
             objects: asked,
             compression: self.compression,
+            filter: self.rows.filter.clone(),
+            columns: self.rows.columns.clone(),
         };
         let mut source = self.ends.source.clone();
         let mut events = source.copy_objects(request).await?.into_inner();
@@ -137,16 +139,16 @@ impl Brought {
     }
 }
 
-/// The API of another database would take files just as well.
-fn elsewhere(untouched: u64) -> Option<Finding> {
+/// It is the API of that database: the target agent has seen to it before the first file.
+fn not_written(untouched: u64) -> Option<Finding> {
     (untouched > 0).then(|| {
         Finding::new(
             Severity::Warning,
-            "files-elsewhere",
+            "file-rows-not-written",
             "target's Storage API",
-            format!("it took {untouched} files and did not write their rows, which a Storage API does to those of its own database"),
+            format!("it took {untouched} files and did not write their rows, which a Storage API does: they have the source's versions"),
         )
-        .hint("is the target agent's --supabase-url that of the target database? If not: correct it, rollback, and migrate again")
+        .hint("pgconvoy verify reads the files back: what it finds is there")
     })
 }
 

@@ -31,6 +31,7 @@ impl Carrier {
         let request = wire::SourceObjectsRequest {
             migration: self.held.key.clone(),
             snapshot: self.held.snapshot.clone(),
+            filter: self.rows.filter.clone(),
         };
         let mut source = self.ends.source.clone();
         let sent = source.list_objects(request).await.map_err(said("source"))?;

@@ -12,7 +12,7 @@ pub use pgconvoy_proto::model::object::{TABLE, VERSION};
 use std::sync::Arc;
 
 use pgconvoy_proto::model::object::Object;
-use pgconvoy_proto::model::{Finding, OF_OBJECTS, Options, Selection, Severity};
+use pgconvoy_proto::model::{Finding, OF_OBJECTS, Options, Selection, Severity, Table};
 use pgconvoy_proto::selection::Filter;
 
 use list::{AtSource, AtTarget};
@@ -41,12 +41,33 @@ pub fn earlier(ledger: &Ledger) -> Vec<String> {
     found.map(|finding| finding.object.clone()).collect()
 }
 
+/// What is carried of the rows of files: not all of it, where the target's level has no place for it.
+#[derive(Clone, Debug, Default)]
+pub struct Rows {
+    columns: Vec<String>,
+    /// Condition; empty: all rows.
+    filter: String,
+}
+
+impl Rows {
+    /// Of the tables of a plan.
+    pub fn of<'a>(tables: impl IntoIterator<Item = &'a Table>) -> Self {
+        let mut tables = tables.into_iter();
+        let found = tables.find(|table| table.is(TABLE));
+        found.map_or_else(Self::default, |table| Self {
+            columns: table.columns.clone(),
+            filter: table.filter.clone().unwrap_or_default(),
+        })
+    }
+}
+
 /// What is done with files is done by one of these.
 #[derive(Clone)]
 pub struct Carrier {
     pub migration: String,
     /// What the source's rows are read under; its snapshot is empty: as they are now.
     pub held: Held,
+    pub rows: Rows,
     pub ends: Ends,
     pub streams: usize,
     /// zstd level; 0: off.
@@ -56,11 +77,13 @@ pub struct Carrier {
 }
 
 impl Carrier {
-    pub fn of(run: &Run, snapshot: String) -> Self {
+    /// `rows`: see [`Rows::of`].
+    pub fn of(run: &Run, snapshot: String, rows: Rows) -> Self {
         let key = run.ledger.id.clone();
         Self {
             migration: key.clone(),
             held: Held { key, snapshot },
+            rows,
             ends: run.ends.clone(),
             streams: run.settings.streams,
             compression: run.settings.compression,

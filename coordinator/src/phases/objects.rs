@@ -9,7 +9,7 @@ use pgconvoy_proto::wire::target_digest_request::Keep;
 use super::verify::Digester;
 use super::{Run, snapshot};
 use crate::events::Event;
-use crate::objects::{self, Brought, Carrier, TABLE};
+use crate::objects::{self, Brought, Carrier, Rows, TABLE};
 
 /// Rows of files under the migration's snapshot, or, where that is gone by now, as they are: bytes are of now in any case.
 async fn carrier(run: &Run) -> anyhow::Result<Carrier> {
@@ -19,7 +19,11 @@ async fn carrier(run: &Run) -> anyhow::Result<Carrier> {
             .note("the snapshot is gone: files are copied as the source has them now");
     }
     let of = alive.then(|| run.ledger.snapshot.clone());
-    Ok(Carrier::of(run, of.unwrap_or_default()))
+    Ok(Carrier::of(run, of.unwrap_or_default(), planned(run)))
+}
+
+fn planned(run: &Run) -> Rows {
+    Rows::of(run.ledger.tables.iter().map(|entry| &entry.table))
 }
 
 pub async fn run(run: &mut Run) -> anyhow::Result<()> {
@@ -72,6 +76,7 @@ fn rows(run: &Run) -> Option<Table> {
 
 /// Read back and compared, those that are not yet.
 pub async fn prove(run: &mut Run) -> anyhow::Result<()> {
-    let findings = Carrier::of(run, String::new()).prove_copied().await?;
+    let carrier = Carrier::of(run, String::new(), planned(run));
+    let findings = carrier.prove_copied().await?;
     run.record_findings(findings).await
 }

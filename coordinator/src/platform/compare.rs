@@ -39,7 +39,7 @@ pub fn leave_out(
 }
 
 /// As the comparison calls it.
-fn key(named: &Named) -> (String, String) {
+pub fn key(named: &Named) -> (String, String) {
     let kind = match named.kind.as_str() {
         "default acl" => "default privileges",
         "table constraint" | "domain constraint" => "constraint",

@@ -1,11 +1,13 @@
 //! Databases that live on a platform: which one, whose is what, and what both ends can hold of it. A platform is data
 //! (`proto/src/model/platform.rs`); what is decided here is pure, of what both agents tell.
 mod again;
+mod ask;
 mod compare;
 mod config;
 mod divide;
 mod fit;
 mod recognise;
+mod shared;
 mod skew;
 mod told;
 
@@ -13,22 +15,23 @@ use std::collections::HashSet;
 
 use pgconvoy_proto::facts::TargetFacts;
 use pgconvoy_proto::model::{
-    Count, Counted, Entry, Finding, HeldTable, Holding, Holdings, HoldingsAsked, Named, Platform,
-    Question, RowRule, Rules, Severity, Shape, Tenancy, Told, parse_json, to_json,
+    Count, Entry, Finding, HeldTable, Holding, Holdings, Named, Platform, Question, RowRule, Rules,
+    Severity, Shape, Tenancy,
 };
-use pgconvoy_proto::wire;
-use tokio_stream::{Stream, StreamExt};
-use tonic::Status;
 
 pub use again::again;
 pub use compare::leave_out;
 pub use config::{Profile, stated};
 pub use divide::{Division, divide};
 pub use fit::fit;
+pub use shared::{Shared, When};
 pub use told::{checklist, checklist_json};
 
-use crate::ends::{Ends, said};
+use crate::ends::Ends;
+use crate::events::Reporter;
 use crate::preflight::Facts;
+use crate::schema;
+use ask::{count, fill, measure};
 use skew::Levels;
 
 /// Both ends, as one platform's rules see them.
@@ -46,8 +49,27 @@ pub struct Settled {
     pub findings: Vec<Finding>,
     /// Managed tables whose rows at the target are replaced.
     pub vacate: Vec<(String, String)>,
+    /// Policies and triggers at the target that are replaced.
+    pub clashes: Vec<Named>,
     source_tables: HashSet<String>,
     target_tables: HashSet<String>,
+}
+
+/// What a platform is settled for.
+pub struct Settling<'a> {
+    pub ends: &'a Ends,
+    pub force: bool,
+    /// What a migration that is to be replaced has brought into the platform's schemas.
+    pub earlier: &'a [Named],
+    /// See [`Ground::look_at_shared`].
+    pub shared: Shared,
+}
+
+impl Settled {
+    /// Something at the target goes, and comes back with a backup only.
+    pub fn replaces(&self) -> bool {
+        !self.vacate.is_empty() || !self.clashes.is_empty()
+    }
 }
 
 /// The platform that both ends live on; none, and perhaps why.
@@ -72,25 +94,7 @@ pub async fn look(
 impl Ground {
     /// `migration`: of a rehearsal the target is its scratch database.
     pub async fn read(ends: &Ends, platform: Platform, migration: &str) -> anyhow::Result<Self> {
-        let asked = HoldingsAsked {
-            schemas: platform.managed_schemas.clone(),
-            versions: platform.versions.iter().map(|v| v.column.clone()).collect(),
-        };
-        let request = wire::HoldingsRequest {
-            asked: to_json(&asked),
-            migration: migration.to_owned(),
-        };
-        let (mut source, mut target) = (ends.source.clone(), ends.target.clone());
-        let (source, target) = tokio::try_join!(
-            async {
-                let pieces = source.holdings(request.clone()).await;
-                whole(pieces.map_err(said("source"))?.into_inner(), "source").await
-            },
-            async {
-                let pieces = target.holdings(request.clone()).await;
-                whole(pieces.map_err(said("target"))?.into_inner(), "target").await
-            }
-        )?;
+        let (source, target) = ask::holdings(ends, &platform, migration).await?;
         Ok(Self {
             rules: platform.rules()?,
             platform,
@@ -104,6 +108,20 @@ impl Ground {
         let mut scratch = Self::read(ends, self.platform, rehearsal).await?;
         scratch.target.versions = self.target.versions;
         Ok(scratch)
+    }
+
+    /// What both ends have in the platform's schemas, and have differently. Of the target itself: a rehearsal's scratch database has not all of it.
+    pub async fn look_at_shared(
+        &self,
+        ends: &Ends,
+        force: bool,
+        reporter: &Reporter,
+    ) -> anyhow::Result<Shared> {
+        let carried = self.divide().carried;
+        let (differences, unclear) = schema::shared(ends, self, &carried, reporter).await?;
+        let mut shared = self.judge_shared(&differences, When::Before { force });
+        shared.findings.extend(unclear);
+        Ok(shared)
     }
 
     pub fn divide(&self) -> Division {
@@ -160,13 +178,16 @@ impl Ground {
     /// Whose is what, what both ends can hold of the rows, and what would be lost.
     pub async fn settle(
         &self,
-        ends: &Ends,
         target: &mut TargetFacts,
-        force: bool,
-        earlier: &[Named],
+        asked: Settling<'_>,
     ) -> anyhow::Result<Settled> {
-        let division = match force && target.is_in_use() {
-            true => divide(&self.rules, &self.source, &self.replaced(earlier)),
+        let (ends, force, shared) = (asked.ends, asked.force, asked.shared);
+        let division = match force && (target.is_in_use() || !shared.clashes.is_empty()) {
+            true => divide(
+                &self.rules,
+                &self.source,
+                &self.replaced(&[asked.earlier, &shared.clashes].concat()),
+            ),
             false => self.divide(),
         };
         let judged = self.judge(ends, &division, force).await?;
@@ -200,11 +221,13 @@ impl Ground {
         findings.extend(told::role(target));
         findings.extend(told::held(&held, &counts, force));
         findings.extend(self.sealed(ends).await?);
+        findings.extend(shared.findings);
         Ok(Settled {
             tenancy,
             division,
             findings,
             vacate: held,
+            clashes: shared.clashes,
             source_tables: self.source.tables.iter().map(HeldTable::plain).collect(),
             target_tables: self.target.tables.iter().map(HeldTable::plain).collect(),
         })
@@ -230,13 +253,13 @@ impl Ground {
         Ok(skew::judge(&levels, rules, tables, &counted, force))
     }
 
-    /// The target without what is replaced in schemas that stay: triggers whose functions go, policies, and what an earlier migration brought.
-    fn replaced(&self, earlier: &[Named]) -> Holdings {
+    /// The target without what is replaced in schemas that stay: triggers whose functions go, policies, and what is `named`.
+    fn replaced(&self, named: &[Named]) -> Holdings {
         let mut target = self.target.clone();
         let goes = |object: &Holding| match object.kind.as_str() {
             _ if object.extension.is_some() => false,
             "schema" | "publication relation" | "publication namespace" => false,
-            _ if earlier.contains(&object.named()) => true,
+            _ if named.contains(&object.named()) => true,
             "policy" => true,
             "trigger" => {
                 let function = object.function.as_ref();
@@ -307,76 +330,4 @@ fn held(target: &TargetFacts, tenancy: &Tenancy) -> Vec<(String, String)> {
     let held = shapes.filter(|shape| holds(&format!("{}.{}", shape.schema, shape.name)));
     held.map(|shape| (shape.schema.clone(), shape.name.clone()))
         .collect()
-}
-
-/// How many rows these hold at the target.
-async fn count(ends: &Ends, tables: &[(String, String)]) -> anyhow::Result<Vec<u64>> {
-    let mut counts = Vec::new();
-    for (schema, name) in tables {
-        let table = wire::Table {
-            // Not asked for by its OID.
-            oid: 1,
-            schema: schema.clone(),
-            name: name.clone(),
-            format: wire::Format::Text.into(),
-            through_root: true,
-            ..Default::default()
-        };
-        let request = wire::CountRequest {
-            table: Some(table),
-            ..Default::default()
-        };
-        let answer = ends.target.clone().count_rows(request).await;
-        counts.push(answer.map_err(said("target"))?.into_inner().rows);
-    }
-    Ok(counts)
-}
-
-/// Longer than any of these queries takes.
-const QUERY_MS: u32 = 60_000;
-
-/// How far each item of the checklist concerns this database. What the source refuses (a table of another level) stays open.
-async fn fill(ends: &Ends, outside: &mut [Told]) -> anyhow::Result<()> {
-    for told in outside.iter_mut().filter(|told| !told.query.is_empty()) {
-        let request = wire::CheckRequest {
-            sql: told.query.clone(),
-            timeout_ms: QUERY_MS,
-            ..Default::default()
-        };
-        let answer = ends.source.clone().run_check(request).await;
-        let answer = answer.map_err(said("source"))?.into_inner().answer;
-        if let Some(wire::check_response::Answer::Rows(rows)) = answer {
-            told.found = rows.single.unwrap_or_default();
-        }
-    }
-    Ok(())
-}
-
-async fn measure(ends: &Ends, questions: &[Question]) -> anyhow::Result<Counted> {
-    if questions.is_empty() {
-        return Ok(Counted::new());
-    }
-    let request = wire::MeasureRequest {
-        questions: to_json(&questions),
-    };
-    let answer = ends.source.clone().measure(request).await;
-    let counted: Counted = parse_json(&answer.map_err(said("source"))?.into_inner().counted)?;
-    anyhow::ensure!(
-        counted.len() == questions.len(),
-        "the source agent answered {} of {} questions",
-        counted.len(),
-        questions.len()
-    );
-    Ok(counted)
-}
-
-async fn whole(
-    mut pieces: impl Stream<Item = Result<wire::HoldingsResponse, Status>> + Unpin,
-    agent: &'static str,
-) -> anyhow::Result<Holdings> {
-    let mut json = Vec::new();
-    while let Some(piece) = pieces.next().await {
-        json.extend_from_slice(&piece.map_err(said(agent))?.piece);
-    }
-    Ok(serde_json::from_slice(&json)?)
 }

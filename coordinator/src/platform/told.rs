@@ -102,7 +102,7 @@ pub fn held(tables: &[(String, String)], counts: &[u64], force: bool) -> Option<
 /// Tables whose contents need a key from elsewhere, and that hold some.
 pub fn sealed(tables: &[&Told], counted: &Counted) -> Vec<Finding> {
     let each = tables.iter().zip(counted).filter_map(|(told, counts)| {
-        let message = match counts.as_ref().and_then(|counts| counts.first()) {
+        let message = match counts.as_ref().and_then(|counts| *counts.first()?) {
             Some(0) => return None,
             Some(rows) => format!("{rows} of them: {}", told.message),
             None => format!("the role may not count them: {}", told.message),

@@ -10,7 +10,7 @@ use crate::cli::{Global, PreflightArgs};
 use crate::ends::{self, Usage};
 use crate::events::{Event, Reporter};
 use crate::migrate;
-use crate::platform;
+use crate::platform::{self, Settling};
 use crate::run_dir;
 use crate::text::duration;
 use crate::verdict::Verdict;
@@ -27,7 +27,13 @@ pub async fn preflight(args: PreflightArgs, global: &Global, reporter: &Reporter
     let (ground, mut of_platform) = platform::look(&ends, &args.profile.profile, stated).await?;
     let mut facts = gather(&mut ends, &selection, args.roles, ground.as_ref()).await?;
     if let Some(ground) = &ground {
-        let settled = ground.settle(&ends, &mut facts.target, false, &[]).await?;
+        let asked = Settling {
+            ends: &ends,
+            force: false,
+            earlier: &[],
+            shared: ground.look_at_shared(&ends, false, reporter).await?,
+        };
+        let settled = ground.settle(&mut facts.target, asked).await?;
         of_platform.extend(settled.findings);
     }
     let intent = Intent {

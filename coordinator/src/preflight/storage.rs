@@ -66,7 +66,30 @@ fn api(end: &str, facts: &StorageFacts) -> Option<Finding> {
             blocker("storage-api", agent, format!("{place} does not list its buckets: {said}"))
                 .hint("is it the project's address, and the key its service role key?"),
         ),
-        (Ok(_), Ok(_)) => None,
+        (Ok(place), Ok(_)) => strange(end, place, &facts.strange),
+    }
+}
+
+/// The API of another project takes and gives files just as well.
+fn strange(end: &str, place: &str, strange: &Result<String, String>) -> Option<Finding> {
+    let agent = format!("{end} agent");
+    match strange {
+        Ok(nothing) if nothing.is_empty() => None,
+        Ok(what) => Some(
+            blocker(
+                "storage-elsewhere",
+                agent,
+                format!("{place} is not the Storage API of the {end} database, whose buckets are others: {what}"),
+            )
+            .hint(format!(
+                "give the {end} agent the --supabase-url and the key of the project whose database it is connected to"
+            )),
+        ),
+        Err(why) => Some(warning(
+            "storage-elsewhere",
+            agent,
+            format!("whether {place} is the Storage API of the {end} database could not be looked at: {why}"),
+        )),
     }
 }
 
@@ -84,6 +107,15 @@ fn files(source: &StorageFacts) -> Vec<Finding> {
         bytes(source.largest)
     );
     let mut found = vec![info("storage-files", "storage.objects", what)];
+    if source.versions > 0 {
+        let what = format!(
+            "{} rows are of earlier versions of files, or say that one was deleted: the rows are carried, those files are not",
+            source.versions
+        );
+        found.push(warning("file-versions", "storage.objects", what).hint(
+            "the Storage API gives the current version of a file by its name: download earlier ones yourself, if they matter",
+        ));
+    }
     if source.largest > USUAL_LIMIT {
         found.push(
             warning(

@@ -11,7 +11,7 @@ use super::outcome::TableOutcome;
 use crate::converge::Converger;
 use crate::ends::{retry, said};
 use crate::inventory::Inventory;
-use crate::objects::{Carrier, TABLE, to_copy};
+use crate::objects::{Carrier, Rows, TABLE, to_copy};
 use crate::phases::Run;
 use crate::phases::objects;
 use crate::phases::verify::compare;
@@ -20,7 +20,7 @@ use crate::phases::verify::compare;
 const AT_ONCE: usize = 500;
 
 fn carrier(run: &Run, inventory: &Inventory) -> Carrier {
-    Carrier::of(run, inventory.snapshot.clone())
+    Carrier::of(run, inventory.snapshot.clone(), Rows::of(&inventory.tables))
 }
 
 /// About the table of files.

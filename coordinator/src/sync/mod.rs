@@ -181,8 +181,10 @@ async fn run_sync(run: &mut Run, asked: &Asked) -> Ended {
     run.ledger.options.storage_objects |= asked.storage_objects;
     let carried = objects::are_carried(&run.ledger.options, &asked.selection)?;
     if carried {
-        let found = preflight::storage::findings(&run.ends, &run.ledger.options.selection).await?;
-        if preflight::is_blocked(&found) {
+        let selection = &run.ledger.options.selection;
+        let mut found = preflight::storage::findings(&run.ends, selection).await?;
+        found.retain(|finding| finding.severity == Severity::Blocker);
+        if !found.is_empty() {
             return blocked(run, found).await;
         }
     }

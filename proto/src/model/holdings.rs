@@ -3,6 +3,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{Entry, Named};
 
+/// How the definition of a trigger ends that has arguments: they may be keys.
+pub const UNTOLD: &str = "(its arguments are not told)";
+
 /// An object of the catalog that an archive may have an entry for.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -48,6 +51,8 @@ pub struct HeldTable {
     pub row_security: bool,
     /// In their order.
     pub columns: Vec<HeldColumn>,
+    /// Foreign keys are not among them: what refers to nothing is looked for when the rows are in.
+    pub constraints: Vec<HeldConstraint>,
 }
 
 impl HeldTable {
@@ -67,6 +72,8 @@ pub struct HeldColumn {
     pub name: String,
     /// format_type()
     pub data_type: String,
+    /// The type that a domain is of; empty: it is none.
+    pub domain_of: String,
     /// Of an enum.
     pub labels: Vec<String>,
     pub not_null: bool,
@@ -74,6 +81,50 @@ pub struct HeldColumn {
     pub default: Option<String>,
     pub generated: bool,
     pub identity: bool,
+}
+
+impl HeldColumn {
+    /// The type of its values.
+    pub fn base(&self) -> &str {
+        match self.domain_of.as_str() {
+            "" => &self.data_type,
+            base => base,
+        }
+    }
+}
+
+/// What a table, or a domain that a column is of, demands of rows.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HeldConstraint {
+    pub name: String,
+    /// For people.
+    pub definition: String,
+    pub demand: Demand,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Demand {
+    /// `sql`, of these columns, is not false.
+    Check { sql: String, columns: Vec<String> },
+    Unique {
+        keys: Vec<Key>,
+        /// Of which rows.
+        predicate: Option<String>,
+        /// NULLS NOT DISTINCT
+        nulls_equal: bool,
+    },
+    /// An exclusion constraint.
+    #[default]
+    Other,
+}
+
+/// A column of an index, or an expression.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Key {
+    pub sql: String,
+    pub column: Option<String>,
 }
 
 /// What is asked for: names of schemas, `schema.table.column` of versions.
@@ -130,6 +181,16 @@ pub enum Count {
     Encrypted {
         column: String,
     },
+    /// Those of which this condition, SQL of the target's catalog, is false.
+    Refused {
+        by: String,
+    },
+    /// Of those with one key all but one. SQL of the target's catalog.
+    Surplus {
+        keys: Vec<String>,
+        predicate: Option<String>,
+        nulls_equal: bool,
+    },
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -139,5 +200,6 @@ pub struct Question {
     pub counts: Vec<Count>,
 }
 
-/// In the order of the questions and their counts. None: the role may not read the table.
-pub type Counted = Vec<Option<Vec<u64>>>;
+/// In the order of the questions and their counts. None: the role may not read the table; of a count: this database cannot evaluate the other
+/// one's SQL.
+pub type Counted = Vec<Option<Vec<Option<u64>>>>;

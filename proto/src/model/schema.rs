@@ -17,6 +17,10 @@ pub const OF_SCHEMA: &[&str] = &[
     "object-differs",
     "database-made-otherwise",
     "definition-not-compared",
+    "managed-clash",
+    "managed-differs",
+    "managed-grants",
+    "managed-skew",
     RLS_SKIPPED,
 ];
 

@@ -81,7 +81,16 @@ pub enum Relation {
 const LARGE_OBJECTS_PER_PART: u64 = 20_000;
 const MOST_PARTS: u64 = 10_000;
 
+/// How a filter calls the other rows of its table, where it looks at those.
+pub const OTHER_ROWS: &str = "pgconvoy_other";
+
 impl Table {
+    /// Whether a row is carried depends on other rows, which not everybody may see.
+    pub fn depends_on_other_rows(&self) -> bool {
+        let filter = self.filter.as_deref();
+        filter.is_some_and(|filter| filter.contains(OTHER_ROWS))
+    }
+
     /// It has this schema and name.
     pub fn is(&self, (schema, name): (&str, &str)) -> bool {
         self.relation == Relation::Table && self.schema == schema && self.name == name

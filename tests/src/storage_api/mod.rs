@@ -134,6 +134,11 @@ impl StorageApi {
         self.block_on(self.api.store.upload(bucket, name, contents))
     }
 
+    /// The bytes of a file whose row is there and stays as it is.
+    pub fn store(&self, bucket: &str, name: &str, contents: &Contents) -> Result<()> {
+        contents.sparse.write(&self.file(bucket, name)?)
+    }
+
     /// Where the bytes of a file are.
     pub fn file(&self, bucket: &str, name: &str) -> Result<PathBuf> {
         let found = self.block_on(self.api.store.find(bucket, name))?;

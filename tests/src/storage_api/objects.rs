@@ -12,13 +12,21 @@ use super::{Api, Cut, Sparse};
 pub async fn buckets(api: &Api) -> Response<Body> {
     let rows = api.store.rows();
     match rows
-        .query("SELECT id, public FROM storage.buckets", &[])
+        .query(
+            "SELECT id, public, to_jsonb(created_at) FROM storage.buckets",
+            &[],
+        )
         .await
     {
         Ok(rows) => {
             let all: Vec<Value> = rows
                 .iter()
-                .map(|row| value!({ "id": row.get::<_, &str>(0), "public": row.get::<_, Option<bool>>(1) }))
+                .map(|row| {
+                    value!({
+                        "id": row.get::<_, &str>(0), "public": row.get::<_, Option<bool>>(1),
+                        "created_at": row.get::<_, Option<Value>>(2),
+                    })
+                })
                 .collect();
             json(200, Value::Array(all).to_string())
         }
@@ -108,6 +116,8 @@ pub async fn refusal(
         let said = "The object exceeded the maximum allowed size";
         return Ok(Some((413, "Payload too large", said)));
     }
+    // An empty list allows all.
+    let types = types.filter(|types| !types.is_empty());
     if types.is_some_and(|types| !types.iter().any(|of| of == content_type)) {
         return Ok(Some((
             415,

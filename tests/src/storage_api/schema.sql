@@ -22,7 +22,3 @@ END $$;
 CREATE TRIGGER protect_objects_delete BEFORE DELETE ON storage.objects
     FOR EACH STATEMENT EXECUTE FUNCTION storage.protect_delete();
 ALTER TABLE storage.objects ENABLE ROW LEVEL SECURITY;
-CREATE POLICY "everybody reads avatars" ON storage.objects FOR SELECT USING (bucket_id = 'avatars');
-CREATE TABLE public.profiles (id int PRIMARY KEY, picture text);
-INSERT INTO public.profiles SELECT n, 'avatars/' || n FROM generate_series(1, 100) n;
-INSERT INTO storage.buckets (id, name, public) VALUES ('avatars', 'avatars', true), ('docs 2', 'docs 2', false);

@@ -39,7 +39,7 @@ const NOISE: u64 = 4096;
 const EVERY: u64 = 1 << 20;
 
 impl Sparse {
-    fn write(self, path: &Path) -> Result<()> {
+    pub(super) fn write(self, path: &Path) -> Result<()> {
         let mut file = File::create(path)?;
         file.set_len(self.bytes)?;
         let mut state = self.seed | 1;

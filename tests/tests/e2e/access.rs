@@ -86,6 +86,7 @@ fn written(folder: &Path) -> String {
 #[test]
 fn the_same_users_see_the_same_at_both_ends_and_nothing_of_theirs_is_written_down() {
     let pair = pair("");
+    rehearsals_ask_too(&pair);
     let migrate = pair.pgconvoy(&["migrate", "--json"]).expect("it runs");
     let migrate = migrate.expect(0).says(
         "row level security: 10 identities asked for 6 tables: same rows and refusals at both ends",
@@ -129,6 +130,32 @@ fn the_same_users_see_the_same_at_both_ends_and_nothing_of_theirs_is_written_dow
             "{personal:?} was written down"
         );
     }
+}
+
+/// In the scratch database, which has what the target's services have made.
+#[track_caller]
+fn rehearsals_ask_too(pair: &Pair) {
+    let rehearse = || {
+        let rehearse = pair.pgconvoy(&["rehearse", "--json"]);
+        rehearse.expect("rehearse runs")
+    };
+    let alike = rehearse().expect(0);
+    let access = alike.result()["access"].clone();
+    assert_eq!(access["different"], 0, "{access}");
+    assert!(access["same_rows"].as_u64() >= Some(24), "{access}");
+    assert!(access["same_refusals"].as_u64() >= Some(20), "{access}");
+    assert_eq!(identities(&alike).len(), 10);
+    let me = |sub: &str| {
+        format!(
+            "CREATE OR REPLACE FUNCTION members.me() RETURNS int LANGUAGE sql STABLE
+                AS $$ SELECT (nullif(current_setting('club.claims', true), '')::json ->> '{sub}')::int $$"
+        )
+    };
+    sql(&pair.target, &me("subject"));
+    let apart = rehearse().expect(3);
+    assert_eq!(apart.result()["verdict"], "differs");
+    is_told(&apart, "access-differs", "access to app.note");
+    sql(&pair.target, &me("sub"));
 }
 
 /// At the target: a change, what undoes it, and what is said of it.
@@ -328,19 +355,27 @@ fn a_role_that_may_not_be_taken_on_is_one_finding() {
         ..Options::default()
     })
     .expect("two servers and two agents");
+    // Rows of one key, of which the target takes one.
+    let mails = "UPDATE members.person SET mail = 'person1@club.example' WHERE id IN (2, 3)";
+    sql(&pair.source, mails);
+    sql(
+        &pair.target,
+        "CREATE UNIQUE INDEX one_mail ON members.person (mail)",
+    );
     let ghost = "\n[[platform.access.identities]]\nrole = \"club_ghost\"\n";
     fs::write(pair.folder().join("pgconvoy.toml"), CLUB.to_owned() + ghost)
         .expect("the settings file");
     let migrate = pair
-        .pgconvoy(&["migrate", "--json", "--roles", "none"])
+        .pgconvoy(&["migrate", "--json", "--roles", "none", "--force"])
         .expect("it runs")
         .expect(0)
         .says("the source agent's role may not become it")
         .says("GRANT club_member TO the agent's role at the source");
     is_told(&migrate, "access-role", "access as club_member");
     is_told(&migrate, "access-role", "access as club_ghost");
+    is_told(&migrate, "access-not-compared", "access to members.person");
     // club_ghost is nowhere; club_member and club_service can be had at the target.
-    assert_eq!(told(&migrate).len(), 4, "{:?}", told(&migrate));
+    assert_eq!(told(&migrate).len(), 5, "{:?}", told(&migrate));
     assert_eq!(
         identities(&migrate),
         [(String::new(), "club_anon".to_owned())]

@@ -429,7 +429,7 @@ fn where_the_api_leaves_rows_alone_they_keep_the_source_s_version() {
         .pair
         .pgconvoy(&["migrate", "--storage-objects", "--no-verify"]);
     let migrate = migrate.expect("migrate runs").expect(0);
-    migrate.says("files-elsewhere").says("2 files");
+    migrate.says("file-rows-not-written").says("2 files");
     let versions = "SELECT string_agg(version, ' ' ORDER BY name) FROM storage.objects";
     assert_eq!(
         buckets.pair.at_source(versions).expect("versions"),

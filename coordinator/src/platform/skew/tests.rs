@@ -1,4 +1,7 @@
 #![allow(clippy::unwrap_used)]
+use pgconvoy_proto::model::{Demand, HeldColumn, HeldConstraint, Key};
+
+use super::types::{fits, is_constant};
 use super::*;
 
 const PLATFORM: &str = r#"
@@ -34,6 +37,17 @@ fn table(name: &str, columns: Vec<HeldColumn>) -> HeldTable {
 }
 
 fn judged(source: HeldTable, target: Option<HeldTable>, counts: &[u64], force: bool) -> Judged {
+    let counts: Vec<Option<u64>> = counts.iter().copied().map(Some).collect();
+    judged_of(source, target, counts, force)
+}
+
+/// None: it was not counted.
+fn judged_of(
+    source: HeldTable,
+    target: Option<HeldTable>,
+    counts: Vec<Option<u64>>,
+    force: bool,
+) -> Judged {
     let platform = Platform::parse(PLATFORM).unwrap();
     let rules = platform.rules().unwrap();
     let pairs = [(source, target)];
@@ -44,7 +58,7 @@ fn judged(source: HeldTable, target: Option<HeldTable>, counts: &[u64], force: b
         source: &|_| Some("9".into()),
         target: &|_| Some("7".into()),
     };
-    judge(&levels, &rules, &pairs, &vec![Some(counts.to_vec())], force)
+    judge(&levels, &rules, &pairs, &vec![Some(counts)], force)
 }
 
 #[test]
@@ -130,6 +144,151 @@ fn encrypted_values_are_counted() {
     let told = judged(account(), Some(account()), &[4, 2], false);
     assert_eq!(told.findings[0].code, "encrypted-values");
     assert!(told.findings[0].message.starts_with("2 values"));
+}
+
+fn check(name: &str, sql: &str, columns: &[&str]) -> HeldConstraint {
+    HeldConstraint {
+        name: name.into(),
+        definition: format!("CHECK ({sql})"),
+        demand: Demand::Check {
+            sql: sql.into(),
+            columns: columns.iter().map(|c| (*c).to_owned()).collect(),
+        },
+    }
+}
+
+fn unique(name: &str, columns: &[&str], predicate: Option<&str>) -> HeldConstraint {
+    let key = |column: &&str| Key {
+        sql: format!("\"{column}\""),
+        column: Some((*column).to_owned()),
+    };
+    HeldConstraint {
+        name: name.into(),
+        definition: "CREATE UNIQUE INDEX".into(),
+        demand: Demand::Unique {
+            keys: columns.iter().map(key).collect(),
+            predicate: predicate.map(str::to_owned),
+            nulls_equal: false,
+        },
+    }
+}
+
+/// `id`, which must be given, `mail` and `nick`.
+fn account(constraints: &[HeldConstraint]) -> HeldTable {
+    let id = HeldColumn {
+        not_null: true,
+        ..column("id", "integer")
+    };
+    HeldTable {
+        constraints: constraints.to_vec(),
+        ..table(
+            "account",
+            vec![id, column("mail", "text"), column("nick", "text")],
+        )
+    }
+}
+
+#[test]
+fn rows_that_a_constraint_of_the_target_would_refuse_are_counted() {
+    let key = unique("account_pkey", &["id"], None);
+    let source = || account(&[key.clone(), check("known", "mail <> ''", &["mail"])]);
+    let target = || {
+        Some(account(&[
+            key.clone(),
+            check("renamed", "mail <> ''", &["mail"]),
+            unique("with_more", &["id", "mail"], None),
+            check("short", "length(nick) < 9", &["nick"]),
+            unique("one_mail", &["mail"], Some("nick IS NULL")),
+        ]))
+    };
+    assert!(
+        judged(source(), target(), &[9, 0, 0], false)
+            .findings
+            .is_empty()
+    );
+    let stops = judged(source(), target(), &[9, 3, 2], false);
+    let told: Vec<_> = stops
+        .findings
+        .iter()
+        .map(|f| (f.code.as_str(), f.severity, f.object.as_str()))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("skew-check", Severity::Blocker, "core.account: short"),
+            ("skew-unique", Severity::Blocker, "core.account: one_mail"),
+        ]
+    );
+    assert_eq!(stops.findings[0].target_value, "CHECK (length(nick) < 9)");
+    let forced = judged(source(), target(), &[9, 3, 2], true);
+    let filter = forced.shapes[0].filter.as_deref().unwrap();
+    assert_eq!(
+        filter,
+        "(length(nick) < 9) IS NOT FALSE AND NOT EXISTS (SELECT FROM (SELECT \"mail\" AS pgconvoy_key0, \"id\" AS pgconvoy_order0 \
+         FROM \"core\".\"account\" WHERE ((length(nick) < 9) IS NOT FALSE) AND (nick IS NULL)) pgconvoy_other \
+         WHERE pgconvoy_key0 = \"mail\" AND (nick IS NULL) AND (pgconvoy_order0) < (\"id\"))"
+    );
+}
+
+#[test]
+fn what_cannot_be_counted_is_told_and_leaves_nothing_out() {
+    let exclusion = HeldConstraint {
+        name: "apart".into(),
+        ..HeldConstraint::default()
+    };
+    let strange = check("strange", "core.their(nick)", &["nick"]);
+    let target = Some(account(&[exclusion, strange]));
+    let told = judged_of(account(&[]), target, vec![Some(9), None], false);
+    assert!(
+        told.findings
+            .iter()
+            .all(|f| f.code == "skew-unknown" && f.severity == Severity::Warning)
+    );
+    assert_eq!(told.findings.len(), 2);
+    assert_eq!(told.shapes[0].filter, None);
+}
+
+#[test]
+fn columns_that_only_the_target_has_are_what_it_makes_them() {
+    let with = |own: HeldColumn, constraint: HeldConstraint| {
+        let mut target = account(&[constraint]);
+        target.columns.push(own);
+        Some(target)
+    };
+    let own = |default: Option<&str>| HeldColumn {
+        default: default.map(str::to_owned),
+        ..column("realm", "text")
+    };
+    // Asked: how many rows there are; and the key's surplus.
+    let both = unique("both", &["mail", "realm"], None);
+    assert!(
+        judged(account(&[]), with(own(None), both.clone()), &[9], false)
+            .findings
+            .is_empty()
+    );
+    let same = judged(
+        account(&[]),
+        with(own(Some("'main'::text")), both.clone()),
+        &[9, 4],
+        false,
+    );
+    assert_eq!(same.findings[0].code, "skew-unique");
+    let unclear = judged(
+        account(&[]),
+        with(own(Some("random()::text")), both),
+        &[9],
+        false,
+    );
+    assert_eq!(unclear.findings[0].code, "skew-unknown");
+    let of_it = check("of_it", "realm <> ''", &["realm"]);
+    assert!(
+        judged(account(&[]), with(own(None), of_it), &[9], false)
+            .findings
+            .is_empty()
+    );
+    let mixed = check("mixed", "realm <> mail", &["mail", "realm"]);
+    let unclear = judged(account(&[]), with(own(None), mixed), &[9], false);
+    assert_eq!(unclear.findings[0].code, "skew-unknown");
 }
 
 #[test]

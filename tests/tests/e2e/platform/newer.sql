@@ -2,6 +2,9 @@
 CREATE ROLE harbour_live;
 CREATE TYPE core.factor AS ENUM ('code', 'key', 'phone');
 ALTER TYPE core.factor OWNER TO harbour_core;
+CREATE DOMAIN core.code AS text;
+ALTER DOMAIN core.code OWNER TO harbour_core;
+CREATE TABLE core.contact (id int PRIMARY KEY, mail text, age int, code core.code);
 CREATE TABLE core.levels (level text PRIMARY KEY);
 INSERT INTO core.levels VALUES ('5'), ('7'), ('9');
 CREATE TABLE core.account (

@@ -1,6 +1,13 @@
 -- Level 7.
 CREATE TYPE core.factor AS ENUM ('code', 'key');
 ALTER TYPE core.factor OWNER TO harbour_core;
+-- What this level alone demands of rows, one of it by a function of its own.
+CREATE DOMAIN core.code AS text CONSTRAINT code_short CHECK (length(VALUE) < 6);
+ALTER DOMAIN core.code OWNER TO harbour_core;
+CREATE FUNCTION core.is_reachable(mail text) RETURNS boolean LANGUAGE sql IMMUTABLE AS $$ SELECT mail <> '' $$;
+ALTER FUNCTION core.is_reachable(text) OWNER TO harbour_core;
+CREATE TABLE core.contact (id int PRIMARY KEY, mail text CONSTRAINT reachable CHECK (core.is_reachable(mail)), age int CONSTRAINT grown CHECK (age >= 0), code core.code);
+CREATE UNIQUE INDEX contact_mail ON core.contact (lower(mail)) WHERE age < 100;
 CREATE TABLE core.levels (level text PRIMARY KEY);
 INSERT INTO core.levels VALUES ('5'), ('7');
 CREATE TABLE core.account (

@@ -1,4 +1,4 @@
-//! Both agents describe their databases.
+//! Both databases as their agents describe them.
 use pgconvoy_proto::model::{Catalog, Selection, required};
 use pgconvoy_proto::wire;
 use pgconvoy_proto::wire::describe_item::Item;
@@ -7,20 +7,19 @@ use tonic::Status;
 
 use crate::ends::{Ends, retry, said};
 use crate::events::Reporter;
-use crate::ledger::Ledger;
 
-/// The source's and the target's: what both the migration's selection and this one admit.
+/// What all of the selections admit, of the source and of the target. `migration`: of a rehearsal the target is its scratch database.
 pub async fn both(
     ends: &Ends,
-    ledger: &Ledger,
-    selection: &Selection,
+    selections: &[&Selection],
+    migration: &str,
     reporter: &Reporter,
 ) -> anyhow::Result<(Catalog, Catalog)> {
-    let selections = [&ledger.options.selection, selection].map(|s| s.clone().into());
+    let selections = selections.iter().map(|s| (*s).clone().into());
     let request = wire::DescribeRequest {
-        selections: selections.into(),
+        selections: selections.collect(),
         salt: salt().into(),
-        migration: ledger.id.clone(),
+        migration: migration.to_owned(),
     };
     tokio::try_join!(
         at_source(ends, &request, reporter),

@@ -1,11 +1,13 @@
 //! The schemas of both ends: described by the agents, compared, told.
-mod describe;
+mod catalogs;
+mod reprint;
+mod shared;
 mod told;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 
 use pgconvoy_proto::model::{
-    Catalog, Definition, Finding, OF_SCHEMA, OF_STEPS, RoleChoice, SCHEMA_COMPARED, Selection,
+    Catalog, Finding, OF_SCHEMA, OF_STEPS, REHEARSAL, RoleChoice, SCHEMA_COMPARED, Selection,
     Severity, TOLD, Table, Work,
 };
 use pgconvoy_proto::wire;
@@ -16,12 +18,15 @@ use crate::compare::known::{
 };
 use crate::compare::level::{Positions, level};
 use crate::compare::own::{take_own, take_unwanted_roles};
-use crate::compare::{Change, Counts, Difference, compare, counts, names};
-use crate::ends::{Ends, retry, said};
+use crate::compare::{Counts, Difference, compare, counts};
+use crate::ends::{Ends, said};
 use crate::events::Reporter;
 use crate::ledger::Ledger;
 use crate::left_out::{LARGE_OBJECT, LeftOut};
-use crate::platform;
+use crate::platform::{self, When};
+
+use reprint::Printer;
+pub use shared::shared;
 pub use told::{json, text, were_there};
 
 /// What the source's sequences are compared by.
@@ -128,14 +133,24 @@ pub async fn compare_ends(
         left_out,
         sequences,
     } = *question;
-    let (mut source, mut target) = describe::both(ends, ledger, selection, reporter).await?;
+    let selections = [&ledger.options.selection, selection];
+    let (mut source, mut target) = catalogs::both(ends, &selections, &ledger.id, reporter).await?;
     let positions = (sequences == Sequences::AtSnapshot).then(|| positions(ledger));
-    let queries = queries(&source);
-    let one_major = source.major() == target.major();
+    let printer = Printer::of(ends, &ledger.id, &source, &target, reporter);
     level(&mut source, &mut target, left_out, positions.as_ref());
+    let whole = ledger.options.selection.is_everything() && selection.is_everything();
+    let mut of_platform = Vec::new();
     if let Some(tenancy) = &ledger.options.tenancy {
         let ground = platform::Ground::read(ends, tenancy.platform.clone(), &ledger.id).await?;
         let more = ground.divide().carried;
+        // The scratch database of a rehearsal has not all that the target has.
+        if whole && !ledger.id.starts_with(REHEARSAL) {
+            let carried = [tenancy.carried.as_slice(), &more].concat();
+            let shared = ground.shared(&source, &target, &carried);
+            let (shared, unclear) = printer.settle(shared).await?;
+            of_platform = ground.judge_shared(&shared, When::After).findings;
+            of_platform.extend(unclear);
+        }
         let left = platform::leave_out(&mut source, &mut target, tenancy, &more);
         let name = &tenancy.platform.name;
         reporter.note(format!(
@@ -155,10 +170,8 @@ pub async fn compare_ends(
     }
     let retyped = retyped(&differences);
     let moved = moved(&differences);
-    let printed = reprinted(ends, &ledger.id, &differences, queries, reporter).await?;
-    let (differences, unclear) = with_printed(differences, &printed, one_major);
+    let (differences, unclear) = printer.settle(differences).await?;
     let lost = lost(&differences, &source, &target);
-    let whole = ledger.options.selection.is_everything() && selection.is_everything();
     let mut anew = anew(ledger, &source, &target, whole);
     anew.retain(|object| !is_partly_left_out(object, ledger, left_out));
     let mut settled = Vec::new();
@@ -175,6 +188,7 @@ pub async fn compare_ends(
         first_findings(differences, ledger)
     };
     found.extend(unclear);
+    found.extend(of_platform);
     if precedes_first {
         told_before.clear();
     }
@@ -306,118 +320,6 @@ fn positions(ledger: &Ledger) -> Positions {
         }
     }
     positions
-}
-
-const QUERIES: &[&str] = &["view", "materialized view"];
-
-/// The queries of views, as the source's server prints them.
-fn queries(source: &Catalog) -> Vec<Definition> {
-    let views = source.objects.iter();
-    let views = views.filter(|object| QUERIES.contains(&object.kind.as_str()));
-    views
-        .filter_map(|object| {
-            Some(Definition {
-                object: names::identity(&object.name()),
-                query: object.get("definition")?.to_owned(),
-            })
-        })
-        .collect()
-}
-
-/// Definitions in one message, bytes; one alone may be larger.
-const BATCH_BYTES: usize = 1 << 20;
-
-/// By the view's name: the source's query as the target prints it, of views whose queries differ. Those that it does not take are not
-/// among them.
-async fn reprinted(
-    ends: &Ends,
-    migration: &str,
-    differences: &[Difference],
-    queries: Vec<Definition>,
-    reporter: &Reporter,
-) -> anyhow::Result<HashMap<String, String>> {
-    let differing: HashSet<String> = differences.iter().map(|d| d.object().name()).collect();
-    let wanted = queries
-        .into_iter()
-        .filter(|q| differing.contains(&q.object));
-    let mut all = HashMap::new();
-    for batch in batches(wanted) {
-        let request = wire::ReprintRequest {
-            definitions: batch,
-            migration: migration.to_owned(),
-        };
-        let printed = retry(reporter, "printing definitions at the target", || {
-            let (mut target, request) = (ends.target.clone(), request.clone());
-            async move { Ok(target.reprint(request).await?.into_inner().definitions) }
-        })
-        .await
-        .map_err(said("target"))?;
-        all.extend(printed.into_iter().map(Definition::from).map(|printed| {
-            let query = names::value("definition", &printed.query);
-            (printed.object, query)
-        }));
-    }
-    Ok(all)
-}
-
-fn batches(definitions: impl Iterator<Item = Definition>) -> Vec<Vec<wire::Definition>> {
-    let mut batches: Vec<Vec<wire::Definition>> = Vec::new();
-    let mut bytes = BATCH_BYTES;
-    for definition in definitions {
-        let more = definition.object.len() + definition.query.len();
-        if bytes + more > BATCH_BYTES {
-            batches.push(Vec::new());
-            bytes = 0;
-        }
-        bytes += more;
-        if let Some(batch) = batches.last_mut() {
-            batch.push(definition.into());
-        }
-    }
-    batches
-}
-
-/// Forgets changes of definitions that are the target's own when it prints the source's. What it cannot print, a server of another
-/// major, is told as not compared.
-fn with_printed(
-    differences: Vec<Difference>,
-    printed: &HashMap<String, String>,
-    one_major: bool,
-) -> (Vec<Difference>, Vec<Finding>) {
-    let mut unclear = Vec::new();
-    let mut left = Vec::new();
-    for mut difference in differences {
-        if let Difference::Differs {
-            source, changes, ..
-        } = &mut difference
-            && QUERIES.contains(&source.kind.as_str())
-        {
-            let name = source.name();
-            let own = printed.get(&name);
-            changes.retain(|change| match own {
-                _ if change.property != "definition" => true,
-                Some(own) => Some(own) != change.target.as_ref(),
-                None if one_major => true,
-                None => {
-                    unclear.push(not_compared(&name, change));
-                    false
-                }
-            });
-            if changes.is_empty() {
-                continue;
-            }
-        }
-        left.push(difference);
-    }
-    (left, unclear)
-}
-
-fn not_compared(name: &str, change: &Change) -> Finding {
-    let message =
-        "servers of two majors print it differently, and the target did not take the source's text";
-    let (source, target) = (change.source.clone(), change.target.clone());
-    Finding::new(Severity::Info, "definition-not-compared", name, message)
-        .values(source.unwrap_or_default(), target.unwrap_or_default())
 }
 
 fn lost(differences: &[Difference], source: &Catalog, target: &Catalog) -> HashSet<String> {

@@ -1,0 +1,72 @@
+//! What is said of a division: what is not carried, and what the two ends protect differently.
+use std::collections::HashSet;
+
+use pgconvoy_proto::model::{Finding, HeldTable, Holding, Holdings, Severity};
+
+use super::name;
+use crate::compare::known::plain;
+
+pub fn not_carried((table, objects): (String, Vec<&Holding>)) -> Finding {
+    let statements: Vec<&str> = objects
+        .iter()
+        .filter_map(|o| o.definition.as_deref())
+        .collect();
+    let message = format!(
+        "{} of its indexes, constraints, triggers and rules are at the source only: the platform's levels differ there, and they are not carried",
+        objects.len()
+    );
+    Finding::new(Severity::Info, "managed-not-carried", table, message)
+        .values(statements.join("; "), "")
+        .hint("one that is yours: run its statement at the target")
+}
+
+/// Policies at the target alone, on tables that both ends have: somebody may see more there than at the source.
+pub fn more_policies(source: &Holdings, target: &Holdings) -> Option<Finding> {
+    let at_source: HashSet<(&str, &str)> = source.objects.iter().map(name).collect();
+    let more: Vec<String> = target
+        .objects
+        .iter()
+        .filter(|object| object.kind == "policy" && object.extension.is_none())
+        .filter(|object| !at_source.contains(&name(object)))
+        .map(|object| plain(&object.identity))
+        .collect();
+    (!more.is_empty()).then(|| {
+        Finding::new(
+            Severity::Warning,
+            "managed-policy-extra",
+            "policies",
+            "policies on the platform's tables that the target alone has: they stay, and let their roles see what the source does not",
+        )
+        .values("", more.join("; "))
+        .hint("DROP POLICY at the target, if they are not meant")
+    })
+}
+
+pub fn no_table_for(stranded: &[String]) -> Option<Finding> {
+    (!stranded.is_empty()).then(|| {
+        let message = format!(
+            "{} triggers and policies of yours are on tables of the platform that the target does not have: they are not carried",
+            stranded.len()
+        );
+        Finding::new(Severity::Warning, "managed-table-missing", "triggers and policies", message)
+            .values(stranded.join("; "), "")
+            .hint("upgrade the target's service, and create them there (rls_policies.sql of the run folder has the policies)")
+    })
+}
+
+pub fn row_security(tables: &[(HeldTable, Option<HeldTable>)]) -> Vec<Finding> {
+    let off = tables.iter().filter(|(source, target)| {
+        source.row_security && target.as_ref().is_some_and(|target| !target.row_security)
+    });
+    let told = off.map(|(table, _)| {
+        Finding::new(
+            Severity::Warning,
+            "managed-rls-off",
+            table.plain(),
+            "row level security is on at the source and off at the target: the table is the platform's, and left as it is",
+        )
+        .values("enabled", "disabled")
+        .hint("ALTER TABLE ... ENABLE ROW LEVEL SECURITY at the target, if roles of the API may read the table")
+    });
+    told.collect()
+}
