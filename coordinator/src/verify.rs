@@ -26,7 +26,7 @@ use crate::phases::verify::{Digester, Held, compare, compare_generated, each};
 use crate::run_dir::RunDir;
 use crate::schema::{self, Sequences};
 use crate::verdict::Verdict;
-use crate::{Ended, access, checks, preflight, report, text};
+use crate::{Ended, access, checks, preflight, report, text, unknown};
 pub use critical::{Counted, count};
 
 pub async fn verify(args: VerifyArgs, global: &Global, reporter: &Arc<Reporter>) -> Ended {
@@ -105,6 +105,10 @@ async fn look(
     let options = &asked.options;
     let inventory = inventory::open(ends, &key, options, RoleChoice::None, Lease::Short).await?;
     let chosen = Filter::new(&asked.selection)?;
+    if let Err(error) = unknown::refuse(ledger, &asked.selection, &inventory) {
+        inventory::close(ends, &key).await?;
+        return Err(error);
+    }
     let (mut tables, mut findings) = shapes(ledger, &inventory, &chosen);
     tables.retain(|table| schema.is_readable(table));
     findings.extend(schema.findings.iter().cloned());
