@@ -32,7 +32,7 @@ use crate::phases::{Run, Settings, snapshot};
 use crate::run_dir::RunDir;
 use crate::schema::{self, Sequences};
 use crate::verdict::Verdict;
-use crate::{Ended, backup, objects, platform, preflight, verify};
+use crate::{Ended, backup, objects, platform, preflight, unknown, verify};
 pub use forecast::forecast;
 use outcome::{Outcome, TableOutcome};
 use scope::Scope;
@@ -158,6 +158,10 @@ async fn run_sync(run: &mut Run, asked: &Asked) -> Ended {
         run.ledger.id.clone(),
         inventory.snapshot.clone(),
     );
+    let unknown = unknown::findings(&run.ledger, &asked.selection, &inventory)?;
+    if !unknown.is_empty() {
+        return blocked(run, unknown).await;
+    }
     let scope = scope::find(run, asked, &inventory, &schema).await?;
     if scope.is_blocked(asked.force) {
         return blocked(run, scope.findings).await;
@@ -438,8 +442,11 @@ async fn conclude(
     lasting.retain(|finding| finding.code != SYNC_ORPHANS);
     let carried = objects::are_carried(&run.ledger.options, &asked.selection)?;
     lasting.retain(|finding| !carried || !objects::is_about_file(finding));
-    // Those of business checks, and of what users see, were told when these were run.
-    let told = [OF_CHECKS, OF_ACCESS].concat();
+    // Those of business checks, and of what users see, were told when these were run. What a check of `verify --checks` found was not.
+    let mut told = OF_ACCESS.to_vec();
+    if !run.ledger.options.checks.is_empty() {
+        told.extend(OF_CHECKS);
+    }
     let untold = lasting
         .iter()
         .filter(|finding| !told.contains(&finding.code.as_str()));
