@@ -295,7 +295,13 @@ impl Contents {
 }
 
 /// Entries without an object of their own: they go with what they depend on.
-const FOLLOWING: &[&str] = &["COMMENT", "SECURITY LABEL", "TABLE ATTACH", "INDEX ATTACH"];
+const FOLLOWING: &[&str] = &[
+    "COMMENT",
+    "SECURITY LABEL",
+    "TABLE ATTACH",
+    "INDEX ATTACH",
+    "SEQUENCE OWNED BY",
+];
 
 /// Those that go with a skipped one, by dump id.
 fn following(listed: &[Listed], skipped: &HashSet<Entry>) -> HashSet<u32> {

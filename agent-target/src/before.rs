@@ -150,6 +150,13 @@ const OWNERLESS: &[(&str, &str, &str)] = &[
         "SELECT tmplname::text, i.identity, p.tableoid, p.oid
          FROM pg_ts_template p CROSS JOIN LATERAL pg_identify_object(p.tableoid, p.oid, 0) i",
     ),
+    // One that was never defined: it can be given no owner.
+    (
+        "TYPE",
+        "TYPE",
+        "SELECT typname::text, i.identity, t.tableoid, t.oid
+         FROM pg_type t CROSS JOIN LATERAL pg_identify_object(t.tableoid, t.oid, 0) i WHERE NOT typisdefined",
+    ),
     (
         "CAST",
         "CAST",

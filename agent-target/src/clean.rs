@@ -5,6 +5,7 @@ use tonic::Status;
 
 use crate::archive::Store;
 use crate::ledger;
+use crate::steps::attempt;
 
 /// For people.
 #[derive(Debug, Default)]
@@ -33,17 +34,12 @@ pub async fn clean(session: &Session, store: &Store, migration: &str) -> Result<
             "there is no migration {migration}"
         )));
     }
-    let mut removed = Vec::new();
-    for id in &ids {
-        if store.remove(id)? {
-            removed.push(format!("archive of migration {id}"));
-        }
-    }
     session
         .batch_execute("BEGIN")
         .await
         .map_err(ledger::failed)?;
-    removed.extend(give_back_roles(session, &ids).await?);
+    silence_event_triggers(session).await?;
+    let mut removed = give_back_roles(session, &ids).await?;
     let mut kept = created_roles(session, &ids).await?;
     kept.extend(backups(session, &ids).await?);
     session
@@ -69,11 +65,26 @@ pub async fn clean(session: &Session, store: &Store, migration: &str) -> Result<
             .map_err(ledger::failed)?;
         removed.push("schema pgconvoy".into());
     }
+    // When nothing of the ledger can be refused any more: one that stays needs its archive, for `rollback` and `resume`.
+    for id in &ids {
+        if store.remove(id)? {
+            removed.push(format!("archive of migration {id}"));
+        }
+    }
     session
         .batch_execute("COMMIT")
         .await
         .map_err(ledger::failed)?;
     Ok(Cleaned { removed, kept })
+}
+
+/// One that came with the migration may refuse DROP to everybody. Only a superuser may make one, and may say that it is not to fire.
+async fn silence_event_triggers(session: &Session) -> Result<(), Status> {
+    let quiet = attempt(session, "SET LOCAL session_replication_role = replica").await;
+    if let Some(reason) = quiet.map_err(ledger::failed)? {
+        tracing::debug!(reason, "event triggers fire");
+    }
+    Ok(())
 }
 
 /// Roles of these migrations that are still there. They own things, and other databases may use them by now.

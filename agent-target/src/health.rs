@@ -61,9 +61,12 @@ const SLOTS: &str = "
            THEN greatest(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn), 0)::int8 END
     FROM pg_replication_slots ORDER BY 1";
 
+/// Rows as ANALYZE and VACUUM count them: n_live_tup has those twice that a session loaded and told of only after ANALYZE had counted them.
 const LARGEST: &str = "
-    SELECT format('%I.%I', schemaname, relname), pg_total_relation_size(relid), n_live_tup, n_dead_tup
-    FROM pg_stat_user_tables WHERE schemaname <> 'pgconvoy' ORDER BY 2 DESC NULLS LAST, 1 LIMIT 10";
+    SELECT format('%I.%I', schemaname, s.relname), pg_total_relation_size(relid),
+           CASE WHEN c.reltuples >= 0 THEN c.reltuples::int8 ELSE n_live_tup END, n_dead_tup
+    FROM pg_stat_user_tables s JOIN pg_class c ON c.oid = relid
+    WHERE schemaname <> 'pgconvoy' ORDER BY 2 DESC NULLS LAST, 1 LIMIT 10";
 
 pub async fn gather(database: &Database) -> Result<Health, Status> {
     let session = database.connect("pgconvoy monitor").await?;

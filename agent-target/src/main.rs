@@ -90,8 +90,10 @@ async fn run(args: Args) -> anyhow::Result<()> {
     })
     .context("--database-url")?;
     let identity = Identity::load(&args.agent.identity)?.require(Role::Target)?;
-    std::fs::create_dir_all(&args.data_dir)
-        .with_context(|| format!("--data-dir {}", args.data_dir.display()))?;
+    std::fs::create_dir_all(&args.data_dir).with_context(|| {
+        let folder = args.data_dir.display();
+        format!("--data-dir {folder}: name a folder that this user may write to, or have it made")
+    })?;
     let service = Service {
         runner: Runner {
             sessions: Sessions::new(database.clone()),

@@ -19,7 +19,7 @@ use crate::{rehearsal, tuning};
 pub enum Purpose {
     /// DDL, the ledger, look-ups.
     Plain,
-    /// Loading rows: triggers and foreign keys do not fire, where the role may ask for that.
+    /// Loading rows, and DDL after post-data: triggers, event triggers and foreign keys do not fire, where the role may ask for that.
     Load,
 }
 

@@ -31,6 +31,7 @@ mod schedule;
 mod schema;
 mod sync;
 mod text;
+mod unknown;
 mod verdict;
 mod verify;
 mod watch;

@@ -21,7 +21,7 @@ use crate::preflight::{self, Facts, Intent};
 use crate::run_dir::RunDir;
 use crate::text::{bytes, columns, duration};
 use crate::verdict::Verdict;
-use crate::{Ended, backup, checks, report, sync};
+use crate::{Ended, backup, checks, report, sync, unknown};
 
 /// The whole migration.
 pub async fn migrate(args: MigrateArgs, global: &Global, reporter: &Arc<Reporter>) -> Ended {
@@ -58,6 +58,7 @@ pub async fn migrate(args: MigrateArgs, global: &Global, reporter: &Arc<Reporter
         settled = Some(now);
     }
     findings.extend(preflight::findings(&facts, intent(&args)));
+    findings.extend(unknown::at_source(&facts, &options.selection));
     if let Some(ground) = &ground {
         ground.settle_findings(&mut findings);
     }

@@ -103,6 +103,8 @@ pub fn text(ledger: &Ledger) -> String {
     text + &platform::checklist(ledger)
 }
 
+const ADDRESS_IN_CODE: &str = "address-in-code";
+
 /// What an application needs after the database has moved; the database cannot do it.
 const APPLICATION: &[&str] = &[
     "Change the database's address in the application's settings (NEXT_PUBLIC_SUPABASE_URL, DATABASE_URL and the like), and every key that \
@@ -114,11 +116,21 @@ const APPLICATION: &[&str] = &[
     "Watch the target for 24 to 48 hours: pgconvoy monitor. Then pgconvoy clean.",
 ];
 
+/// Those that this migration leaves: none of code with addresses, where there is none.
+fn application(ledger: &Ledger) -> impl Iterator<Item = &'static str> {
+    let told = ledger
+        .findings
+        .iter()
+        .any(|finding| finding.code == ADDRESS_IN_CODE);
+    let steps = APPLICATION.iter().copied();
+    steps.filter(move |step| told || !step.contains(ADDRESS_IN_CODE))
+}
+
 fn application_text(ledger: &Ledger) -> String {
     if ledger.verdict.is_none() {
         return String::new();
     }
-    let steps = APPLICATION.iter().zip(1..);
+    let steps = application(ledger).zip(1..);
     let lines: Vec<String> = steps.map(|(step, n)| format!("  {n}. {step}\n")).collect();
     format!("\nleft to do at the application\n{}", lines.concat())
 }

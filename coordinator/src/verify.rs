@@ -27,7 +27,7 @@ use crate::phases::verify::{Digester, Held};
 use crate::run_dir::RunDir;
 use crate::schema::{self, Question, Sequences};
 use crate::verdict::Verdict;
-use crate::{Ended, access, checks, preflight, report};
+use crate::{Ended, access, checks, preflight, report, unknown};
 pub use critical::{Counted, count};
 use rows::{Comparison, Digests};
 
@@ -137,6 +137,10 @@ async fn look(
     let options = &asked.options;
     let inventory = inventory::open(ends, &key, options, RoleChoice::None, Lease::Short).await?;
     let chosen = Filter::new(&asked.selection)?;
+    if let Err(error) = unknown::refuse(ledger, &asked.selection, &inventory) {
+        inventory::close(ends, &key).await?;
+        return Err(error);
+    }
     let (mut tables, mut findings) = shapes(ledger, &inventory, &chosen);
     tables.retain(|table| schema.is_readable(table));
     findings.extend(schema.findings.iter().cloned());

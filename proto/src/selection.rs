@@ -68,6 +68,25 @@ impl Filter {
     }
 }
 
+/// Globs of --include-table that match none of the tables, (schema, name).
+pub fn idle<'a>(
+    selection: &Selection,
+    tables: impl IntoIterator<Item = (&'a str, &'a str)>,
+) -> Result<Vec<String>, Error> {
+    let set = compile("include-table", &selection.include_table)?;
+    let mut idle: Vec<bool> = vec![true; selection.include_table.len()];
+    for (schema, table) in tables {
+        for at in set.matches(format!("{schema}.{table}")) {
+            idle[at] = false;
+        }
+    }
+    let globs = selection.include_table.iter().zip(idle);
+    Ok(globs
+        .filter(|(_, idle)| *idle)
+        .map(|(glob, _)| glob.clone())
+        .collect())
+}
+
 /// Globs over the names of schemas.
 pub fn schemas(globs: &[String]) -> Result<GlobSet, Malformed> {
     compile("managed-schemas", globs).map_err(|error| Malformed::new(error.to_string()))
@@ -135,6 +154,16 @@ mod tests {
         assert!(filter.admits("app2", "log_1"));
         assert!(!filter.admits("app", "log_1"));
         assert!(!filter.admits("public", "users"));
+    }
+
+    #[test]
+    fn globs_that_match_nothing_are_known() {
+        let selection = Selection {
+            include_table: vec!["app.users".into(), "*.user".into(), "app.log*".into()],
+            ..Selection::default()
+        };
+        let tables = [("app", "users"), ("app", "log_1")];
+        assert_eq!(idle(&selection, tables).unwrap(), ["*.user"]);
     }
 
     #[test]

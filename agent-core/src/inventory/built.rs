@@ -100,7 +100,8 @@ const KEY: &str = "k.contype IN ('p', 'u') AND t.relkind = 'r' AND x.relam = 403
     AND NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = x.oid AND a.attstattarget >= 0)
     AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = x.oid AND d.deptype = 'x')";
 
-/// Indexes of user tables, partitioned tables and materialized views, the largest first.
+/// Indexes of user tables, partitioned tables and materialized views, the largest first. Invalid ones stay behind, as with pg_dump, but for
+/// those of partitioned tables: they are invalid as long as a partition lacks its index.
 pub async fn indexes(session: &Session, excluded: &HashSet<Oid>) -> Result<Vec<Work>, Error> {
     let query = format!(
         "SELECT x.oid, n.nspname, x.relname, i.indrelid, t.relkind::text, k.oid, pg_relation_size(x.oid),
@@ -115,7 +116,7 @@ pub async fn indexes(session: &Session, excluded: &HashSet<Oid>) -> Result<Vec<W
          JOIN pg_class t ON t.oid = i.indrelid
          JOIN pg_namespace n ON n.oid = x.relnamespace
          LEFT JOIN pg_constraint k ON k.conindid = x.oid AND k.conrelid = t.oid AND k.contype IN ('p', 'u', 'x')
-         WHERE NOT {} AND t.relkind IN ('r', 'p', 'm') AND t.relpersistence <> 't' AND i.indisvalid
+         WHERE NOT {} AND t.relkind IN ('r', 'p', 'm') AND t.relpersistence <> 't' AND (i.indisvalid OR t.relkind = 'p')
            AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass
                            AND d.objid = t.oid AND d.deptype = 'e')
          ORDER BY 7 DESC, 1",

@@ -43,12 +43,13 @@ pub async fn choose(
     })
 }
 
+/// In the order in which they were made. Made again in that order pg_dump lists those of a policy as at the source.
 async fn roles(session: &Session) -> Result<Vec<Role>, Error> {
     let rows = session
         .query(
             "SELECT rolname::text, rolsuper, rolinherit, rolcreaterole, rolcreatedb, rolcanlogin, rolreplication,
                     rolbypassrls, rolconnlimit, rolvaliduntil::text, shobj_description(oid, 'pg_authid'), rolconfig
-             FROM pg_roles WHERE rolname !~ '^pg_' ORDER BY rolname",
+             FROM pg_roles WHERE rolname !~ '^pg_' ORDER BY oid",
             &[],
         )
         .await?;

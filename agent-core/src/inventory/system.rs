@@ -1,6 +1,6 @@
 //! Grants on PostgreSQL's own objects, where somebody has changed them: told as what is granted beyond, and what is missing of, what
 //! initdb granted (pg_init_privs, else the built-in default). So pg_dump does it with pg_catalog: majors have other objects and grant
-//! otherwise, and what somebody decided is the change. Members of extensions are the extensions' affair.
+//! otherwise, and what somebody decided is the change. Members of extensions are the extensions' affair, but for initdb's own `plpgsql`.
 use std::collections::HashMap;
 
 use pgconvoy_proto::model::{Grant, SystemGrants};
@@ -37,7 +37,8 @@ fn objects() -> String {
                SELECT n.tableoid, n.oid, 0, n.nspowner, 'SCHEMA', n.nspacl, 'n',
                       CASE n.nspname WHEN 'information_schema' THEN 'USAGE' END FROM {SYSTEM_SCHEMA}) a
          LEFT JOIN pg_init_privs i ON i.classoid = a.class AND i.objoid = a.oid AND i.objsubid = a.sub
-         WHERE NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = a.class AND d.objid = a.oid AND d.deptype = 'e')"
+         WHERE a.keyword = 'LANGUAGE'
+            OR NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = a.class AND d.objid = a.oid AND d.deptype = 'e')"
     )
 }
 

@@ -22,7 +22,7 @@ pub use system_grants::apply as apply_system_grants;
 
 use pgconvoy_agent_core::session::Session;
 use pgconvoy_agent_core::status;
-use pgconvoy_proto::model::{Entry, Finding, Options, Severity, Step, Work};
+use pgconvoy_proto::model::{Entry, Finding, IndexOn, Options, Severity, Step, Work};
 use tonic::Status;
 
 use crate::archive::Store;
@@ -119,6 +119,26 @@ fn refusal(
     )
 }
 
+/// What follows post-data runs where the source's event triggers are there already: they are not to fire on what the migration does.
+fn purpose(steps: &[Step]) -> Purpose {
+    let follows = |step: &Step| {
+        matches!(
+            step.work,
+            Work::Access { late: true, .. }
+                | Work::Refresh { .. }
+                | Work::Index {
+                    on: IndexOn::MaterializedView,
+                    ..
+                }
+        )
+    };
+    if steps.iter().any(follows) {
+        Purpose::Load
+    } else {
+        Purpose::Plain
+    }
+}
+
 impl Runner {
     /// Runs steps in order and records how they ended.
     pub async fn run(&self, id: &str, numbers: &[u32]) -> Result<Vec<Finding>, Status> {
@@ -126,6 +146,13 @@ impl Runner {
         let migration = Migration::read(&session, id).await?;
         let steps = ledger::steps(&session, id, numbers).await?;
         ledger::write::step_state(&session, id, numbers, "running", None).await?;
+        let purpose = purpose(&steps);
+        let session = if purpose == Purpose::Plain {
+            session
+        } else {
+            self.sessions.give_back(id, Purpose::Plain, session);
+            self.sessions.take(id, purpose).await?
+        };
         let outcome = self.work(&session, &migration, &steps).await;
         let (state, error) = match &outcome {
             Ok(_) => ("done", None),
@@ -136,14 +163,14 @@ impl Runner {
             Ok(_) => session,
             Err(_) => {
                 drop(session);
-                self.sessions.take(id, Purpose::Plain).await?
+                self.sessions.take(id, purpose).await?
             }
         };
         if let Ok(findings) = &outcome {
             ledger::write::findings(&recorder, id, findings).await?;
         }
         ledger::write::step_state(&recorder, id, numbers, state, error).await?;
-        self.sessions.give_back(id, Purpose::Plain, recorder);
+        self.sessions.give_back(id, purpose, recorder);
         outcome
     }
 

@@ -13,6 +13,7 @@ use crate::migrate;
 use crate::platform::{self, Settling};
 use crate::run_dir;
 use crate::text::duration;
+use crate::unknown;
 use crate::verdict::Verdict;
 
 pub async fn preflight(args: PreflightArgs, global: &Global, reporter: &Reporter) -> Ended {
@@ -42,6 +43,7 @@ pub async fn preflight(args: PreflightArgs, global: &Global, reporter: &Reporter
         ..Intent::default()
     };
     let mut findings = super::findings(&facts, intent);
+    findings.extend(unknown::at_source(&facts, &selection));
     if let Some(ground) = &ground {
         ground.settle_findings(&mut findings);
     }

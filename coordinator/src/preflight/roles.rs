@@ -60,7 +60,8 @@ fn created(create: &Roles, found: &mut Vec<Finding>) {
         let note = if role.superuser { " (superuser)" } else { "" };
         format!("{}{note}", role.name)
     };
-    let all: Vec<String> = create.roles.iter().map(name).collect();
+    let mut all: Vec<String> = create.roles.iter().map(name).collect();
+    all.sort();
     let message = format!(
         "{} roles will be created at the target: {}",
         all.len(),

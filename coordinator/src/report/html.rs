@@ -5,7 +5,9 @@ use pgconvoy_proto::model::{
 };
 use serde_json::Value;
 
-use super::{APPLICATION, crossed_text, objects_text, state, steps_text, verdict_text};
+use super::{
+    application as application_steps, crossed_text, objects_text, state, steps_text, verdict_text,
+};
 use crate::ledger::{Ledger, TableEntry};
 use crate::text::bytes;
 use crate::verdict::Verdict;
@@ -29,7 +31,7 @@ pub fn html(ledger: &Ledger) -> String {
         access_section(ledger),
         findings(ledger),
         work(ledger),
-        application(),
+        application(ledger),
         outside(ledger),
     ];
     format!(
@@ -203,10 +205,8 @@ fn outside(ledger: &Ledger) -> String {
     )
 }
 
-fn application() -> String {
-    let items = APPLICATION
-        .iter()
-        .map(|step| format!("<li>{}</li>\n", escape(step)));
+fn application(ledger: &Ledger) -> String {
+    let items = application_steps(ledger).map(|step| format!("<li>{}</li>\n", escape(step)));
     format!(
         "<h2>What is left to do at the application</h2>\n<ol>{}</ol>\n",
         items.collect::<String>()

@@ -32,8 +32,11 @@ pub async fn conclude(
     let carried = objects::are_carried(&run.ledger.options, &asked.selection)?;
     lasting.retain(|finding| !carried || !objects::is_about_file(finding));
     lasting.retain(|finding| !asked.left_out.is_about(finding));
-    // Those of business checks, and of what users see, were told when these were run.
-    let told = [OF_CHECKS, OF_ACCESS].concat();
+    // Those of business checks, and of what users see, were told when these were run. What a check of `verify --checks` found was not.
+    let mut told = OF_ACCESS.to_vec();
+    if !run.ledger.options.checks.is_empty() {
+        told.extend(OF_CHECKS);
+    }
     let untold = lasting
         .iter()
         .filter(|finding| !told.contains(&finding.code.as_str()));

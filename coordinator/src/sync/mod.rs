@@ -34,7 +34,7 @@ use crate::phases::{Run, Settings, snapshot};
 use crate::run_dir::RunDir;
 use crate::schema::{self, Question, Sequences};
 use crate::verdict::Verdict;
-use crate::{Ended, backup, objects, platform, preflight};
+use crate::{Ended, backup, objects, platform, preflight, unknown};
 use conclude::conclude;
 pub use forecast::forecast;
 use outcome::{Outcome, TableOutcome};
@@ -203,6 +203,10 @@ async fn run_sync(run: &mut Run, asked: &Asked) -> Ended {
         run.ledger.id.clone(),
         inventory.snapshot.clone(),
     );
+    let unknown = unknown::findings(&run.ledger, &asked.selection, &inventory)?;
+    if !unknown.is_empty() {
+        return blocked(run, unknown).await;
+    }
     let scope = scope::find(run, asked, &inventory, &schema).await?;
     if scope.is_blocked(asked.force) {
         return blocked(run, scope.findings).await;

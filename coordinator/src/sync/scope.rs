@@ -171,16 +171,16 @@ fn written_by_another(ledger: &Ledger, scanned: &Scanned) -> Option<Finding> {
             .find(|e| e.table.to_string() == table.to_string())
     });
     let told = |rows: String, left: String| {
-        let message = format!("{rows}: sync would overwrite them");
+        let message = format!("{rows}: sync makes it as the source is");
         let finding = Finding::new(
             Severity::Warning,
             "target-written",
             table.to_string(),
             message,
         );
-        finding
-            .values(left, scanned.target.hex())
-            .hint("sync --force overwrites them; verify --detailed names the rows")
+        finding.values(left, scanned.target.hex()).hint(
+            "without --force nothing is overwritten; verify --detailed names the rows that differ",
+        )
     };
     let Some(entry) = entry else {
         return (scanned.target.rows > 0).then(|| {

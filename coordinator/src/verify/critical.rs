@@ -14,7 +14,7 @@ use crate::events::{Event, Reporter};
 use crate::inventory::{self, Lease};
 use crate::phases::verify::{Held, each};
 use crate::verdict::Verdict;
-use crate::{checks, text};
+use crate::{checks, text, unknown};
 
 /// Rows of a table at the source and at the target.
 pub type Counted = (Table, u64, u64);
@@ -26,6 +26,10 @@ pub async fn verify(asked: Asked<'_>, mut ends: Ends, reporter: &Arc<Reporter>) 
     let options = &ledger.options;
     let inventory =
         inventory::open(&mut ends, &key, options, RoleChoice::None, Lease::Short).await?;
+    if let Err(error) = unknown::refuse(ledger, &asked.selection, &inventory) {
+        inventory::close(&mut ends, &key).await?;
+        return Err(error);
+    }
     let held = Held {
         key: key.clone(),
         snapshot: inventory.snapshot.clone(),

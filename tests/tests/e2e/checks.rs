@@ -146,6 +146,11 @@ fn a_check_cannot_write_and_does_not_run_for_ever() {
         .says("0 of 8 business checks hold")
         .says("checks=8 checks_failed=8");
     assert_eq!(verify.result()["verdict"], "differs");
+    // What a verification has spoilt a sync does not mend, and says so.
+    pair.pgconvoy(&["sync"])
+        .expect("it runs")
+        .expect(3)
+        .says("check-not-run");
     let rows = pair
         .at_target("SELECT count(*) FROM shop.item")
         .expect("rows");

@@ -52,6 +52,14 @@ fn monitor_tells_what_asks_for_attention_and_what_differs_since() {
             .is_some_and(|n| n > 0),
         "{health}"
     );
+    let item = health["largest"]
+        .as_array()
+        .and_then(|all| all.iter().find(|size| size["table"] == "public.item"));
+    assert_eq!(
+        item.map(|item| &item["live_rows"]),
+        Some(&serde_json::json!(100)),
+        "{health}"
+    );
     assert!(seen.result()["since"].is_null());
     assert!(
         seen.says("[sequence] public.small_id_seq")

@@ -123,6 +123,10 @@ ALTER TABLE nasty.sales_us DROP gone;
 ALTER TABLE nasty.sales ATTACH PARTITION nasty.sales_us FOR VALUES IN ('us');
 INSERT INTO nasty.sales SELECT (ARRAY['de', 'fr', 'us', 'jp'])[1 + i % 4], date '2023-06-01' + i % 400, i / 3.0, i FROM generate_series(1, 3000) i;
 CREATE INDEX sales_amount ON nasty.sales (amount) WHERE amount > 10;
+-- Invalid: nobody has made it for every partition.
+CREATE INDEX sales_partly ON ONLY nasty.sales (amount);
+CREATE INDEX sales_partly_rest ON nasty.sales_rest (amount);
+ALTER INDEX nasty.sales_partly ATTACH PARTITION nasty.sales_partly_rest;
 CREATE TABLE nasty.moods (m nasty.mood NOT NULL, n int) PARTITION BY HASH (m);
 CREATE TABLE nasty.moods_0 PARTITION OF nasty.moods FOR VALUES WITH (MODULUS 3, REMAINDER 0);
 CREATE TABLE nasty.moods_1 PARTITION OF nasty.moods FOR VALUES WITH (MODULUS 3, REMAINDER 1);

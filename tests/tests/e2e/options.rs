@@ -57,6 +57,19 @@ fn what_is_not_selected_stays_away_and_what_misses_it_is_told() {
                   WHERE relkind = 'r' AND relnamespace::regnamespace::text IN ('app', 'log')";
     assert_eq!(target(&pair, tables), "entry");
     assert_eq!(target(&pair, "SELECT count(*) FROM app.entry"), "1000");
+    // What is called wrongly is not taken for proven.
+    let unknown = |command: &[&str], code| {
+        let ended = pair.pgconvoy(command).expect("it runs").expect(code);
+        ended.says("app.entri").says("is called so");
+    };
+    unknown(&["verify", "--include-table", "app.entri"], 1);
+    unknown(
+        &["verify", "--critical-only", "--include-table", "app.entri"],
+        1,
+    );
+    unknown(&["sync", "--table", "app.entry", "--table", "app.entri"], 4);
+    unknown(&["plan", "--include-table", "app.entri"], 4);
+    unknown(&["preflight", "--include-table", "app.entri"], 4);
     assert_eq!(
         target(
             &pair,

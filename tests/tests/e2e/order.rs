@@ -22,14 +22,16 @@ const VIEWS: &str = "
     CREATE OR REPLACE FUNCTION known() RETURNS bigint LANGUAGE sql BEGIN ATOMIC SELECT sum(next) FROM reads_door; END;
     REFRESH MATERIALIZED VIEW reads_door;
     REFRESH MATERIALIZED VIEW reads_known;
-    REFRESH MATERIALIZED VIEW reads_hidden;";
+    REFRESH MATERIALIZED VIEW reads_hidden;
+    CREATE UNIQUE INDEX ON counted (n);
+    CREATE FUNCTION refuse() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no % here', tg_tag; END $$;
+    CREATE EVENT TRIGGER closed ON ddl_command_start EXECUTE FUNCTION refuse();";
 
 #[test]
 fn materialized_views_are_refreshed_after_those_that_they_read() {
     let pair = pair();
     pair.at_source(VIEWS).expect("views upon views");
     pair.migrate(&[]).says("proven");
-    pair.assert_equal_ends();
     let contents = "SELECT (SELECT n FROM reads_hidden), (SELECT n FROM reads_known), (SELECT sum(next) FROM reads_door),
                            (SELECT relispopulated FROM pg_class WHERE relname = 'never')";
     assert_eq!(
@@ -47,6 +49,12 @@ fn materialized_views_are_refreshed_after_those_that_they_read() {
     assert!(at("reads_door") < at("reads_known"), "{planned}");
     // What only running the function tells: tried again.
     assert!(at("reads_hidden") < at("counted"), "{planned}");
+    // The event trigger that refuses all DDL came too: it stands in nobody's way.
+    pair.pgconvoy(&["clean"]).expect("clean runs").expect(0);
+    let open = "DROP EVENT TRIGGER closed";
+    pair.at_source(open).expect("it was there");
+    pair.at_target(open).expect("it came");
+    pair.assert_equal_ends();
 }
 
 /// The larger table goes first, and its rows need those of the other.

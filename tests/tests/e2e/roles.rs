@@ -40,7 +40,7 @@ SELECT a.rolname, a.rolsuper, a.rolinherit, a.rolcreaterole, a.rolcreatedb, a.ro
        (SELECT string_agg(pg_get_userbyid(roleid) || ' ' || admin_option, ';' ORDER BY roleid::regrole::text)
         FROM pg_auth_members WHERE member = a.oid),
        (SELECT string_agg(parname || g.privilege_type || g.is_grantable, ';') FROM pg_parameter_acl, aclexplode(paracl) g WHERE g.grantee = a.oid)
-FROM pg_authid a WHERE oid >= 16384 AND rolname NOT IN ('bystander', 'colleague', 'root3') ORDER BY 1";
+FROM pg_authid a WHERE oid >= 16384 AND rolname NOT IN ('bystander', 'colleague', 'root3') ORDER BY a.oid";
 
 fn pair() -> Pair {
     let pair = Pair::new().expect("two servers and two agents");
@@ -297,7 +297,7 @@ fn a_target_agent_without_superuser_creates_what_it_may() {
         "{}",
         migrate.text()
     );
-    let roles = "SELECT string_agg(concat_ws(' ', rolname, rolcreatedb, rolbypassrls, rolcanlogin, rolconfig::text), ', ' ORDER BY 1)
+    let roles = "SELECT string_agg(concat_ws(' ', rolname, rolcreatedb, rolbypassrls, rolcanlogin, rolconfig::text), ', ' ORDER BY rolname)
                  FROM pg_roles WHERE rolname IN ('owner', 'guard')";
     assert_eq!(
         target(&pair, roles),

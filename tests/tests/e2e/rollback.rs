@@ -112,6 +112,7 @@ fn a_bit_of_everything_is_taken_back() {
          ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC;
          ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT USAGE ON SEQUENCES TO clerk;
          CREATE CAST (text AS point) WITH INOUT;
+         CREATE TYPE hollow;
          SELECT lo_from_bytea(4711, 'large');",
     )
     .expect("more of everything");

@@ -25,6 +25,8 @@ const CHANGES: &str = "
     REVOKE USAGE ON TYPE pg_catalog.money FROM PUBLIC;
     GRANT USAGE ON TYPE pg_catalog.money TO app_user;
     REVOKE USAGE ON LANGUAGE sql FROM PUBLIC;
+    REVOKE USAGE ON LANGUAGE plpgsql FROM PUBLIC;
+    GRANT USAGE ON LANGUAGE plpgsql TO app_user;
     REVOKE USAGE ON SCHEMA information_schema FROM PUBLIC;
     GRANT USAGE ON SCHEMA information_schema TO app_user;";
 

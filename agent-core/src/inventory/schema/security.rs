@@ -26,15 +26,19 @@ const POLICIES: &str = "
         'with check', pg_get_expr(p.polwithcheck, p.polrelid))
     FROM pg_policy p JOIN relation r ON r.oid = p.polrelid";
 
-/// The classes are zero: members of extensions are not left out here.
+/// The classes are zero: members of extensions are not left out here. A sequence is of the table whose column owns it: that of an identity
+/// column is told here first by its own name.
 fn owners_and_grants() -> Query {
     format!(
-        "SELECT 0::oid, 0::oid, i.type, i.identity, (parse_ident(i.schema))[1], NULL, m.extension, jsonb_build_object(
+        "SELECT 0::oid, 0::oid, i.type, i.identity, (parse_ident(i.schema))[1], f.name, m.extension, jsonb_build_object(
              'owner', CASE WHEN m.objid IS NULL AND NOT o.follows THEN quote_ident(pg_get_userbyid(o.owner)) END,
              'owner of a member', CASE WHEN m.objid IS NOT NULL THEN quote_ident(pg_get_userbyid(o.owner)) END,
              'grants', {})
          FROM ({}) o (class, oid, owner, acl, keyword, grant_keyword, late, follows)
          LEFT JOIN member m ON m.classid = o.class AND m.objid = o.oid
+         LEFT JOIN LATERAL (SELECT t.relname AS name FROM pg_depend d JOIN pg_class t ON t.oid = d.refobjid
+                            WHERE o.follows AND d.classid = o.class AND d.objid = o.oid
+                              AND d.refclassid = 'pg_class'::regclass AND d.deptype IN ('a', 'i')) f ON true
          CROSS JOIN LATERAL pg_identify_object(o.class, o.oid, 0) i
          WHERE m.objid IS NULL OR o.acl IS NOT NULL",
         grants("o.acl", "o.owner"),
