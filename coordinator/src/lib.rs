@@ -29,6 +29,7 @@ mod rollback;
 mod run_dir;
 mod schedule;
 mod schema;
+mod settings;
 mod sync;
 mod text;
 mod unknown;

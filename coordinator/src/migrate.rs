@@ -1,27 +1,27 @@
 //! `plan`, `migrate` and `resume`: from preflight to the verdict.
+mod shown;
+
 use std::sync::Arc;
 
 use anyhow::bail;
-use pgconvoy_proto::model::{Named, Options, REHEARSAL, ROLLING_BACK, Table};
+use pgconvoy_proto::model::{Named, Options, REHEARSAL, ROLLING_BACK};
 use pgconvoy_proto::wire;
 use pgconvoy_proto::wire::plan_item::Item;
 use serde_json::{Value, json};
 
-use crate::cli::{Compression, Effort, Global, MigrateArgs, ResumeArgs};
+use crate::cli::{Global, MigrateArgs, ResumeArgs};
 use crate::drive::Driven;
 use crate::ends::{self, Ends, Usage, said};
 use crate::events::{Event, Reporter};
 use crate::inventory::{self, Inventory, Lease};
 use crate::ledger::Ledger;
-use crate::phases::{Run, Settings, snapshot, wal};
+use crate::phases::{Run, snapshot, wal};
 use crate::plan::Plan;
 use crate::platform::{self, Settled, Settling};
-use crate::preflight::estimate::{self, SCAN_RATE};
 use crate::preflight::{self, Facts, Intent};
 use crate::run_dir::RunDir;
-use crate::text::{bytes, columns, duration};
 use crate::verdict::Verdict;
-use crate::{Ended, backup, checks, report, sync, unknown};
+use crate::{Ended, backup, checks, report, settings, sync, unknown};
 
 /// The whole migration.
 pub async fn migrate(args: MigrateArgs, global: &Global, reporter: &Arc<Reporter>) -> Ended {
@@ -75,7 +75,7 @@ pub async fn migrate(args: MigrateArgs, global: &Global, reporter: &Arc<Reporter
         reporter.note("nothing was changed");
         return Ok((Verdict::Blocked, json!({ "findings": findings })));
     }
-    let settings = settings(&args.effort, &facts);
+    let settings = settings::of(&args.effort, &facts);
     let id = global
         .migration
         .clone()
@@ -84,10 +84,10 @@ pub async fn migrate(args: MigrateArgs, global: &Global, reporter: &Arc<Reporter
         let settled = settled.as_ref();
         let inventory = inventory(&mut ends, &id, &options, &facts, settled, Lease::Short).await?;
         inventory::close(&mut ends, &id).await?;
-        let options = with_part_size(options, &inventory, settings, &facts);
+        let options = settings::with_part_size(options, &inventory, settings, &facts);
         let mut plan = Plan::new(inventory, options);
         plan.findings.extend(findings);
-        let shown = show_plan(&plan, &facts, settings, args.then_sync, reporter);
+        let shown = shown::show(&plan, &facts, settings, args.then_sync, reporter);
         let verdict = if blocked {
             Verdict::Blocked
         } else {
@@ -105,7 +105,7 @@ pub async fn migrate(args: MigrateArgs, global: &Global, reporter: &Arc<Reporter
     }
     let settled = settled.as_ref();
     let inventory = inventory(&mut ends, &id, &options, &facts, settled, Lease::Migration).await?;
-    let options = with_part_size(options, &inventory, settings, &facts);
+    let options = settings::with_part_size(options, &inventory, settings, &facts);
     let mut plan = Plan::new(inventory, options);
     plan.findings.extend(findings);
     if let Err(error) = create(&mut ends, &id, plan, backup).await {
@@ -155,7 +155,7 @@ pub async fn resume(args: ResumeArgs, global: &Global, reporter: &Arc<Reporter>)
     }
     let options = &ledger.options;
     let facts = preflight::gather(&mut ends, &options.selection, options.roles, None).await?;
-    let settings = settings(&args.effort, &facts);
+    let settings = settings::of(&args.effort, &facts);
     let dir = RunDir::create(&global.run_dir, &ledger.id)?;
     reporter.log_to(dir.events()?);
     let driven = Driven {
@@ -215,36 +215,6 @@ fn options(args: &MigrateArgs) -> anyhow::Result<Options> {
         storage_objects: args.storage_objects,
         tenancy: None,
     })
-}
-
-/// Parts of the largest table for each stream: the streams then end at about the same time.
-const PARTS_PER_STREAM: u64 = 4;
-const SMALLEST_PART: u64 = 16 << 20;
-const LARGEST_PART: u64 = 128 << 20;
-/// One stream, from COPY TO to COPY FROM, keeps so many processors busy.
-const PROCESSORS_OF_A_STREAM: u32 = 2;
-/// Of tables that are not cut for the sake of streams: more than this should not have to come again when a part is cut off.
-const LARGEST_UNCUT: u64 = 1 << 30;
-
-/// As was asked for, or such that the largest table keeps all streams busy to its end. Where one stream keeps all processors busy, a
-/// table gains nothing from a second one: it is loaded whole then, which spares it the VACUUM.
-pub fn with_part_size(
-    options: Options,
-    inventory: &Inventory,
-    settings: Settings,
-    facts: &Facts,
-) -> Options {
-    let largest = inventory.tables.iter().map(|table| table.size_bytes).max();
-    let share = largest.unwrap_or(0) / (settings.streams as u64 * PARTS_PER_STREAM);
-    let part_bytes = match options.part_bytes {
-        0 if are_few_processors(facts) => LARGEST_UNCUT,
-        0 => share.clamp(SMALLEST_PART, LARGEST_PART),
-        given => given,
-    };
-    Options {
-        part_bytes,
-        ..options
-    }
 }
 
 fn intent(args: &MigrateArgs) -> Intent {
@@ -315,57 +285,6 @@ async fn earlier(
         }
         _ => Ok(None),
     }
-}
-
-/// Above this a link is faster than compressing for it, bytes per second.
-const FAST_LINK: f64 = 250e6;
-/// Below this a better ratio is worth its processor time.
-const SLOW_LINK: f64 = 5e6;
-
-/// A connection has some 4 MiB under way (Linux's own limit for what is sent and not acknowledged): one stream more for every so
-/// many seconds that an acknowledgement takes, seconds.
-const STREAM_PER: f64 = 0.025;
-/// One more stream for small tables for every so many seconds that the link takes for a question and its answer: they cost
-/// little but these.
-const SMALL_STREAM_PER: f64 = 0.01;
-/// Every stream is a connection with each database: some have few to give.
-const MOST_SMALL_STREAMS: usize = 6;
-
-/// Of a migration that is not told otherwise.
-pub fn usual_settings(facts: &Facts) -> Settings {
-    let effort = Effort {
-        streams: None,
-        index_jobs: None,
-        compression: Compression::Auto,
-    };
-    settings(&effort, facts)
-}
-
-pub fn settings(effort: &Effort, facts: &Facts) -> Settings {
-    let cpus = facts.target.server.cpus;
-    let link = facts.link.bytes as f64 / facts.link.seconds.max(1e-6);
-    let compression = match effort.compression {
-        Compression::Off => 0,
-        Compression::Level(level) => level,
-        Compression::Auto if link > FAST_LINK => 0,
-        Compression::Auto if link < SLOW_LINK => 3,
-        Compression::Auto => 1,
-    };
-    let for_link = (facts.link.round_trip_seconds / STREAM_PER).round() as u32;
-    let round_trips = facts.link.round_trip_seconds / SMALL_STREAM_PER;
-    Settings {
-        small_streams: (round_trips as usize).min(MOST_SMALL_STREAMS),
-        streams: effort.streams.unwrap_or((cpus + for_link).clamp(2, 8)) as usize,
-        index_jobs: effort.index_jobs.unwrap_or(cpus.clamp(1, 4)) as usize,
-        compression,
-    }
-}
-
-/// Both servers and both agents share no more processors than one stream uses.
-fn are_few_processors(facts: &Facts) -> bool {
-    let (source, target) = (&facts.source.server, &facts.target.server);
-    let one_machine = source.machine.is_some() && source.machine == target.machine;
-    one_machine && target.cpus <= PROCESSORS_OF_A_STREAM
 }
 
 /// Writes the plan into the ledger.
@@ -457,87 +376,4 @@ async fn finish(run: &mut Run, verdict: Verdict) -> Ended {
     run.reporter
         .line(&format!("artefacts in {}", run.dir.path().display()));
     Ok((verdict, json))
-}
-
-fn show_plan(
-    plan: &Plan,
-    facts: &Facts,
-    settings: Settings,
-    then_sync: bool,
-    reporter: &Reporter,
-) -> Value {
-    let parts = |table: &Table| table.parts(plan.options.part_bytes).len();
-    let mut rows = vec![
-        ["table", "size", "parts", "format", "key"]
-            .map(str::to_owned)
-            .to_vec(),
-    ];
-    rows.extend(plan.tables.iter().map(|table| {
-        let key = &table.columns[..table.key_columns];
-        vec![
-            table.to_string(),
-            bytes(table.size_bytes),
-            parts(table).to_string(),
-            table.format.to_string(),
-            if key.is_empty() {
-                "none".into()
-            } else {
-                key.join(", ")
-            },
-        ]
-    }));
-    let rate = estimate::rate(&facts.link, settings.streams, settings.compression > 0);
-    let seconds = plan.size_bytes() as f64 / rate;
-    reporter.line(&columns(&rows));
-    for (kind, count) in kinds(plan) {
-        reporter.line(&format!("  {kind}: {count}"));
-    }
-    reporter.line(&format!(
-        "  {} tables, {}; {} streams, {} index jobs, compression {}; the rows take about {}",
-        plan.tables.len(),
-        bytes(plan.size_bytes()),
-        settings.streams,
-        settings.index_jobs,
-        if settings.compression == 0 {
-            "off".into()
-        } else {
-            format!("zstd {}", settings.compression)
-        },
-        duration(seconds),
-    ));
-    if then_sync {
-        reporter.line(&format!(
-            "  then: stop what writes to the source, and pgconvoy sync: about {} for both ends to be compared, and the rows that \
-             changed meanwhile (migrate --then-sync measures it)",
-            duration(plan.size_bytes() as f64 / SCAN_RATE)
-        ));
-    }
-    reporter.note("a plan: nothing was changed");
-    let tables: Vec<_> = plan
-        .tables
-        .iter()
-        .map(|table| {
-            json!({
-                "schema": table.schema, "table": table.name, "size_bytes": table.size_bytes,
-                "parts": parts(table), "format": table.format,
-                "key": table.columns[..table.key_columns], "columns": table.columns,
-            })
-        })
-        .collect();
-    let steps: Vec<_> = plan
-        .steps
-        .iter()
-        .map(|step| json!({ "kind": step.work.kind(), "object": step.work.object() }))
-        .collect();
-    json!({
-        "tables": tables, "steps": steps, "findings": plan.findings, "estimate_seconds": seconds,
-        "streams": settings.streams, "index_jobs": settings.index_jobs, "compression": settings.compression,
-    })
-}
-
-fn kinds(plan: &Plan) -> Vec<(&'static str, usize)> {
-    plan.steps
-        .chunk_by(|a, b| a.work.kind() == b.work.kind())
-        .map(|alike| (alike[0].work.kind(), alike.len()))
-        .collect()
 }

@@ -19,7 +19,7 @@ use crate::preflight::{self, Intent};
 use crate::run_dir::RunDir;
 use crate::text::{columns, duration};
 use crate::verdict::Verdict;
-use crate::{Ended, migrate};
+use crate::{Ended, migrate, settings};
 
 pub async fn rehearse(args: RehearseArgs, global: &Global, reporter: &Arc<Reporter>) -> Ended {
     let mut ends = ends::connect(&args.ends).await?;
@@ -118,11 +118,11 @@ async fn run(
         tenancy: settled.as_ref().map(|now| Box::new(now.tenancy.clone())),
         ..Options::default()
     };
-    let settings = migrate::settings(&args.effort, &facts);
+    let settings = settings::of(&args.effort, &facts);
     let settled = settled.as_ref();
     let lease = Lease::Migration;
     let inventory = migrate::inventory(&mut ends, id, &options, &facts, settled, lease).await?;
-    let options = migrate::with_part_size(options, &inventory, settings, &facts);
+    let options = settings::with_part_size(options, &inventory, settings, &facts);
     let plan = Plan::new(inventory, options);
     migrate::create(&mut ends, id, plan, None).await?;
     let driven = Driven {

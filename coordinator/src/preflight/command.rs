@@ -9,9 +9,9 @@ use crate::Ended;
 use crate::cli::{Global, PreflightArgs};
 use crate::ends::{self, Usage};
 use crate::events::{Event, Reporter};
-use crate::migrate;
 use crate::platform::{self, Settling};
 use crate::run_dir;
+use crate::settings;
 use crate::text::duration;
 use crate::unknown;
 use crate::verdict::Verdict;
@@ -96,7 +96,7 @@ fn unfinished(facts: &Facts) -> Option<Finding> {
 
 /// With as many streams as `migrate` would use, and as it would compress.
 fn estimated(facts: &Facts, source: &SourceSurvey) -> Estimate {
-    let settings = migrate::usual_settings(facts);
+    let settings = settings::usual(facts);
     let rate = estimate::rate(&facts.link, settings.streams, settings.compression > 0);
     estimate::estimate(source.tables.iter().map(|table| table.bytes).sum(), rate)
 }
