@@ -94,6 +94,7 @@ impl Database {
             Some(user) => user.to_owned(),
             None => os_user()?,
         };
+        let negotiation = one_of(given, "sslnegotiation", &["postgres", "direct"])?;
         let mut database = Self {
             endpoint: endpoint(given)?,
             port: port(given.get("port"))?,
@@ -104,9 +105,10 @@ impl Database {
                 given.get("sslmode"),
                 given.get("sslrootcert"),
                 (given.get("sslcert"), given.get("sslkey")),
+                negotiation.as_deref() == Some("direct"),
                 home,
             )?,
-            negotiation: one_of(given, "sslnegotiation", &["postgres", "direct"])?,
+            negotiation,
             channel_binding: one_of(given, "channel_binding", &["disable", "prefer", "require"])?,
             session_attrs: one_of(
                 given,

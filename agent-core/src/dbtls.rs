@@ -27,6 +27,10 @@ pub enum Error {
         "sslrootcert=system trusts every public CA, so only sslmode=verify-full proves anything with it: use that"
     )]
     WeakWithSystem,
+    #[error(
+        "sslnegotiation=direct needs TLS, which sslmode={0} does not: use require, verify-ca or verify-full"
+    )]
+    WeakWithDirect(&'static str),
     #[error("cannot read {what} {}: {reason}: give a PEM file", path.display())]
     Pem {
         what: &'static str,
@@ -80,6 +84,9 @@ impl FromStr for Mode {
     }
 }
 
+/// Without it a server refuses TLS from the first byte (PostgreSQL manual, "SSL Session Encryption" in "Message Flow").
+const ALPN: &[u8] = b"postgresql";
+
 /// Which authorities may have signed the server's certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Roots {
@@ -106,6 +113,7 @@ impl Settings {
         mode: Option<&str>,
         rootcert: Option<&str>,
         identity: (Option<&str>, Option<&str>),
+        direct: bool,
         home: Option<&Path>,
     ) -> Result<Self, Error> {
         let system = rootcert == Some("system");
@@ -116,6 +124,9 @@ impl Settings {
         };
         if system && mode != Mode::VerifyFull {
             return Err(Error::WeakWithSystem);
+        }
+        if direct && matches!(mode, Mode::Disable | Mode::Allow | Mode::Prefer) {
+            return Err(Error::WeakWithDirect(mode.as_str()));
         }
         let default_file =
             |name: &str| Some(home?.join(".postgresql").join(name)).filter(|path| path.exists());
@@ -143,7 +154,10 @@ impl Settings {
             // `require` with a root certificate behaves like `verify-ca`, as libpq has it.
             _ => Check::Chain,
         };
-        let config = client_config(check, roots.as_ref(), identity.as_ref())?;
+        let mut config = client_config(check, roots.as_ref(), identity.as_ref())?;
+        if direct {
+            config.alpn_protocols = vec![ALPN.to_vec()];
+        }
         Ok(Self {
             mode,
             roots,
@@ -298,7 +312,7 @@ mod tests {
     use super::*;
 
     fn settings(mode: Option<&str>, root: Option<&str>) -> Result<Settings, Error> {
-        Settings::new(mode, root, (None, None), None)
+        Settings::new(mode, root, (None, None), false, None)
     }
 
     #[test]
@@ -358,8 +372,14 @@ mod tests {
         let file = home.path().join(".postgresql/root.crt");
         std::fs::create_dir(file.parent().unwrap()).unwrap();
         std::fs::write(&file, verify::tests::LOCALHOST_PEM).unwrap();
-        let settings =
-            Settings::new(Some("require"), None, (None, None), Some(home.path())).unwrap();
+        let settings = Settings::new(
+            Some("require"),
+            None,
+            (None, None),
+            false,
+            Some(home.path()),
+        )
+        .unwrap();
         assert_eq!(settings.roots, Some(Roots::File(file)));
     }
 }

@@ -38,7 +38,6 @@ pub async fn clean(session: &Session, store: &Store, migration: &str) -> Result<
         .batch_execute("BEGIN")
         .await
         .map_err(ledger::failed)?;
-    silence_event_triggers(session).await?;
     let mut removed = give_back_roles(session, &ids).await?;
     let mut kept = created_roles(session, &ids).await?;
     kept.extend(backups(session, &ids).await?);
@@ -56,6 +55,8 @@ pub async fn clean(session: &Session, store: &Store, migration: &str) -> Result<
         .map_err(ledger::failed)?
         .get(0);
     if left == 0 {
+        // Not before: what goes with a migration is deleted by triggers, which this silences too.
+        silence_event_triggers(session).await?;
         session
             .batch_execute(
                 "DROP TABLE pgconvoy.before, pgconvoy.unlogged_parts, pgconvoy.syncs, pgconvoy.large_objects, pgconvoy.objects, pgconvoy.findings, pgconvoy.roles, pgconvoy.steps, pgconvoy.parts, pgconvoy.tables, pgconvoy.migrations;

@@ -1,7 +1,9 @@
 //! The plan: a pure value, made of an inventory and options. What it says is written into the ledger before anything is
 //! done; resuming is the plan minus the ledger.
+use std::collections::HashSet;
+
 use pgconvoy_proto::model::{
-    Entry, Finding, IndexOn, Options, RLS_SKIPPED, Severity, Step, Table, Work,
+    Entry, Finding, IndexOn, Oid, Options, RLS_SKIPPED, Severity, Step, Table, Work,
 };
 
 use crate::inventory::Inventory;
@@ -54,9 +56,14 @@ impl Plan {
             name: table.name.clone(),
             partitioned: table.through_root,
         }));
+        // Tables that are copied by themselves, and read back.
+        let digested: HashSet<Oid> = match options.no_verify {
+            true => HashSet::new(),
+            false => tables.iter().map(|table| table.oid).collect(),
+        };
         works = works
             .into_iter()
-            .flat_map(|work| key_first(work, !options.no_verify))
+            .flat_map(|work| key_first(work, &digested))
             .filter(|work| wanted(work, &options))
             .collect();
         if options.skip_rls {
@@ -99,7 +106,7 @@ impl Plan {
 }
 
 /// The index of a large key as a step of its own, where the table is digested beside it; otherwise the archive's entry does both.
-fn key_first(mut work: Work, is_digested: bool) -> Vec<Work> {
+fn key_first(mut work: Work, digested: &HashSet<Oid>) -> Vec<Work> {
     let Work::Index {
         schema,
         name,
@@ -111,7 +118,7 @@ fn key_first(mut work: Work, is_digested: bool) -> Vec<Work> {
     else {
         return vec![work];
     };
-    if !is_digested {
+    if !digested.contains(table) {
         *key = None;
     }
     let index = key.as_ref().map(|key| Work::KeyIndex {

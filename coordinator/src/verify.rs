@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use anyhow::bail;
 use pgconvoy_proto::model::{
-    Check, Finding, OF_COMPARISON, Oid, Options, RoleChoice, Selection, Severity, Table,
+    Check, Finding, OF_COMPARISON, Oid, Options, ROWS_NOT_BROUGHT, RoleChoice, Selection, Severity,
+    Table,
 };
 use pgconvoy_proto::selection::Filter;
 use pgconvoy_proto::wire;
@@ -256,6 +257,9 @@ async fn conclude(
     let mut lasting = lasting(ledger, &schema);
     lasting.retain(|finding| !checked.supersedes(finding) && !seen.supersedes(finding));
     lasting.retain(|finding| files.is_none() || !objects::is_about_file(finding));
+    let unseen = lasting
+        .iter()
+        .any(|finding| asked.left_out.is_about(finding));
     lasting.retain(|finding| !asked.left_out.is_about(finding));
     for finding in findings.iter().chain(&lasting) {
         reporter.emit(&Event::Finding(finding.clone()));
@@ -275,6 +279,9 @@ async fn conclude(
     let asked_for = checked.findings.iter().chain(&seen.findings);
     let verdict = match verdict(findings.iter().chain(asked_for), &lasting) {
         Verdict::Proven if asked.left_out.data => Verdict::Ok,
+        Verdict::Proven if findings.iter().any(|f| f.code == ROWS_NOT_BROUGHT) => {
+            Verdict::Unverified
+        }
         verdict => verdict,
     };
     // The ledger of an unfinished migration is its driver's alone to write.
@@ -283,7 +290,8 @@ async fn conclude(
         checked.record(ends, ledger).await?;
         seen.record(ends, ledger).await?;
     }
-    let partial = !asked.selection.covers(&ledger.options.selection)
+    let partial = unseen
+        || !asked.selection.covers(&ledger.options.selection)
         || asked.left_out.exceeds(&ledger.options);
     if files.is_some() {
         forget_files(ends, ledger).await?;
@@ -364,15 +372,20 @@ fn shapes(ledger: &Ledger, inventory: &Inventory, chosen: &Filter) -> (Vec<Table
     let unknown = inventory.tables.iter().filter(|table| {
         chosen.admits(&table.schema, &table.name) && ledger.table(table.oid).is_none()
     });
-    if !ledger.options.skip_data {
-        findings.extend(unknown.map(|table| {
-            difference(
-                "table-missing",
-                table,
-                "it is new at the source since the migration",
+    findings.extend(unknown.map(|table| {
+        if ledger.options.skip_data {
+            let message = "the migration left its rows out, and no sync has brought them since";
+            return Finding::new(
+                Severity::Warning,
+                ROWS_NOT_BROUGHT,
+                table.to_string(),
+                message,
             )
-        }));
-    }
+            .hint("pgconvoy sync brings them");
+        }
+        let message = "it is new at the source since the migration";
+        difference("table-missing", table, message)
+    }));
     (tables, findings)
 }
 

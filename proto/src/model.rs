@@ -28,7 +28,8 @@ pub use check::{
     Answer, Ask, At, CHECKS_RUN, Check, Expect, LONGEST_TIMEOUT_MS, OF_CHECKS, Refusal, Rows, Why,
 };
 pub use finding::{
-    Finding, OF_COMPARISON, OF_OBJECTS, OF_PLATFORM, OF_SYNC, SYNC_ORPHANS, Severity,
+    Finding, OF_COMPARISON, OF_OBJECTS, OF_PLATFORM, OF_SYNC, ROWS_NOT_BROUGHT, SYNC_ORPHANS,
+    Severity,
 };
 pub use holdings::{
     Count, Counted, Demand, HeldColumn, HeldConstraint, HeldTable, Holding, Holdings,
@@ -50,8 +51,8 @@ pub use sync::{How, SyncCounts, SyncUnderWay};
 pub use system::SystemGrants;
 pub use table::{Format, OTHER_ROWS, Part, Relation, Table};
 pub use work::{
-    Access, Column, Entry, ForeignKey, Grant, IndexOn, KeyStatements, LargeObjects, Made, Note,
-    SequenceValue, Step, View, Work,
+    Access, Column, Entry, ForeignKey, Grant, IndexOn, KeyStatements, LargeObjects, Made,
+    NOT_CALLED, Note, SequenceValue, Step, View, Work,
 };
 
 /// An object identifier of the *source* database.

@@ -14,6 +14,7 @@ use super::coalesce::Coalesced;
 
 /// SSLRequest and its answers: PostgreSQL manual, "SSL Session Encryption" in "Message Flow".
 const YES: u8 = b'S';
+const NO: u8 = b'N';
 
 type Encrypted<S> = <MakeRustlsConnect as MakeTlsConnect<S>>::Stream;
 
@@ -104,5 +105,13 @@ async fn asks_for_tls<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut S) -> io::
     postgres_protocol::message::frontend::ssl_request(&mut request);
     socket.write_all(&request).await?;
     socket.flush().await?;
-    Ok(socket.read_u8().await? == YES)
+    match socket.read_u8().await? {
+        YES => Ok(true),
+        NO => Ok(false),
+        // An error in the words of an old protocol, where no process can be had for the connection.
+        _ => Err(io::Error::new(
+            io::ErrorKind::ConnectionReset,
+            "the server answered the question for TLS with an error",
+        )),
+    }
 }

@@ -141,6 +141,7 @@ fn what_cannot_be_meant_is_refused_without_repeating_it() {
     assert!(refusal("postgres://a,b/app").contains("several hosts"));
     assert!(refusal("host=h target_session_attrs=standby").contains("read-write"));
     assert!(refusal("host=h sslmode=on").contains("verify-full"));
+    assert!(refusal("host=h sslnegotiation=direct").contains("sslmode=prefer"));
     assert!(refusal("host=h connect_timeout=soon").contains("seconds"));
     for url in [
         "postgres://u:s3cret",

@@ -125,6 +125,7 @@ fn purpose(steps: &[Step]) -> Purpose {
         matches!(
             step.work,
             Work::Access { late: true, .. }
+                | Work::LargeObjects { .. }
                 | Work::Refresh { .. }
                 | Work::Index {
                     on: IndexOn::MaterializedView,

@@ -26,10 +26,15 @@ pub async fn conclude(
     findings.extend(outcome.findings(&run.ledger));
     findings.extend(scope::without_rls(asked, &run.ledger));
     run.refresh_ledger().await?;
-    let orphaned = proof::earlier_orphans(&run.ledger);
+    // Foreign keys and files were looked at again, unless rows were left out.
+    let with_data = !asked.left_out.data;
+    let orphaned = match with_data {
+        true => proof::earlier_orphans(&run.ledger),
+        false => Vec::new(),
+    };
     let mut lasting = verify::lasting(&run.ledger, schema);
     lasting.retain(|finding| finding.code != SYNC_ORPHANS);
-    let carried = objects::are_carried(&run.ledger.options, &asked.selection)?;
+    let carried = with_data && objects::are_carried(&run.ledger.options, &asked.selection)?;
     lasting.retain(|finding| !carried || !objects::is_about_file(finding));
     lasting.retain(|finding| !asked.left_out.is_about(finding));
     // Those of business checks, and of what users see, were told when these were run. What a check of `verify --checks` found was not.
@@ -54,7 +59,7 @@ pub async fn conclude(
         .iter()
         .filter(|finding| !OF_SCHEMA.contains(&finding.code.as_str()));
     let about = of_rows.map(|finding| finding.object.clone());
-    let of_files = match objects::are_carried(&run.ledger.options, &asked.selection)? {
+    let of_files = match carried {
         true => objects::earlier(&run.ledger),
         false => Vec::new(),
     };
@@ -72,15 +77,15 @@ pub async fn conclude(
     run.refresh_ledger().await?;
     // A part of the tables does not prove the others, nor does anything else prove rows.
     let options = &run.ledger.options;
-    let all = asked.selection.covers(&options.selection) && !asked.left_out.data;
+    let all = asked.selection.covers(&options.selection);
     let of_all = match run.ledger.differences() {
-        0 if all => verdict,
+        0 if all && with_data && !asked.left_out.exceeds(options) => verdict,
         0 if options.no_verify || options.skip_data => Verdict::Unverified,
         0 => Verdict::Proven,
         _ => Verdict::Differs,
     };
     // Rows are there by now, and are compared like others'.
-    let with_rows = options.skip_data && all;
+    let with_rows = options.skip_data && all && with_data;
     let options = with_rows.then(|| Options {
         skip_data: false,
         ..options.clone()

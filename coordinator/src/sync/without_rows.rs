@@ -4,7 +4,7 @@
 //! numbers that it has used.
 use std::time::Instant;
 
-use pgconvoy_proto::model::{Finding, Severity, Work};
+use pgconvoy_proto::model::{Finding, NOT_CALLED, Severity, Work};
 use pgconvoy_proto::wire;
 
 use super::conclude::conclude;
@@ -12,8 +12,10 @@ use super::outcome::{self, Outcome};
 use super::{Asked, blocked, follow, mark_begun, open, phase, proof, scope};
 use crate::Ended;
 use crate::inventory;
+use crate::ledger::Ledger;
 use crate::phases::Run;
 use crate::schema::{self, Displaced, Question, Sequences};
+use crate::unknown;
 
 pub async fn sync(run: &mut Run, asked: &Asked) -> Ended {
     let started = Instant::now();
@@ -22,7 +24,11 @@ pub async fn sync(run: &mut Run, asked: &Asked) -> Ended {
     }
     phase(run, "sync: sequences are compared");
     let others = match run.ledger.sync {
-        None => compare(run, asked, Sequences::AtSnapshot).await?.moved,
+        None => {
+            let mut moved = compare(run, asked, Sequences::AtSnapshot).await?.moved;
+            moved.retain(|moved| was_left_elsewhere(moved, &run.ledger));
+            moved
+        }
         // The ledger has what a sync that was interrupted was about to set; it has looked before that.
         Some(_) => Vec::new(),
     };
@@ -35,6 +41,10 @@ pub async fn sync(run: &mut Run, asked: &Asked) -> Ended {
         return blocked(run, others).await;
     }
     let inventory = open(run).await?;
+    let unknown = unknown::findings(&run.ledger, &asked.selection, &inventory)?;
+    if !unknown.is_empty() {
+        return blocked(run, unknown).await;
+    }
     mark_begun(run, asked, &[]).await?;
     phase(run, "sync: sequences");
     let mut steps = follow::renewed(run, asked, &inventory, &[])?;
@@ -78,6 +88,19 @@ async fn compare(
         sequences,
     };
     schema::compare_ends(&run.ends, &question, &run.reporter).await
+}
+
+/// A sequence of which the ledger does not know where it was left has been used when it is not as it was made.
+fn was_left_elsewhere(moved: &Displaced, ledger: &Ledger) -> bool {
+    let mut known = ledger
+        .steps
+        .iter()
+        .flat_map(|entry| match &entry.step.work {
+            Work::Sequences { values } => values.as_slice(),
+            _ => &[],
+        });
+    let is_known = known.any(|value| format!("{}.{}", value.schema, value.name) == moved.sequence);
+    is_known || !moved.target.ends_with(NOT_CALLED)
 }
 
 fn moved_by_another(moved: &Displaced) -> Finding {

@@ -45,8 +45,12 @@ pub struct Finding {
     pub hint: String,
 }
 
+/// A table of a migration without rows, of which no sync has brought them.
+pub const ROWS_NOT_BROUGHT: &str = "rows-not-brought";
+
 /// Findings that a comparison makes anew each time: the earlier ones about what is compared again are forgotten.
 pub const OF_COMPARISON: &[&str] = &[
+    ROWS_NOT_BROUGHT,
     "rows-differ",
     "row-missing",
     "row-extra",

@@ -94,14 +94,13 @@ pub struct SequenceValue {
     pub stays: bool,
 }
 
+/// How the position of a sequence ends that has given out no number since it was made or set.
+pub const NOT_CALLED: &str = ", not called yet";
+
 impl SequenceValue {
     /// For people and for the comparison.
     pub fn position(&self) -> String {
-        let state = if self.is_called {
-            ""
-        } else {
-            ", not called yet"
-        };
+        let state = if self.is_called { "" } else { NOT_CALLED };
         format!("{}{state}", self.last_value)
     }
 }

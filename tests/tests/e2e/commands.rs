@@ -101,6 +101,19 @@ fn a_finished_migration_is_not_repeated() {
 fn clean_removes_the_ledger_and_nothing_else() {
     let pair = pair();
     pair.migrate(&[]);
+    let ledger = |sql: &str| pair.at_target(sql).expect("the ledger");
+    let id = ledger("SELECT id FROM pgconvoy.migrations");
+    ledger(
+        "INSERT INTO pgconvoy.migrations
+         SELECT (jsonb_populate_record(m, '{\"id\": \"another\"}')).* FROM pgconvoy.migrations m",
+    );
+    let clean = ["clean", "--migration", &id];
+    pair.pgconvoy(&clean).expect("clean runs").expect(0);
+    assert_eq!(ledger("SELECT id FROM pgconvoy.migrations"), "another");
+    for table in ["tables", "parts", "steps", "findings", "before"] {
+        let rows = ledger(&format!("SELECT count(*) FROM pgconvoy.{table}"));
+        assert_eq!(rows, "0", "pgconvoy.{table}");
+    }
     pair.pgconvoy(&["clean"]).expect("clean runs").expect(0);
     let schema = pair
         .at_target("SELECT count(*) FROM pg_namespace WHERE nspname = 'pgconvoy'")

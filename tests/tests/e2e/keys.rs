@@ -54,4 +54,9 @@ fn a_large_table_is_digested_before_its_keys_are_constraints_and_a_kill_between_
     pair.target_agent.restart().expect("it comes back");
     pair.pgconvoy(&["resume"]).expect("resume runs").expect(0);
     pair.assert_equal_ends();
+
+    pair.pgconvoy(&["rollback"]).expect("it runs").expect(0);
+    pair.migrate(&["--skip-data", "--index-jobs", "2"]);
+    let keys = "SELECT count(*) FROM pg_constraint WHERE conrelid = 'big'::regclass AND contype IN ('p', 'u')";
+    assert_eq!(pair.at_target(keys).expect("the target"), "3");
 }

@@ -159,6 +159,14 @@ fn a_schema_crosses_without_its_rows_and_these_by_sync() {
         .says("verdict=ok tables=0 differences=0")
         .says("skipped=data");
     assert_eq!(verdict(&pair), "unverified", "nobody has compared a row");
+    // Nobody has used the sequence at the target: nothing is set back.
+    run(&pair, "sync --skip-data", 0).says("1 sequences");
+    run(&pair, "sync --skip-data --table app.acount", 4).says("table-unknown");
+    run(&pair, "sync --table app.account", 0);
+    run(&pair, "verify", 0)
+        .says("verdict=unverified tables=1")
+        .says("rows-not-brought");
+    assert_eq!(verdict(&pair), "unverified", "other tables have no rows");
     run(&pair, "sync", 0).says("proven: 3 tables");
     assert_eq!(target(&pair, "SELECT count(*) FROM app.entry"), "1000");
     assert_eq!(target(&pair, "SELECT last_value FROM app.number"), "4242");
@@ -190,6 +198,12 @@ fn row_level_security_is_left_out_only_by_force_and_that_is_told_until_somebody_
         .says("policy own on app.entry")
         .says("row security");
     run(&pair, "report", 3).says("differs");
+    run(&pair, "verify --skip-rls", 0);
+    assert_eq!(
+        verdict(&pair),
+        "differs",
+        "what is missing is missing still"
+    );
     pair.at_target(&policies.expect("the run folder has the policies"))
         .expect("they run");
     run(&pair, "verify", 0).says("verdict=proven");

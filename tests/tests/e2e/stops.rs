@@ -39,7 +39,7 @@ const SQL: &str = "
     ALTER DATABASE app SET work_mem = '5MB';
     GRANT EXECUTE ON FUNCTION pg_catalog.pg_ls_dir(text) TO teller;";
 
-/// Whoever writes that a place is reached waits there until the test lets go of the lock.
+/// Whoever writes that a place is reached waits there until the test lets go of the lock; also where the agent keeps triggers from firing.
 const TRAP: &str = "
     CREATE TABLE pgconvoy.test_stop (place text);
     CREATE FUNCTION pgconvoy.test_stop() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -54,7 +54,9 @@ const TRAP: &str = "
         RETURN NEW;
     END $$;
     CREATE TRIGGER test_stop BEFORE UPDATE ON pgconvoy.steps FOR EACH ROW EXECUTE FUNCTION pgconvoy.test_stop();
-    CREATE TRIGGER test_stop BEFORE UPDATE ON pgconvoy.migrations FOR EACH ROW EXECUTE FUNCTION pgconvoy.test_stop();";
+    CREATE TRIGGER test_stop BEFORE UPDATE ON pgconvoy.migrations FOR EACH ROW EXECUTE FUNCTION pgconvoy.test_stop();
+    ALTER TABLE pgconvoy.steps ENABLE ALWAYS TRIGGER test_stop;
+    ALTER TABLE pgconvoy.migrations ENABLE ALWAYS TRIGGER test_stop;";
 const NO_TRAP: &str =
     "DROP FUNCTION IF EXISTS pgconvoy.test_stop() CASCADE; DROP TABLE IF EXISTS pgconvoy.test_stop";
 const WAITING: &str =
