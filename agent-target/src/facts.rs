@@ -92,6 +92,7 @@ async fn query(
         object_sample: objects.into_iter().take(SAMPLE).collect(),
         tables: tables(session).await?,
         of_others: rights::of_others(session).await?,
+        large_objects: large_objects::count(session).await?,
         large_object_sample: large_objects::sample(session, SAMPLE as i64).await?,
         unfinished,
         finished,

@@ -79,6 +79,8 @@ pub async fn gather(
 
 /// Code of the finding that what is in the target goes.
 pub const TARGET_REPLACED: &str = "target-replaced";
+/// Of the finding that the role may not drop some of it.
+pub const TARGET_NOT_OWNED: &str = "target-not-owned";
 /// How many names a message lists.
 const NAMES: usize = 8;
 
@@ -207,7 +209,7 @@ fn large_objects(facts: &Facts, intent: Intent, found: &mut Vec<Finding>) {
             .hint(format!("GRANT SELECT ON LARGE OBJECT ... TO {role}, make {role} a member of their owners, or use a superuser")),
         );
     }
-    if source.large_objects > 0 && !target.large_object_sample.is_empty() && !intent.replace {
+    if source.large_objects > 0 && target.large_objects > 0 && !intent.replace {
         found.push(
             blocker(
                 "target-not-empty",
@@ -326,26 +328,41 @@ fn target(facts: &Facts, intent: Intent, found: &mut Vec<Finding>) {
                 .hint("leave --skip-schema out"),
             );
         }
+    } else if intent.replace {
+        found.extend(replaced(target));
     } else if target.objects > 0 {
-        let object = names(&target.object_sample);
-        let count = target.objects;
-        found.push(match intent.replace {
-            true => warning(
-                TARGET_REPLACED,
-                object,
-                format!("all that is in the target database {database} is dropped and replaced: {count} objects"),
-            ),
-            false => blocker(
+        found.push(
+            blocker(
                 "target-not-empty",
-                object,
-                format!("the target database {database} is not empty: {count} objects"),
+                names(&target.object_sample),
+                format!("the target database {database} is not empty: {} objects", target.objects),
             )
             .hint(
                 "migrate into a new database (CREATE DATABASE ... TEMPLATE template0), or migrate --force, which backs all of it up and \
                  replaces it (without --include-* and --exclude-*; single tables: pgconvoy sync --table)",
             ),
-        });
+        );
     }
+}
+
+/// Large objects go too.
+fn replaced(target: &TargetFacts) -> Option<Finding> {
+    let large = target.large_objects;
+    let counts = [(target.objects, "objects"), (large, "large objects")];
+    let counts = counts.into_iter().filter(|(count, _)| *count > 0);
+    let counts: Vec<String> = counts.map(|(count, of)| format!("{count} {of}")).collect();
+    let object = match target.objects {
+        0 => format!("large objects {}", names(&target.large_object_sample)),
+        _ => names(&target.object_sample),
+    };
+    let message = format!(
+        "all that is in the target database {} is dropped and replaced: {}",
+        target.server.database,
+        counts.join(" and ")
+    );
+    target
+        .is_in_use()
+        .then(|| warning(TARGET_REPLACED, object, message))
 }
 
 fn schema(facts: &Facts, intent: Intent, found: &mut Vec<Finding>) {

@@ -88,7 +88,9 @@ async fn run(
         ..Intent::default()
     };
     let mut findings = preflight::findings(&facts, intent);
-    findings.retain(|finding| finding.code != preflight::TARGET_REPLACED);
+    // Nothing of the target is dropped.
+    let of_the_target = [preflight::TARGET_REPLACED, preflight::TARGET_NOT_OWNED];
+    findings.retain(|finding| !of_the_target.contains(&finding.code.as_str()));
     let mut settled = None;
     if let Some(ground) = ground {
         ground.settle_findings(&mut findings);

@@ -183,7 +183,8 @@ pub struct TargetFacts {
     pub object_sample: Vec<String>,
     /// Tables, with whether they hold rows: for a migration into an existing schema.
     pub tables: Vec<(String, bool)>,
-    /// OIDs of large objects, some of them.
+    /// How many large objects, and the OIDs of some of them.
+    pub large_objects: u64,
     pub large_object_sample: Vec<String>,
     /// What the role can neither drop nor give back.
     pub of_others: Vec<OfAnother>,
@@ -202,7 +203,7 @@ pub struct TargetFacts {
 impl TargetFacts {
     /// There is something of somebody's.
     pub fn is_in_use(&self) -> bool {
-        self.objects > 0 || !self.large_object_sample.is_empty()
+        self.objects > 0 || self.large_objects > 0
     }
 }
 

@@ -5,7 +5,7 @@
 //! are others; where it is of one level, or the object's owner is nobody of the platform's, somebody has changed it at one end.
 use std::collections::{HashMap, HashSet};
 
-use pgconvoy_proto::model::{Catalog, Finding, Holding, Named, SchemaObject, Severity, UNTOLD};
+use pgconvoy_proto::model::{Catalog, Finding, Holding, Named, SchemaObject, Severity};
 
 use super::Ground;
 use super::compare::key;
@@ -92,7 +92,7 @@ impl Ground {
             match holding.filter(|holding| self.is_users(holding)) {
                 Some(users) => {
                     shared.clashes.push(users.named());
-                    shared.findings.push(clash(users, source, &changes, when));
+                    shared.findings.push(clash(source, &changes, when));
                 }
                 None => shared
                     .findings
@@ -219,14 +219,9 @@ impl Ground {
 const YOURS: &str =
     "it stays as the target has it; if the source's is yours, make it so at the target by hand";
 
-fn clash(holding: &Holding, object: &SchemaObject, changes: &[Change], when: When) -> Finding {
-    let mut changes: Vec<&Change> = changes.iter().collect();
+fn clash(object: &SchemaObject, changes: &[Change], when: When) -> Finding {
+    let changes: Vec<&Change> = changes.iter().collect();
     let what = properties(&changes);
-    // The arguments of a trigger may be a key.
-    let definition = holding.definition.as_deref().unwrap_or_default();
-    if definition.ends_with(UNTOLD) {
-        changes.retain(|change| change.property != "definition");
-    }
     let (severity, message, hint) = match when {
         When::Before { force: false } => (
             Severity::Blocker,

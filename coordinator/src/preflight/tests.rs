@@ -64,6 +64,7 @@ fn facts() -> Facts {
             objects: 0,
             object_sample: vec![],
             tables: vec![],
+            large_objects: 0,
             large_object_sample: vec![],
             unfinished: None,
             finished: None,
@@ -105,15 +106,34 @@ fn each_obstacle_is_named() {
         version: "3".into(),
     };
     assert!(of(|f| f.source.large_objects = 1).is_empty());
-    let target_has_one = |f: &mut Facts| f.target.large_object_sample = vec!["16500".into()];
+    let target_has_one = |f: &mut Facts| {
+        f.target.large_objects = 1;
+        f.target.large_object_sample = vec!["16500".into()];
+    };
     assert!(of(target_has_one).is_empty());
+    let both_have_one = |f: &mut Facts| {
+        f.source.large_objects = 1;
+        target_has_one(f);
+    };
     assert_eq!(
-        of(|f| {
-            f.source.large_objects = 1;
-            f.target.large_object_sample = vec!["16500".into()];
-        }),
+        blockers(both_have_one, Intent::default()),
         ["target-not-empty"]
     );
+    // One that is replaced loses them, and that is told.
+    let replacing = Intent {
+        replace: true,
+        ..Intent::default()
+    };
+    let replaced = |facts: &Facts| {
+        let mut told = findings(facts, replacing).into_iter();
+        told.find(|finding| finding.code == TARGET_REPLACED)
+    };
+    let mut facts = facts();
+    assert!(replaced(&facts).is_none());
+    target_has_one(&mut facts);
+    let told = replaced(&facts).expect("a finding");
+    assert_eq!(told.object, "large objects 16500");
+    assert!(told.message.ends_with("replaced: 1 large objects"));
     let unreadable = |f: &mut Facts| f.source.large_objects_unreadable = (1, vec!["7".into()]);
     assert_eq!(of(unreadable), ["source-unreadable"]);
     let without_data = Intent {

@@ -101,6 +101,8 @@ pub struct HeldConstraint {
     /// For people.
     pub definition: String,
     pub demand: Demand,
+    /// The rows that are there fulfil it: none of NOT VALID, and no index whose building has failed.
+    pub fulfilled: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

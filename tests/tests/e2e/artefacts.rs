@@ -20,7 +20,14 @@ const SHOP: &str = r#"
     CREATE FUNCTION hook() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
         PERFORM 'https://me:hush-hush@old.example.org/hook?key=eyJhbGciOiJIUzI1NiJ9.eyJyb2xlIjoic2VydmljZSJ9';
         RETURN NULL; END $$;
-    CREATE TRIGGER call AFTER INSERT ON plain FOR EACH ROW EXECUTE FUNCTION hook('wss://live.example.org/x');"#;
+    CREATE TRIGGER call AFTER INSERT ON plain FOR EACH ROW EXECUTE FUNCTION hook('wss://live.example.org/x');
+    CREATE SCHEMA cron;
+    CREATE TABLE cron.job (jobid bigint PRIMARY KEY, command text);
+    INSERT INTO cron.job VALUES (7, $$SELECT net.http_post('https://jobs.example.org/hook', '{"Authorization": "Bearer hush-hush"}')$$);
+    CREATE SCHEMA zone;
+    DO $$ BEGIN FOR i IN 1..100 LOOP
+        EXECUTE format('CREATE FUNCTION zone.call_%s() RETURNS text LANGUAGE sql AS %L', i, 'SELECT ''https://zone.example.org''');
+    END LOOP; END $$;"#;
 
 const SECURITY: &str = "
     SELECT c.oid::regclass::text, relrowsecurity, relforcerowsecurity, polname, polcmd, polpermissive,
@@ -53,6 +60,8 @@ fn the_run_folder_has_what_the_design_says_and_it_runs() {
         for words in [
             "old.example.org is written into it, and a key",
             "live.example.org",
+            "jobs.example.org is written into it",
+            "3 more functions, triggers and jobs",
             "pgconvoy monitor",
         ] {
             assert!(text.contains(words), "{words} is not in {name}:\n{text}");

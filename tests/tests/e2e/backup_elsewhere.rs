@@ -135,7 +135,8 @@ fn what_the_agent_may_not_load_read_or_drop_is_named_before_anything_is_changed(
     pair.at_target(
         "CREATE ROLE keeper; CREATE SCHEMA kept AUTHORIZATION keeper; CREATE TABLE kept.thing AS SELECT 1 AS id;
          ALTER TABLE kept.thing OWNER TO keeper; GRANT USAGE ON SCHEMA kept TO loader; CREATE TABLE of_admin AS SELECT 1 AS id;
-         GRANT SELECT ON of_admin TO loader; ALTER TABLE yard.gate FORCE ROW LEVEL SECURITY",
+         GRANT SELECT ON of_admin TO loader; ALTER TABLE yard.gate FORCE ROW LEVEL SECURITY;
+         ALTER ROLE loader CREATEDB",
     )
     .expect("what is somebody else's");
     let before = target_dump(&pair);
@@ -144,6 +145,10 @@ fn what_the_agent_may_not_load_read_or_drop_is_named_before_anything_is_changed(
         .says("kept.thing")
         .says("GRANT keeper TO loader")
         .says("of_admin");
+    // Nothing of it is in the way of a rehearsal, which drops nothing.
+    let rehearse = pair.pgconvoy(&["rehearse"]).expect("rehearse runs");
+    assert!([0, 3].contains(&rehearse.code), "{}", rehearse.text());
+    assert_same(&before, &target_dump(&pair));
     run(&["backup"], 1)
         .says("kept.thing of keeper")
         .says("yard.gate of loader")

@@ -93,7 +93,7 @@ fn what_both_ends_have_and_have_differently_is_told_and_policies_stop_the_migrat
             .pgconvoy(&[command])
             .expect("it runs")
             .expect(4)
-            .says("BLOCKER [managed-clash] trigger web_hook on files.item: it is yours, and the target has another one of this name, which differs in definition\n")
+            .says("BLOCKER [managed-clash] trigger web_hook on files.item: it is yours, and the target has another one of this name, which differs in arguments (source: arguments: (masked); target: arguments: (masked))")
             .says("BLOCKER [managed-clash] policy \"Sellers read\" on files.item: it is yours, and the target has another one of this name, which differs in using")
             .says("source: using: (box = 'open'::text); target: using: true")
             .says("WARNING [managed-differs] function core.uid(): both ends have it, at one level of the service (7), and it differs in body")

@@ -162,7 +162,7 @@ fn queries(ask: &Ask) -> Vec<Query> {
         routines::queries(),
         operators::queries(),
         text_search::queries(),
-        triggers::queries(),
+        triggers::queries(ask),
         publications::queries(ask),
         foreign::queries(ask),
         roles::queries(ask),

@@ -40,25 +40,27 @@ struct Both<'a> {
 impl Both<'_> {
     /// Rows that the source's constraints admit fulfil it.
     fn is_implied(&self, own: &HeldConstraint) -> bool {
-        let mut known = self.source.constraints.iter();
-        known.any(|known| match (&known.demand, &own.demand) {
-            (
-                Demand::Unique {
-                    keys: narrow,
-                    predicate: some,
-                    nulls_equal: strict,
-                },
-                Demand::Unique {
-                    keys: wide,
-                    predicate,
-                    nulls_equal,
-                },
-            ) => {
-                let within = narrow.iter().all(|key| wide.contains(key));
-                within && (some.is_none() || some == predicate) && (*strict || !nulls_equal)
-            }
-            (known, own) => known == own,
-        })
+        let known = self.source.constraints.iter();
+        known
+            .filter(|known| known.fulfilled)
+            .any(|known| match (&known.demand, &own.demand) {
+                (
+                    Demand::Unique {
+                        keys: narrow,
+                        predicate: some,
+                        nulls_equal: strict,
+                    },
+                    Demand::Unique {
+                        keys: wide,
+                        predicate,
+                        nulls_equal,
+                    },
+                ) => {
+                    let within = narrow.iter().all(|key| wide.contains(key));
+                    within && (some.is_none() || some == predicate) && (*strict || !nulls_equal)
+                }
+                (known, own) => known == own,
+            })
     }
 
     /// None: no row can fail.
@@ -170,10 +172,10 @@ impl Surplus {
         }
     }
 
-    /// Holds for the first row of each key, by the table's own key; `others`: rows that do not fulfil these are left out anyway. Names
+    /// Holds for the first row of each key, by a key of the table's own that both ends have; `others`: rows that do not fulfil these are left out anyway. Names
     /// within the inner query are its own: what else is named is of the row that is asked about.
-    pub fn filter(&self, source: &HeldTable, others: &[String]) -> String {
-        let order = order(source);
+    pub fn filter(&self, source: &HeldTable, target: &HeldTable, others: &[String]) -> String {
+        let order = order(source, target);
         let inner = |of: &[String], prefix: &str| -> Vec<String> {
             let named = of.iter().enumerate();
             named
@@ -218,15 +220,19 @@ impl Surplus {
     }
 }
 
-/// What no two rows of the source have alike: columns of a key that must be given, else where a row lies.
-fn order(source: &HeldTable) -> Vec<String> {
+/// What no two rows of the source have alike: columns of a key that must be given and that both ends have, else where a row lies.
+fn order(source: &HeldTable, target: &HeldTable) -> Vec<String> {
     let given = |key: &Key| {
-        let column = key.column.as_ref().and_then(|name| source.column(name));
-        column.is_some_and(|column| column.not_null)
+        let Some(name) = &key.column else {
+            return false;
+        };
+        let column = source.column(name);
+        column.is_some_and(|column| column.not_null) && target.column(name).is_some()
     };
     let mut whole = source
         .constraints
         .iter()
+        .filter(|own| own.fulfilled)
         .filter_map(|own| match &own.demand {
             Demand::Unique {
                 keys,

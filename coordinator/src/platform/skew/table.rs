@@ -76,7 +76,7 @@ impl Judging<'_> {
             match &apart.loss {
                 Loss::Column => {}
                 Loss::Rows(filter) => filters.push(filter.clone()),
-                Loss::Surplus(surplus) => filters.push(surplus.filter(source, &filters)),
+                Loss::Surplus(surplus) => filters.push(surplus.filter(source, target, &filters)),
             }
         }
         let required = required(source, target, &left_out);

@@ -154,6 +154,7 @@ fn check(name: &str, sql: &str, columns: &[&str]) -> HeldConstraint {
             sql: sql.into(),
             columns: columns.iter().map(|c| (*c).to_owned()).collect(),
         },
+        fulfilled: true,
     }
 }
 
@@ -170,6 +171,7 @@ fn unique(name: &str, columns: &[&str], predicate: Option<&str>) -> HeldConstrai
             predicate: predicate.map(str::to_owned),
             nulls_equal: false,
         },
+        fulfilled: true,
     }
 }
 
@@ -228,6 +230,26 @@ fn rows_that_a_constraint_of_the_target_would_refuse_are_counted() {
          FROM \"core\".\"account\" WHERE ((length(nick) < 9) IS NOT FALSE) AND (nick IS NULL)) pgconvoy_other \
          WHERE pgconvoy_key0 = \"mail\" AND (nick IS NULL) AND (pgconvoy_order0) < (\"id\"))"
     );
+    // A key of a column that the target has not orders no rows there.
+    let mut with_code = source();
+    let code = HeldColumn {
+        not_null: true,
+        ..column("code", "text")
+    };
+    with_code.columns.insert(0, code);
+    with_code
+        .constraints
+        .insert(0, unique("account_code", &["code"], None));
+    let forced = judged(with_code, target(), &[9, 0, 3, 2], true);
+    assert_eq!(forced.shapes[0].filter.as_deref(), Some(filter));
+    // What the source's rows need not fulfil keeps nothing: NOT VALID, and an index whose building has failed.
+    let mut unfulfilled = source();
+    for constraint in &mut unfulfilled.constraints {
+        constraint.fulfilled = false;
+    }
+    let told = judged(unfulfilled, target(), &[9, 0, 0, 4, 0, 0], false);
+    let objects: Vec<_> = told.findings.iter().map(|f| f.object.as_str()).collect();
+    assert_eq!(objects, ["core.account: with_more"]);
 }
 
 #[test]

@@ -11,6 +11,14 @@ ALTER TABLE every.doc ENABLE ALWAYS TRIGGER touch_always;
 DROP TRIGGER touch_doc ON every.doc; CREATE TRIGGER touch_doc AFTER UPDATE ON every.doc FOR EACH ROW EXECUTE FUNCTION every.touch();
 --undo
 DROP TRIGGER touch_doc ON every.doc; CREATE TRIGGER touch_doc BEFORE UPDATE ON every.doc FOR EACH ROW EXECUTE FUNCTION every.touch(); ALTER TRIGGER touch_doc ON every.doc DEPENDS ON EXTENSION hstore;
+--# trigger call_out on every.doc
+DROP TRIGGER call_out ON every.doc; CREATE TRIGGER call_out AFTER INSERT ON every.doc FOR EACH ROW WHEN (NEW.id > 0) EXECUTE FUNCTION every.touch('https://é.example/TRIGGER call_out ', '', '{"Authorization": "it''s \loud', ');');
+--undo
+DROP TRIGGER call_out ON every.doc; CREATE TRIGGER call_out AFTER INSERT ON every.doc FOR EACH ROW WHEN (NEW.id > 0) EXECUTE FUNCTION every.touch('https://é.example/TRIGGER call_out ', '', '{"Authorization": "it''s \hush', ');');
+--# trigger call_out on every.doc
+DROP TRIGGER call_out ON every.doc;
+--undo
+CREATE TRIGGER call_out AFTER INSERT ON every.doc FOR EACH ROW WHEN (NEW.id > 0) EXECUTE FUNCTION every.touch('https://é.example/TRIGGER call_out ', '', '{"Authorization": "it''s \hush', ');');
 --# trigger touch_part on every.part_low
 ALTER TABLE every.part_low DISABLE TRIGGER touch_part;
 --undo

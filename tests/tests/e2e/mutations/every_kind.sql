@@ -104,6 +104,7 @@ CREATE FUNCTION every.touch() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETUR
 CREATE TRIGGER touch_doc BEFORE UPDATE ON every.doc FOR EACH ROW EXECUTE FUNCTION every.touch();
 CREATE TRIGGER touch_always AFTER INSERT ON every.doc FOR EACH ROW WHEN (NEW.id > 0) EXECUTE FUNCTION every.touch();
 ALTER TABLE every.doc ENABLE ALWAYS TRIGGER touch_always;
+CREATE TRIGGER call_out AFTER INSERT ON every.doc FOR EACH ROW WHEN (NEW.id > 0) EXECUTE FUNCTION every.touch('https://é.example/TRIGGER call_out ', '', '{"Authorization": "it''s \hush', ');');
 CREATE TRIGGER touch_part BEFORE INSERT ON every.part FOR EACH ROW EXECUTE FUNCTION every.touch();
 CREATE FUNCTION every.on_ddl() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN NULL; END $$;
 CREATE EVENT TRIGGER watch ON ddl_command_end WHEN TAG IN ('CREATE CONVERSION') EXECUTE FUNCTION every.on_ddl();
