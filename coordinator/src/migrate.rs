@@ -15,9 +15,10 @@ use crate::ends::{self, Ends, Usage, said};
 use crate::events::{Event, Reporter};
 use crate::inventory::{self, Inventory, Lease};
 use crate::ledger::Ledger;
+use crate::left_out::LeftOut;
 use crate::phases::{Run, snapshot, wal};
 use crate::plan::Plan;
-use crate::platform::{self, Settled, Settling};
+use crate::platform::{self, Scope, Settled, Settling};
 use crate::preflight::{self, Facts, Intent};
 use crate::run_dir::RunDir;
 use crate::verdict::Verdict;
@@ -44,11 +45,16 @@ pub async fn migrate(args: MigrateArgs, global: &Global, reporter: &Arc<Reporter
     if let Some(ground) = &ground {
         let earlier = earlier_carried(&mut ends, &facts, args.force).await?;
         let target = &mut facts.target;
+        let scope = Scope::new(&options.selection, LeftOut::by_migration(&options))?
+            .skip_schema(options.skip_schema);
         let asked = Settling {
             ends: &ends,
+            scope: &scope,
             force: args.force,
             earlier: &earlier,
-            shared: ground.look_at_shared(&ends, args.force, reporter).await?,
+            shared: ground
+                .look_at_shared(&ends, &scope, args.force, reporter)
+                .await?,
         };
         let now = ground.settle(target, asked).await?;
         findings.extend(now.findings.iter().cloned());
@@ -57,7 +63,11 @@ pub async fn migrate(args: MigrateArgs, global: &Global, reporter: &Arc<Reporter
         options.replace |= args.force && now.replaces();
         settled = Some(now);
     }
-    findings.extend(preflight::findings(&facts, intent(&args)));
+    let intent = Intent {
+        comes_back: options.replace && (facts.target.is_in_use() || !args.no_backup),
+        ..intent(&args)
+    };
+    findings.extend(preflight::findings(&facts, intent));
     findings.extend(unknown::at_source(&facts, &options.selection));
     if let Some(ground) = &ground {
         ground.settle_findings(&mut findings);
@@ -226,6 +236,7 @@ fn intent(args: &MigrateArgs) -> Intent {
         replace: args.force && !args.skip_schema && args.filters.selection().leaves_nothing_out(),
         roles: args.roles,
         streams: args.effort.streams,
+        ..Intent::default()
     }
 }
 

@@ -37,6 +37,8 @@ pub struct Intent {
     pub force: bool,
     /// What is in the target is replaced.
     pub replace: bool,
+    /// Something of it goes, if it be a policy alone: a rollback drops all that is in the target then, and brings back a backup.
+    pub comes_back: bool,
     pub roles: RoleChoice,
     pub streams: Option<u32>,
 }
@@ -277,7 +279,7 @@ fn target(facts: &Facts, intent: Intent, found: &mut Vec<Finding>) {
             .hint("connect directly"),
         );
     }
-    if intent.replace && target.is_in_use() {
+    if intent.comes_back {
         found.extend(
             target
                 .of_others

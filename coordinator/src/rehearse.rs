@@ -12,9 +12,10 @@ use crate::drive::Driven;
 use crate::ends::{self, Ends, said};
 use crate::events::{Event, Reporter};
 use crate::inventory::{self, Lease};
+use crate::left_out::LeftOut;
 use crate::phases::Run;
 use crate::plan::Plan;
-use crate::platform::{self, Ground, Settling};
+use crate::platform::{self, Ground, Scope, Settling};
 use crate::preflight::{self, Intent};
 use crate::run_dir::RunDir;
 use crate::text::{columns, duration};
@@ -83,6 +84,7 @@ async fn run(
     // Into the scratch database it goes whatever the target holds.
     let intent = Intent {
         replace: true,
+        comes_back: facts.target.is_in_use(),
         roles: args.roles,
         streams: args.effort.streams,
         ..Intent::default()
@@ -96,10 +98,12 @@ async fn run(
         ground.settle_findings(&mut findings);
         // Of the target itself nothing is in the way; what would be lost is told, and the rest is rehearsed.
         facts.target.tables.clear();
-        let shared = ground.look_at_shared(&ends, true, reporter).await?;
+        let scope = Scope::new(&selection, LeftOut::default())?;
+        let shared = ground.look_at_shared(&ends, &scope, true, reporter).await?;
         let scratch = ground.of_scratch(&ends, id).await?;
         let asked = Settling {
             ends: &ends,
+            scope: &scope,
             force: true,
             earlier: &[],
             shared,

@@ -1,11 +1,12 @@
 //! A migration's platform, asked again: services are upgraded and rows are written meanwhile.
 use std::collections::HashSet;
 
-use pgconvoy_proto::model::{Finding, OF_PLATFORM, Tenancy};
+use pgconvoy_proto::model::{Finding, OF_PLATFORM, Selection, Tenancy};
 
-use super::Ground;
+use super::{Ground, Scope};
 use crate::ends::Ends;
 use crate::ledger::Ledger;
+use crate::left_out::LeftOut;
 
 /// What holds now.
 pub struct Again {
@@ -18,15 +19,24 @@ pub struct Again {
     pub objects: Vec<String>,
 }
 
-/// None: the migration knows no platform.
-pub async fn again(ends: &Ends, ledger: &Ledger) -> anyhow::Result<Option<Again>> {
+/// Of what is selected of the migration: the rest is not looked at. None: the migration knows no platform.
+pub async fn again(
+    ends: &Ends,
+    ledger: &Ledger,
+    selection: &Selection,
+) -> anyhow::Result<Option<Again>> {
     let Some(tenancy) = &ledger.options.tenancy else {
         return Ok(None);
     };
     let ground = Ground::read(ends, tenancy.platform.clone(), &ledger.id).await?;
-    let division = ground.divide();
+    let options = &ledger.options;
+    let planned = Scope::new(&options.selection, LeftOut::by_migration(options))?;
+    let chosen = Scope::new(selection, LeftOut::default())?;
+    let division = ground.divide(&planned);
     let judged = ground.judge(ends, &division, true).await?;
-    let is_loss = |finding: &&Finding| OF_PLATFORM.contains(&finding.code.as_str());
+    let is_loss = |finding: &&Finding| {
+        OF_PLATFORM.contains(&finding.code.as_str()) && chosen.admits_name(&finding.object)
+    };
     let earlier: HashSet<(&str, &str)> = ledger
         .findings
         .iter()

@@ -7,6 +7,7 @@ mod config;
 mod divide;
 mod fit;
 mod recognise;
+mod scope;
 mod shared;
 mod skew;
 mod told;
@@ -22,8 +23,9 @@ use pgconvoy_proto::model::{
 pub use again::again;
 pub use compare::leave_out;
 pub use config::{Profile, stated};
-pub use divide::{Division, divide};
+pub use divide::Division;
 pub use fit::fit;
+pub use scope::Scope;
 pub use shared::{Shared, When};
 pub use told::{checklist, checklist_json};
 
@@ -32,6 +34,8 @@ use crate::events::Reporter;
 use crate::preflight::Facts;
 use crate::schema;
 use ask::{count, fill, measure};
+use divide::{divide, more_policies};
+use scope::by_entry;
 use skew::Levels;
 
 /// Both ends, as one platform's rules see them.
@@ -58,6 +62,7 @@ pub struct Settled {
 /// What a platform is settled for.
 pub struct Settling<'a> {
     pub ends: &'a Ends,
+    pub scope: &'a Scope,
     pub force: bool,
     /// What a migration that is to be replaced has brought into the platform's schemas.
     pub earlier: &'a [Named],
@@ -114,18 +119,24 @@ impl Ground {
     pub async fn look_at_shared(
         &self,
         ends: &Ends,
+        scope: &Scope,
         force: bool,
         reporter: &Reporter,
     ) -> anyhow::Result<Shared> {
-        let carried = self.divide().carried;
-        let (differences, unclear) = schema::shared(ends, self, &carried, reporter).await?;
+        // Definitions stay whatever they are.
+        if scope.skip_schema {
+            return Ok(Shared::default());
+        }
+        let carried = self.divide(scope).carried;
+        let shared = schema::shared(ends, self, scope, &carried, reporter).await?;
+        let (differences, unclear) = shared;
         let mut shared = self.judge_shared(&differences, When::Before { force });
         shared.findings.extend(unclear);
         Ok(shared)
     }
 
-    pub fn divide(&self) -> Division {
-        divide(&self.rules, &self.source, &self.target)
+    pub fn divide(&self, scope: &Scope) -> Division {
+        divide(&self.rules, &self.source, &self.target, scope)
     }
 
     /// Takes out of the facts what is the platform's own affair.
@@ -182,13 +193,15 @@ impl Ground {
         asked: Settling<'_>,
     ) -> anyhow::Result<Settled> {
         let (ends, force, shared) = (asked.ends, asked.force, asked.shared);
+        let scope = asked.scope;
         let division = match force && (target.is_in_use() || !shared.clashes.is_empty()) {
             true => divide(
                 &self.rules,
                 &self.source,
-                &self.replaced(&[asked.earlier, &shared.clashes].concat()),
+                &self.replaced(&[asked.earlier, &shared.clashes].concat(), scope),
+                scope,
             ),
-            false => self.divide(),
+            false => self.divide(scope),
         };
         let judged = self.judge(ends, &division, force).await?;
         let there = self.target.roles.iter().collect::<HashSet<_>>();
@@ -218,6 +231,8 @@ impl Ground {
         });
         let mut findings = told::ground(&self.platform, &self.source, &self.target, &division);
         findings.extend(judged.findings);
+        // Also those stay that would have gone, had the source one of their name.
+        findings.extend(more_policies(&self.source, &self.target, scope));
         findings.extend(told::role(target));
         findings.extend(told::held(&held, &counts, force));
         findings.extend(self.sealed(ends).await?);
@@ -228,8 +243,8 @@ impl Ground {
             findings,
             vacate: held,
             clashes: shared.clashes,
-            source_tables: self.source.tables.iter().map(HeldTable::plain).collect(),
-            target_tables: self.target.tables.iter().map(HeldTable::plain).collect(),
+            source_tables: tables(&self.source, scope),
+            target_tables: tables(&self.target, scope),
         })
     }
 
@@ -254,10 +269,11 @@ impl Ground {
     }
 
     /// The target without what is replaced in schemas that stay: triggers whose functions go, policies, and what is `named`.
-    fn replaced(&self, named: &[Named]) -> Holdings {
+    fn replaced(&self, named: &[Named], scope: &Scope) -> Holdings {
+        let there = by_entry(&self.target);
         let mut target = self.target.clone();
         let goes = |object: &Holding| match object.kind.as_str() {
-            _ if object.extension.is_some() => false,
+            _ if object.extension.is_some() || !scope.admits(&there, object) => false,
             "schema" | "publication relation" | "publication namespace" => false,
             _ if named.contains(&object.named()) => true,
             "policy" => true,
@@ -316,6 +332,11 @@ impl Ground {
         let counted = measure(ends, &questions).await?;
         Ok(told::sealed(&there, &counted))
     }
+}
+
+fn tables(end: &Holdings, scope: &Scope) -> HashSet<String> {
+    let chosen = end.tables.iter().filter(|table| scope.admits_table(table));
+    chosen.map(HeldTable::plain).collect()
 }
 
 /// Tables whose rows are carried, and that hold some at the target.

@@ -9,7 +9,8 @@ use crate::Ended;
 use crate::cli::{Global, PreflightArgs};
 use crate::ends::{self, Usage};
 use crate::events::{Event, Reporter};
-use crate::platform::{self, Settling};
+use crate::left_out::LeftOut;
+use crate::platform::{self, Scope, Settling};
 use crate::run_dir;
 use crate::settings;
 use crate::text::duration;
@@ -28,11 +29,15 @@ pub async fn preflight(args: PreflightArgs, global: &Global, reporter: &Reporter
     let (ground, mut of_platform) = platform::look(&ends, &args.profile.profile, stated).await?;
     let mut facts = gather(&mut ends, &selection, args.roles, ground.as_ref()).await?;
     if let Some(ground) = &ground {
+        let scope = Scope::new(&selection, LeftOut::default())?.skip_schema(args.skip_schema);
         let asked = Settling {
             ends: &ends,
+            scope: &scope,
             force: false,
             earlier: &[],
-            shared: ground.look_at_shared(&ends, false, reporter).await?,
+            shared: ground
+                .look_at_shared(&ends, &scope, false, reporter)
+                .await?,
         };
         let settled = ground.settle(&mut facts.target, asked).await?;
         of_platform.extend(settled.findings);

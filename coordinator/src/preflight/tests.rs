@@ -1,4 +1,4 @@
-use pgconvoy_proto::facts::{BuiltIn, BuiltInKind, Extension, Newer, ServerFacts};
+use pgconvoy_proto::facts::{BuiltIn, BuiltInKind, Extension, Newer, OfAnother, ServerFacts};
 use pgconvoy_proto::model::{Role, Roles};
 
 use super::*;
@@ -293,4 +293,23 @@ fn another_version_of_an_extension_is_told_and_stops_nothing() {
     facts.target.extensions_available = vec![of("1.8")];
     let found = findings(&facts, Intent::default());
     assert!(found.iter().all(|f| f.code != "extension-version"));
+}
+
+#[test]
+fn whoever_could_not_roll_back_is_told_before_whatever_is_replaced() {
+    let of_others = |facts: &mut Facts| {
+        facts.target.of_others = vec![OfAnother {
+            owner: "service".into(),
+            count: 1,
+            examples: vec!["table core.account".into()],
+        }];
+    };
+    assert!(blockers(of_others, Intent::default()).is_empty());
+    // Nothing of the user's is there: rows or a policy in a platform's schemas are replaced.
+    let comes_back = Intent {
+        force: true,
+        comes_back: true,
+        ..Intent::default()
+    };
+    assert_eq!(blockers(of_others, comes_back), ["target-not-owned"]);
 }

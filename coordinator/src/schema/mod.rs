@@ -23,7 +23,7 @@ use crate::ends::{Ends, said};
 use crate::events::Reporter;
 use crate::ledger::Ledger;
 use crate::left_out::{LARGE_OBJECT, LeftOut};
-use crate::platform::{self, When};
+use crate::platform::{self, Scope, When};
 
 use reprint::Printer;
 pub use shared::shared;
@@ -142,7 +142,8 @@ pub async fn compare_ends(
     let mut of_platform = Vec::new();
     if let Some(tenancy) = &ledger.options.tenancy {
         let ground = platform::Ground::read(ends, tenancy.platform.clone(), &ledger.id).await?;
-        let more = ground.divide().carried;
+        let scope = Scope::new(&ledger.options.selection, left_out)?;
+        let more = ground.divide(&scope).carried;
         // The scratch database of a rehearsal has not all that the target has.
         if whole && !ledger.id.starts_with(REHEARSAL) {
             let carried = [tenancy.carried.as_slice(), &more].concat();

@@ -7,13 +7,13 @@ use crate::compare::Difference;
 use crate::compare::level::level;
 use crate::ends::Ends;
 use crate::events::Reporter;
-use crate::left_out::LeftOut;
-use crate::platform::Ground;
+use crate::platform::{Ground, Scope};
 
 /// But for what is `carried`, which is compared with everything else. And what could not be compared.
 pub async fn shared(
     ends: &Ends,
     ground: &Ground,
+    scope: &Scope,
     carried: &[Named],
     reporter: &Reporter,
 ) -> anyhow::Result<(Vec<Difference>, Vec<Finding>)> {
@@ -21,9 +21,10 @@ pub async fn shared(
         include_schema: ground.platform.managed_schemas.clone(),
         ..Selection::default()
     };
-    let (mut source, mut target) = catalogs::both(ends, &[&managed], "", reporter).await?;
+    let (mut source, mut target) =
+        catalogs::both(ends, &[&managed, &scope.selection], "", reporter).await?;
     let printer = Printer::of(ends, "", &source, &target, reporter);
-    level(&mut source, &mut target, LeftOut::default(), None);
+    level(&mut source, &mut target, scope.left_out, None);
     printer
         .settle(ground.shared(&source, &target, carried))
         .await

@@ -190,7 +190,7 @@ async fn run_sync(run: &mut Run, asked: &Asked) -> Ended {
     }
     phase(run, "sync: the schema");
     let schema = compare_schema(run, asked, Sequences::Coming).await?;
-    let again = platform::again(&run.ends, &run.ledger).await?;
+    let again = platform::again(&run.ends, &run.ledger, &asked.selection).await?;
     if let Some(again) = &again {
         if !again.news.is_empty() && !asked.force && !asked.dry_run {
             return blocked(run, again.news.clone()).await;

@@ -389,6 +389,13 @@ fn to_a_newer_level_rows_arrive_and_its_own_columns_have_their_defaults() {
         .expect(4)
         .says("[skew-column] core.account.note: 4 rows")
         .says("[skew-required] core.device: 1 rows have no place at the target: its column kind must be given");
+    // Which is nothing to another table; and told again of all.
+    for (table, ends) in [("shop.orders", 0), ("core.account", 4)] {
+        pair.pgconvoy(&["sync", "--table", table])
+            .expect("sync runs")
+            .expect(ends);
+    }
+    pair.pgconvoy(&["sync"]).expect("sync runs").expect(4);
     pair.pgconvoy(&["sync", "--force"])
         .expect("sync runs")
         .expect(0);
@@ -406,6 +413,12 @@ fn what_only_the_older_level_has_stops_a_migration_too() {
         .says("[skew-column] core.account.note: 4 rows")
         .says("both ends' core (container harbour-core)")
         .says("[skew-required] core.device: 1 rows");
+    let left_out = pair.pgconvoy(&["plan", "--exclude-schema", "core"]);
+    let told = left_out.expect("plan runs").text();
+    assert!(
+        !told.contains("skew-column") && !told.contains("skew-required"),
+        "{told}"
+    );
     pair.migrate(&["--force"]);
     assert_arrived(&pair);
     assert_eq!(count(&pair, "SELECT count(*) FROM core.device"), 0);

@@ -84,6 +84,8 @@ fn what_both_ends_have_and_have_differently_is_told_and_policies_stop_the_migrat
         "CREATE TRIGGER web_hook AFTER INSERT ON files.item FOR EACH ROW EXECUTE FUNCTION files.call_out('https://own.example.org/key')",
     )
     .expect("a webhook of the target's own");
+    pair.at_target("CREATE POLICY own_only ON files.box FOR SELECT TO guest USING (true)")
+        .expect("a policy that the target alone has");
     let before = (
         managed(&pair.target),
         target(&pair, "SELECT count(*) FROM pg_class"),
@@ -114,10 +116,32 @@ fn what_both_ends_have_and_have_differently_is_told_and_policies_stop_the_migrat
         target(&pair, "SELECT count(*) FROM pg_class"),
     );
     assert_eq!(before, after, "something was changed");
+    // What is left out clashes with nothing.
+    for left_out in [
+        &["plan", "--exclude-schema", "files"][..],
+        &["preflight", "--exclude-table", "files.item"],
+        &["plan", "--skip-schema"],
+    ] {
+        let told = pair.pgconvoy(left_out).expect("it runs").text();
+        assert!(!told.contains("managed-clash"), "{left_out:?}: {told}");
+    }
+    // Nor is it replaced: policies at the target are neither dropped nor brought.
+    let policies_there = "SELECT string_agg(polname || coalesce(pg_get_expr(polqual, polrelid), ''), ' ' ORDER BY polname) FROM pg_policy WHERE polrelid::regclass::text LIKE 'files.%' AND polname NOT IN ('extra_read')";
+    let own = target(&pair, policies_there);
+    pair.migrate(&["--force", "--skip-rls"])
+        .says("managed-clash")
+        .says("[backup");
+    assert_eq!(own, target(&pair, policies_there));
+    pair.pgconvoy(&["rollback"])
+        .expect("rollback runs")
+        .expect(0);
+    assert_eq!(own, target(&pair, policies_there));
     pair.migrate(&["--force"])
+        .says("WARNING [managed-policy-extra] policies: policies on the platform's tables that the target alone has")
+        .says("own_only on files.box")
         .says("is replaced by the source's")
         .says("[backup");
-    let using = "SELECT string_agg(polname || pg_get_expr(polqual, polrelid), ' ' ORDER BY 1) FROM pg_policy WHERE polname IN ('Sellers read', 'same')";
+    let using = "SELECT string_agg(polname || pg_get_expr(polqual, polrelid), ' ' ORDER BY polname) FROM pg_policy WHERE polname IN ('Sellers read', 'same')";
     assert_eq!(
         target(&pair, using),
         "Sellers read(box = 'open'::text) sameopen"
@@ -215,7 +239,10 @@ fn a_migration_that_was_replaced_leaves_nothing_of_the_users_old_part() {
     pair.migrate(&[]);
     pair.at_source("DROP POLICY uploads ON files.item; CREATE OR REPLACE FUNCTION files.is_seller() RETURNS boolean LANGUAGE sql STABLE AS $$ SELECT true $$; DROP TABLE shop.orders")
         .expect("the user's part has changed");
-    pair.migrate(&["--force"]);
+    // A policy is dropped where the source has one of its name alone.
+    pair.migrate(&["--force"])
+        .says("[managed-policy-extra]")
+        .says("uploads on files.item");
     assert_eq!(
         target(
             &pair,

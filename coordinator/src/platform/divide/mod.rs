@@ -12,8 +12,10 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use pgconvoy_proto::model::{Entry, Finding, HeldTable, Holding, Holdings, Named, Rules};
 
+use super::scope::{Scope, by_entry};
 use crate::compare::known::plain;
-use told::{more_policies, no_table_for, not_carried, row_security};
+pub use told::more_policies;
+use told::{no_table_for, not_carried, row_security};
 
 #[derive(Debug, Default)]
 pub struct Division {
@@ -36,10 +38,12 @@ enum Whose {
     Users,
 }
 
-pub fn divide(rules: &Rules, source: &Holdings, target: &Holdings) -> Division {
+/// What is out of `scope` is neither carried nor told.
+pub fn divide(rules: &Rules, source: &Holdings, target: &Holdings, scope: &Scope) -> Division {
     let dividing = Dividing {
         rules,
-        at_source: source.objects.iter().map(|o| (o.entry, o)).collect(),
+        scope,
+        at_source: by_entry(source),
         at_target: target.objects.iter().map(name).collect(),
         extensions: target
             .objects
@@ -61,13 +65,14 @@ pub fn divide(rules: &Rules, source: &Holdings, target: &Holdings) -> Division {
         };
         if whose == Whose::Users {
             let is_part = PARTS_OF_TABLES.contains(&object.kind.as_str());
-            if dividing.is_managed(object) && (is_part || object.extension.is_none()) {
+            let of_users = is_part || object.extension.is_none();
+            if dividing.is_managed(object) && of_users && dividing.is_chosen(object) {
                 division.carried.push(object.named());
             }
             continue;
         }
         division.left.insert(object.entry);
-        if dividing.is_stranded(object) {
+        if dividing.is_stranded(object) && dividing.is_chosen(object) {
             stranded.push(plain(&object.identity));
         }
         if object.kind == "table" {
@@ -80,7 +85,7 @@ pub fn divide(rules: &Rules, source: &Holdings, target: &Holdings) -> Division {
         if object.schema.is_none() || object.kind == DEFAULTS {
             division.theirs.push(object.named());
         }
-        if whose == Whose::Skewed && dividing.is_apart(object) {
+        if whose == Whose::Skewed && dividing.is_apart(object) && dividing.is_chosen(object) {
             let on = object.of.and_then(|of| dividing.at_source.get(&of));
             let on = on.map(|table| plain(&table.identity)).unwrap_or_default();
             apart.entry(on).or_default().push(object);
@@ -90,8 +95,9 @@ pub fn divide(rules: &Rules, source: &Holdings, target: &Holdings) -> Division {
     division.tables = dividing.tables(source, target, &division);
     division.findings = apart.into_iter().map(not_carried).collect();
     division.findings.extend(no_table_for(&stranded));
-    division.findings.extend(row_security(&division.tables));
-    division.findings.extend(more_policies(source, target));
+    if !scope.left_out.rls {
+        division.findings.extend(row_security(&division.tables));
+    }
     division
 }
 
@@ -106,6 +112,7 @@ const IN_PUBLICATION: &str = " in publication ";
 
 struct Dividing<'a> {
     rules: &'a Rules,
+    scope: &'a Scope,
     at_source: HashMap<Entry, &'a Holding>,
     at_target: HashSet<(&'a str, &'a str)>,
     /// That the target has.
@@ -113,6 +120,10 @@ struct Dividing<'a> {
 }
 
 impl Dividing<'_> {
+    fn is_chosen(&self, object: &Holding) -> bool {
+        self.scope.admits(&self.at_source, object)
+    }
+
     fn is_managed(&self, object: &Holding) -> bool {
         let schema = object.schema.as_deref();
         schema.is_some_and(|schema| self.rules.is_managed(schema))
@@ -217,7 +228,10 @@ impl Dividing<'_> {
     /// A managed schema that the target lacks comes along when something of the user's is in it.
     fn with_their_schemas(&self, source: &Holdings, division: &mut Division) {
         let users = source.objects.iter().filter(|object| {
-            object.of.is_none() && object.kind != "schema" && !division.left.contains(&object.entry)
+            object.of.is_none()
+                && object.kind != "schema"
+                && !division.left.contains(&object.entry)
+                && self.is_chosen(object)
         });
         let schemas: HashSet<&str> = users
             .filter_map(|object| object.schema.as_deref())
@@ -254,6 +268,7 @@ impl Dividing<'_> {
         let of_platform = source.tables.iter();
         of_platform
             .filter(|table| division.left.contains(&table.entry) || made(table))
+            .filter(|table| self.scope.admits_table(table))
             .map(|table| (table.clone(), there(table)))
             .collect()
     }

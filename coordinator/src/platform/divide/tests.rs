@@ -1,7 +1,8 @@
 #![allow(clippy::unwrap_used)]
-use pgconvoy_proto::model::Platform;
+use pgconvoy_proto::model::{Platform, Selection};
 
 use super::*;
+use crate::left_out::LeftOut;
 
 const PLATFORM: &str = r#"
     name = "toy"
@@ -50,7 +51,8 @@ fn divided(source: Vec<Holding>, target: Vec<Holding>) -> Division {
         objects,
         ..Holdings::default()
     };
-    divide(&rules, &of(source), &of(target))
+    let scope = Scope::new(&Selection::default(), LeftOut::default()).unwrap();
+    divide(&rules, &of(source), &of(target), &scope)
 }
 
 fn carried(division: &Division) -> Vec<&str> {

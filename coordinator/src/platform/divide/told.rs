@@ -3,6 +3,7 @@ use std::collections::HashSet;
 
 use pgconvoy_proto::model::{Finding, HeldTable, Holding, Holdings, Severity};
 
+use super::super::scope::{Scope, by_entry};
 use super::name;
 use crate::compare::known::plain;
 
@@ -21,13 +22,14 @@ pub fn not_carried((table, objects): (String, Vec<&Holding>)) -> Finding {
 }
 
 /// Policies at the target alone, on tables that both ends have: somebody may see more there than at the source.
-pub fn more_policies(source: &Holdings, target: &Holdings) -> Option<Finding> {
+pub fn more_policies(source: &Holdings, target: &Holdings, scope: &Scope) -> Option<Finding> {
+    let there = by_entry(target);
     let at_source: HashSet<(&str, &str)> = source.objects.iter().map(name).collect();
     let more: Vec<String> = target
         .objects
         .iter()
         .filter(|object| object.kind == "policy" && object.extension.is_none())
-        .filter(|object| !at_source.contains(&name(object)))
+        .filter(|object| !at_source.contains(&name(object)) && scope.admits(&there, object))
         .map(|object| plain(&object.identity))
         .collect();
     (!more.is_empty()).then(|| {
