@@ -81,8 +81,6 @@ pub async fn gather(
 
 /// Code of the finding that what is in the target goes.
 pub const TARGET_REPLACED: &str = "target-replaced";
-/// Of the finding that the role may not drop some of it.
-pub const TARGET_NOT_OWNED: &str = "target-not-owned";
 /// How many names a message lists.
 const NAMES: usize = 8;
 

@@ -81,18 +81,15 @@ async fn run(
     // Not before: roles that an earlier rehearsal had left behind are gone now.
     let selection = args.filters.selection();
     let mut facts = preflight::gather(&mut ends, &selection, args.roles, ground.as_ref()).await?;
-    // Into the scratch database it goes whatever the target holds.
+    // Into the scratch database it goes whatever the target holds: nothing of that is dropped, or has to come back.
     let intent = Intent {
         replace: true,
-        comes_back: facts.target.is_in_use(),
         roles: args.roles,
         streams: args.effort.streams,
         ..Intent::default()
     };
     let mut findings = preflight::findings(&facts, intent);
-    // Nothing of the target is dropped.
-    let of_the_target = [preflight::TARGET_REPLACED, preflight::TARGET_NOT_OWNED];
-    findings.retain(|finding| !of_the_target.contains(&finding.code.as_str()));
+    findings.retain(|finding| finding.code != preflight::TARGET_REPLACED);
     let mut settled = None;
     if let Some(ground) = ground {
         ground.settle_findings(&mut findings);

@@ -2,13 +2,13 @@
 use pgconvoy_proto::facts::OfAnother;
 use pgconvoy_proto::model::{Finding, Role};
 
-use super::{Facts, Intent, TARGET_NOT_OWNED, blocker, names};
+use super::{Facts, Intent, blocker, names};
 
 /// What is replaced is dropped, and a rollback makes it anew and gives it to its owner.
 pub fn not_ours(facts: &Facts, others: &OfAnother) -> Finding {
     let (role, owner) = (&facts.target.server.role, &others.owner);
     blocker(
-        TARGET_NOT_OWNED,
+        "target-not-owned",
         others.examples.join(", "),
         format!(
             "role {role} can neither drop {} objects of role {owner} nor give them back to it",
