@@ -1,7 +1,7 @@
 //! From COPY data to sealed chunks: cut, digested, compressed.
 //!
 //! Three stages that overlap through bounded channels: reading (async, the caller's), sealing (a thread), sending (HTTP/2, the
-//! caller's). What is in memory of one stream: the messages of tokio-postgres (one row each; a row is in memory once),
+//! caller's). What is in memory of one stream: the messages of tokio-postgres (up to 64 KiB of rows each, or one longer row, which is in memory once),
 //! [`CHUNKS_READ`] + [`CHUNKS_SEALED`] chunks, and the HTTP/2 window.
 use std::pin::pin;
 use std::sync::Arc;
