@@ -283,8 +283,8 @@ fn a_selection_is_synced_alone_with_what_belongs_to_it() {
     reader.release();
     pair.assert_equal_ends();
     sync(&pair, &["--table", "no.such"])
-        .expect(1)
-        .says("no table is selected");
+        .expect(4)
+        .says("table-unknown");
     sync(&pair, &["--table", "a[b"]).expect(1).says("a[b");
 }
 
