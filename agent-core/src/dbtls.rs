@@ -104,6 +104,8 @@ pub struct Settings {
     pub roots: Option<Roots>,
     /// Client certificate and key.
     pub identity: Option<(PathBuf, PathBuf)>,
+    /// TLS from the first byte (`sslnegotiation=direct`).
+    pub direct: bool,
     connector: MakeRustlsConnect,
 }
 
@@ -162,6 +164,7 @@ impl Settings {
             mode,
             roots,
             identity,
+            direct,
             connector: MakeRustlsConnect::new(config),
         })
     }

@@ -6,6 +6,8 @@ use pgconvoy_proto::model::{
     SYNC_ORPHANS, SchemaObject, TOLD,
 };
 
+use crate::compare::findings::DIFFERS_IN;
+
 pub const LARGE_OBJECT: &str = "large object";
 const POLICY: &str = "policy";
 const SEQUENCE: &str = "sequence";
@@ -117,7 +119,7 @@ fn is_of_schema(code: &str) -> bool {
 
 /// The finding is about this property of its object: `it differs in row security, owner`, or, of what was told before, the property alone.
 fn names(finding: &Finding, property: &str) -> bool {
-    let said = finding.message.strip_prefix("it differs in ");
+    let said = finding.message.strip_prefix(DIFFERS_IN);
     let mut listed = said.unwrap_or(&finding.message).split(", ");
     listed.any(|one| one == property)
 }

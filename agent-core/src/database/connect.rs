@@ -68,7 +68,7 @@ impl Database {
             let handshake = Handshake {
                 tls: self.tls.connector(),
                 mode,
-                direct: self.negotiation.as_deref() == Some("direct"),
+                direct: self.tls.direct,
             };
             let failed = |error| opening.failed(&error);
             match &self.endpoint {

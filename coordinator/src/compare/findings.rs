@@ -95,12 +95,15 @@ fn was_there(object: &SchemaObject, known: &[Finding]) -> bool {
     })
 }
 
+/// How the message of a finding begins that then lists properties.
+pub const DIFFERS_IN: &str = "it differs in ";
+
 fn differs(object: &SchemaObject, changes: &[Change], known: &[Finding]) -> Vec<Finding> {
     let chosen =
         |change: &&Change| object.kind == "database" && CHOSEN.contains(&change.property.as_str());
     let (by_operator, others): (Vec<&Change>, Vec<&Change>) = changes.iter().partition(chosen);
     let finding = |severity, code, changes: &[&Change]| {
-        let message = format!("it differs in {}", properties(changes));
+        let message = format!("{DIFFERS_IN}{}", properties(changes));
         let (source, target) = both(changes);
         Finding::new(severity, code, object.name(), message).values(source, target)
     };

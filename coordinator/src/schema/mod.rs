@@ -312,7 +312,7 @@ fn first_findings(differences: Vec<Difference>, ledger: &Ledger) -> (Vec<Finding
 }
 
 /// Where the migration set its sequences to.
-fn positions(ledger: &Ledger) -> Positions {
+pub fn positions(ledger: &Ledger) -> Positions {
     let mut positions = Positions::new();
     for entry in &ledger.steps {
         if let Work::Sequences { values } = &entry.step.work {

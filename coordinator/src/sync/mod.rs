@@ -290,6 +290,15 @@ async fn compare_schema(
     if asked.skip_schema || run.ledger.options.skip_schema {
         return Ok(schema::Compared::default());
     }
+    compare_definitions(run, asked, sequences).await
+}
+
+/// Whether or not they are a part of the proof: see [`compare_schema`].
+async fn compare_definitions(
+    run: &Run,
+    asked: &Asked,
+    sequences: Sequences,
+) -> anyhow::Result<schema::Compared> {
     let question = Question {
         ledger: &run.ledger,
         selection: &asked.selection,

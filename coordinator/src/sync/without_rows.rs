@@ -9,12 +9,12 @@ use pgconvoy_proto::wire;
 
 use super::conclude::conclude;
 use super::outcome::{self, Outcome};
-use super::{Asked, blocked, follow, mark_begun, open, phase, proof, scope};
+use super::{Asked, blocked, compare_definitions, follow, mark_begun, open, phase, proof, scope};
 use crate::Ended;
 use crate::inventory;
 use crate::ledger::Ledger;
 use crate::phases::Run;
-use crate::schema::{self, Displaced, Question, Sequences};
+use crate::schema::{self, Displaced, Sequences};
 use crate::unknown;
 
 pub async fn sync(run: &mut Run, asked: &Asked) -> Ended {
@@ -23,9 +23,12 @@ pub async fn sync(run: &mut Run, asked: &Asked) -> Ended {
         return blocked(run, vec![open]).await;
     }
     phase(run, "sync: sequences are compared");
+    // Where sequences stand must be known also of a migration that has left definitions out.
     let others = match run.ledger.sync {
         None => {
-            let mut moved = compare(run, asked, Sequences::AtSnapshot).await?.moved;
+            let mut moved = compare_definitions(run, asked, Sequences::AtSnapshot)
+                .await?
+                .moved;
             moved.retain(|moved| was_left_elsewhere(moved, &run.ledger));
             moved
         }
@@ -34,7 +37,7 @@ pub async fn sync(run: &mut Run, asked: &Asked) -> Ended {
     };
     let others: Vec<Finding> = others.iter().map(moved_by_another).collect();
     if asked.dry_run {
-        let coming = compare(run, asked, Sequences::Now).await?.moved;
+        let coming = compare_definitions(run, asked, Sequences::Now).await?.moved;
         return Ok(outcome::dry_run_of_sequences(run, &coming, others));
     }
     if !others.is_empty() && !asked.force {
@@ -75,31 +78,9 @@ pub async fn sync(run: &mut Run, asked: &Asked) -> Ended {
     conclude(run, asked, outcome, others, Vec::new(), &schema).await
 }
 
-/// Whatever the migration has left out: where sequences stand must be known.
-async fn compare(
-    run: &Run,
-    asked: &Asked,
-    sequences: Sequences,
-) -> anyhow::Result<schema::Compared> {
-    let question = Question {
-        ledger: &run.ledger,
-        selection: &asked.selection,
-        left_out: asked.left_out_of_schema(&run.ledger),
-        sequences,
-    };
-    schema::compare_ends(&run.ends, &question, &run.reporter).await
-}
-
 /// A sequence of which the ledger does not know where it was left has been used when it is not as it was made.
 fn was_left_elsewhere(moved: &Displaced, ledger: &Ledger) -> bool {
-    let mut known = ledger
-        .steps
-        .iter()
-        .flat_map(|entry| match &entry.step.work {
-            Work::Sequences { values } => values.as_slice(),
-            _ => &[],
-        });
-    let is_known = known.any(|value| format!("{}.{}", value.schema, value.name) == moved.sequence);
+    let is_known = schema::positions(ledger).contains_key(&moved.sequence);
     is_known || !moved.target.ends_with(NOT_CALLED)
 }
 
