@@ -21,7 +21,7 @@ pub struct PartJob {
     pub target: String,
     pub table: Table,
     pub part: Part,
-    /// zstd level; 0: off.
+    /// As [`pgconvoy_proto::frame::Sealer::new`] takes it.
     pub compression: i32,
 }
 

@@ -43,7 +43,7 @@ pub struct SyncJob {
     pub target_rows: u64,
     pub jobs: usize,
     pub dry_run: bool,
-    /// zstd level; 0: off.
+    /// As [`pgconvoy_proto::frame::Sealer::new`] takes it.
     pub compression: i32,
     /// For the temporary file.
     pub folder: PathBuf,

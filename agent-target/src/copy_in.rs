@@ -16,6 +16,8 @@ use tokio_postgres::error::SqlState;
 use tokio_stream::{Stream, StreamExt};
 use tonic::Status;
 
+use crate::wal_writer::WalWriter;
+
 const CHUNKS_OPENED: usize = 2;
 
 /// What came, and what PostgreSQL took of it.
@@ -31,6 +33,7 @@ pub async fn copy_in(
     session: &Session,
     statement: &str,
     frames: impl Stream<Item = Result<wire::PartFrame, Status>> + Unpin + Send + 'static,
+    mut wal_writer: WalWriter<'_>,
     what: &str,
 ) -> Result<Copied, Status> {
     let failed = |error: tokio_postgres::Error| status::postgres(what, &error);
@@ -53,6 +56,7 @@ pub async fn copy_in(
                 Opened::Data(data) => {
                     chunks += 1;
                     sink.feed(data).await.map_err(failed)?;
+                    wal_writer.fed();
                 }
                 Opened::Trailer(trailer) if trailer.chunks == chunks => return Ok(trailer),
                 Opened::Trailer(_) => break,

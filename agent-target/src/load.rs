@@ -15,6 +15,7 @@ use crate::copy_in::copy_in;
 use crate::landing::Landing;
 use crate::ledger::{self, PlannedTable};
 use crate::sessions::{Purpose, Sessions};
+use crate::wal_writer::WalWriter;
 
 /// Loads one part. Idempotent: `already` when the ledger has it.
 pub async fn load_part(
@@ -39,7 +40,8 @@ pub async fn load_part(
         table: sent,
         part,
     };
-    let receipt = job.run(&session, frames).await?;
+    let wal_writer = WalWriter::of(sessions, &job.migration);
+    let receipt = job.run(&session, frames, wal_writer).await?;
     sessions.give_back(&job.migration, Purpose::Load, session);
     Ok(receipt)
 }
@@ -56,6 +58,7 @@ impl Job {
         &self,
         session: &Session,
         frames: impl Stream<Item = Result<wire::PartFrame, Status>> + Unpin + Send + 'static,
+        wal_writer: WalWriter<'_>,
     ) -> Result<wire::PartReceipt, Status> {
         let what = format!("loading {}, part {}", self.table, self.part.number);
         let failed = |error: tokio_postgres::Error| status::postgres(&what, &error);
@@ -78,7 +81,7 @@ impl Job {
             let prepared = landing.freeze_if_empty(session, &self.table).await;
             prepared.map_err(failed)?;
         }
-        let copied = copy_in(session, &landing.copy_in, frames, &what).await?;
+        let copied = copy_in(session, &landing.copy_in, frames, wal_writer, &what).await?;
         let digest = Digest::from(required(copied.trailer.digest, "the trailer's digest")?);
         if copied.rows != digest.rows {
             return Err(Status::data_loss(format!(

@@ -12,6 +12,7 @@ use pgconvoy_agent_core::status;
 use tokio_postgres::error::SqlState;
 use tonic::Status;
 
+use crate::wal_writer::Wakers;
 use crate::{rehearsal, tuning};
 
 /// What a session is for.
@@ -30,6 +31,7 @@ pub struct Sessions {
     /// Settings of every session.
     tuning: Arc<str>,
     idle: Arc<Mutex<Idle>>,
+    pub wakers: Wakers,
 }
 
 /// By migration and purpose.
@@ -46,6 +48,7 @@ impl Sessions {
             tuning: tuning::settings(&database).into(),
             live: database,
             idle: Arc::default(),
+            wakers: Arc::default(),
         }
     }
 

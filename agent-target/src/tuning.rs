@@ -16,16 +16,32 @@ pub fn settings(database: &Database) -> String {
     if database.is_on_this_machine() {
         let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
         let memory = build_memory(&meminfo);
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
         sql += &at_least(
             "maintenance_work_mem",
             "pg_catalog.pg_size_bytes",
             &format!("{memory}MB"),
         );
-        let workers = (processors / 2).min(MOST_WORKERS).to_string();
+        let workers = (processors() / 2).min(MOST_WORKERS).to_string();
         sql += &at_least("max_parallel_maintenance_workers", "", &workers);
     }
     sql
+}
+
+/// SQL for a build beside which its table is digested: the processors that the digest takes, one for its backend and one that the
+/// build has anyhow, are none for workers. Holds to the end of the transaction.
+pub fn beside_a_digest(database: &Database) -> String {
+    if !database.is_on_this_machine() {
+        return String::new();
+    }
+    let workers = processors().saturating_sub(2);
+    format!(
+        "SELECT pg_catalog.set_config('max_parallel_maintenance_workers', '{workers}', true)
+         WHERE pg_catalog.current_setting('max_parallel_maintenance_workers')::int8 > {workers};"
+    )
+}
+
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// Sets it where it is less. `unit` is a function that makes numbers of such values, or nothing.

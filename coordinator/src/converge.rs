@@ -19,7 +19,7 @@ const MOST_ROWS: u64 = 100_000_000;
 pub struct Converger {
     pub digester: Digester,
     pub held: Held,
-    /// zstd level; 0: off.
+    /// As [`pgconvoy_proto::frame::Sealer::new`] takes it.
     pub compression: i32,
     pub dry_run: bool,
 }

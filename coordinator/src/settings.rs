@@ -1,4 +1,5 @@
 //! How a migration uses what is there: streams, index jobs, compression and the size of parts, from what preflight has measured.
+use pgconvoy_proto::frame::THRIFTY;
 use pgconvoy_proto::model::Options;
 
 use crate::cli::{Compression, Effort};
@@ -36,7 +37,7 @@ pub fn of(effort: &Effort, facts: &Facts) -> Settings {
     let compression = match effort.compression {
         Compression::Off => 0,
         Compression::Level(level) => level,
-        Compression::Auto if link > FAST_LINK => 0,
+        Compression::Auto if link > FAST_LINK => THRIFTY,
         Compression::Auto if link < SLOW_LINK => 3,
         Compression::Auto => 1,
     };

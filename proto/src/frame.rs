@@ -29,8 +29,14 @@ pub enum Error {
     Digest,
 }
 
+/// The level for a link that is faster than compressing: repetitive rows cost less compressed than encrypted and sent whole, all
+/// others go as they are.
+pub const THRIFTY: i32 = -1;
+
 /// Compressing that saves less than one byte in so many is not worth the time.
 const WORTH: usize = 16;
+/// Under [`THRIFTY`]: a chunk has to become so many times smaller.
+const WORTH_ON_A_FAST_LINK: usize = 8;
 /// After so many chunks in a row that were not worth it (images, encrypted data)...
 const FRUITLESS: u32 = 4;
 /// ...so many go as they are, before it is tried again.
@@ -39,6 +45,9 @@ const PAUSE: u32 = 32;
 /// Seals chunks at one compression level; one per stream.
 pub struct Sealer {
     zstd: Option<zstd::bulk::Compressor<'static>>,
+    thrifty: bool,
+    /// Where chunks are compressed: kept, and what is sent is copied out of it in its own size.
+    packed: Vec<u8>,
     /// Chunks in a row that compression did not make worth it.
     fruitless: u32,
     /// Chunks that are not tried.
@@ -46,15 +55,18 @@ pub struct Sealer {
 }
 
 impl Sealer {
-    /// `level`: of zstd; 0 is off. Errors when zstd refuses the level.
+    /// `level`: of zstd, or [`THRIFTY`]; 0 is off. Errors when zstd refuses the level.
     pub fn new(level: i32) -> std::io::Result<Self> {
-        let zstd = if level == 0 {
-            None
-        } else {
-            Some(zstd::bulk::Compressor::new(level)?)
+        let thrifty = level == THRIFTY;
+        let zstd = match level {
+            0 => None,
+            THRIFTY => Some(zstd::bulk::Compressor::new(1)?),
+            level => Some(zstd::bulk::Compressor::new(level)?),
         };
         Ok(Self {
             zstd,
+            thrifty,
+            packed: Vec::new(),
             fruitless: 0,
             pause: 0,
         })
@@ -63,29 +75,44 @@ impl Sealer {
     pub fn seal(&mut self, raw: Bytes) -> std::io::Result<wire::Chunk> {
         let digest = Bytes::copy_from_slice(&xxh3_128(&raw).to_be_bytes());
         let raw_length = raw.len() as u32;
-        if let Some(zstd) = self.zstd.as_mut().filter(|_| self.pause == 0) {
-            let packed = zstd.compress(&raw)?;
-            if packed.len() <= raw.len() - raw.len() / WORTH && packed.len() < raw.len() {
-                self.fruitless = 0;
-                return Ok(wire::Chunk {
-                    payload: packed.into(),
-                    raw_length,
-                    digest,
-                    compressed: true,
-                });
-            }
-            self.fruitless += 1;
-            if self.fruitless >= FRUITLESS {
-                self.pause = PAUSE;
-            }
-        }
-        self.pause = self.pause.saturating_sub(1);
+        let packed = self.pack(&raw)?;
         Ok(wire::Chunk {
-            payload: raw,
+            compressed: packed.is_some(),
+            payload: packed.unwrap_or(raw),
             raw_length,
             digest,
-            compressed: false,
         })
+    }
+
+    /// None when the chunk is to go as it is.
+    fn pack(&mut self, raw: &[u8]) -> std::io::Result<Option<Bytes>> {
+        let Some(zstd) = &mut self.zstd else {
+            return Ok(None);
+        };
+        if self.pause > 0 {
+            self.pause -= 1;
+            return Ok(None);
+        }
+        self.packed.clear();
+        self.packed
+            .reserve(zstd::zstd_safe::compress_bound(raw.len()));
+        zstd.compress_to_buffer(raw, &mut self.packed)?;
+        let worth = match self.thrifty {
+            true => raw.len() / WORTH_ON_A_FAST_LINK,
+            false => raw
+                .len()
+                .saturating_sub(1)
+                .min(raw.len() - raw.len() / WORTH),
+        };
+        if self.packed.len() <= worth {
+            self.fruitless = 0;
+            return Ok(Some(Bytes::copy_from_slice(&self.packed)));
+        }
+        self.fruitless += 1;
+        if self.fruitless >= FRUITLESS {
+            self.pause = PAUSE;
+        }
+        Ok(None)
     }
 }
 
@@ -166,8 +193,32 @@ mod tests {
             assert!(!sealer.seal(noise.clone()).unwrap().compressed);
         }
         let paused = (0..2 * PAUSE).take_while(|_| !sealer.seal(data()).unwrap().compressed);
-        assert_eq!(paused.count() as u32, PAUSE - 1);
+        assert_eq!(paused.count() as u32, PAUSE);
         assert!(sealer.seal(data()).unwrap().compressed);
+    }
+
+    #[test]
+    fn a_fast_link_gets_compressed_only_what_shrinks_a_lot() {
+        let rows: Bytes = b"42, a name, and blanks                                 "
+            .repeat(1000)
+            .into();
+        let mut sealer = Sealer::new(THRIFTY).unwrap();
+        let chunk = sealer.seal(rows.clone()).unwrap();
+        assert!(chunk.compressed && chunk.payload.len() <= rows.len() / WORTH_ON_A_FAST_LINK);
+        assert_eq!(Opener::new().unwrap().open(chunk).unwrap(), rows);
+        // Half its size, or a quarter.
+        let words: Bytes = (0..20_000u32)
+            .flat_map(|n| n.wrapping_mul(2_654_435_761).to_string().into_bytes())
+            .collect::<Vec<_>>()
+            .into();
+        assert!(
+            Sealer::new(1)
+                .unwrap()
+                .seal(words.clone())
+                .unwrap()
+                .compressed
+        );
+        assert!(!sealer.seal(words).unwrap().compressed);
     }
 
     #[test]

@@ -27,7 +27,7 @@ pub struct Job {
     pub objects: Vec<Object>,
     /// Of the rows, what goes along.
     pub columns: Vec<String>,
-    /// zstd level; 0: off.
+    /// As [`pgconvoy_proto::frame::Sealer::new`] takes it.
     pub compression: i32,
 }
 

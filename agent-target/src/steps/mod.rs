@@ -28,6 +28,7 @@ use tonic::Status;
 use crate::archive::Store;
 use crate::ledger;
 use crate::sessions::{Purpose, Sessions};
+use crate::tuning;
 
 #[derive(Clone)]
 pub struct Runner {
@@ -220,7 +221,10 @@ impl Runner {
                     name,
                     create,
                     ..
-                } => key::build_index(session, schema, name, create).await?,
+                } => {
+                    let tuned = tuning::beside_a_digest(&self.sessions.live) + create;
+                    key::build_index(session, schema, name, &tuned).await?;
+                }
                 Work::ForeignKey(key) => findings.extend(foreign_key::build(session, key).await?),
                 Work::DropNotNull { columns } => {
                     findings.extend(rest::drop_not_null(session, columns).await?);

@@ -15,6 +15,7 @@ use super::{Frames, LOCK_WAIT, Sync, spilled};
 use crate::copy_in::copy_in;
 use crate::landing::Landing;
 use crate::large_objects;
+use crate::wal_writer::WalWriter;
 
 /// PostgreSQL's notation. Readers of a table that is to be truncated are waited for so long; then its rows are deleted beside them.
 const READERS_WAIT: &str = "3s";
@@ -147,7 +148,8 @@ impl Sync<'_> {
     ) -> Result<u64, Status> {
         let what = format!("syncing {}", self.table);
         let chunks = ReceiverStream::new(frames).map(|frame| part_frame(frame?));
-        let copied = copy_in(session, &landing.copy_in, chunks, &what).await?;
+        let wal_writer = WalWriter::of(self.sessions, &self.migration);
+        let copied = copy_in(session, &landing.copy_in, chunks, wal_writer, &what).await?;
         let sent = Digest::from(required(copied.trailer.digest, "the trailer's digest")?).rows;
         if copied.rows != sent || expected.is_some_and(|expected| expected != sent) {
             return Err(Status::data_loss(format!(

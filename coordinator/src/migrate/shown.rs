@@ -1,4 +1,5 @@
 //! A plan, shown.
+use pgconvoy_proto::frame::THRIFTY;
 use pgconvoy_proto::model::Table;
 use serde_json::{Value, json};
 
@@ -54,10 +55,10 @@ pub fn show(
         bytes(plan.size_bytes()),
         settings.streams,
         settings.index_jobs,
-        if settings.compression == 0 {
-            "off".into()
-        } else {
-            format!("zstd {}", settings.compression)
+        match settings.compression {
+            0 => "off".into(),
+            THRIFTY => "of what shrinks a lot".into(),
+            level => format!("zstd {level}"),
         },
         duration(seconds),
     ));

@@ -70,7 +70,7 @@ pub struct Carrier {
     pub rows: Rows,
     pub ends: Ends,
     pub streams: usize,
-    /// zstd level; 0: off.
+    /// As [`pgconvoy_proto::frame::Sealer::new`] takes it.
     pub compression: i32,
     pub reporter: Arc<Reporter>,
     pub live: Arc<Live>,

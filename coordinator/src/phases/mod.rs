@@ -153,7 +153,7 @@ pub struct Settings {
     /// More of them, for small tables only.
     pub small_streams: usize,
     pub index_jobs: usize,
-    /// zstd level; 0: off.
+    /// As [`pgconvoy_proto::frame::Sealer::new`] takes it.
     pub compression: i32,
 }
 
