@@ -7,7 +7,10 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::sync::OnceCell;
 
 use crate::dbtls;
 
@@ -51,6 +54,8 @@ pub struct Database {
     channel_binding: Option<String>,
     session_attrs: Option<String>,
     options: Option<String>,
+    /// Whether it takes options of ours; once that was tried.
+    takes_options: Arc<OnceCell<bool>>,
     connect_timeout: Duration,
 }
 
@@ -116,6 +121,7 @@ impl Database {
                 &["any", "read-write", "read-only"],
             )?,
             options: owned("options"),
+            takes_options: Arc::default(),
             connect_timeout: connect_timeout(given.get("connect_timeout"))?,
         };
         if database.password.is_none() {

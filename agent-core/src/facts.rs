@@ -46,7 +46,7 @@ pub async fn server(session: &Session, database: &Database) -> Result<ServerFact
         max_locks_per_transaction: count(9),
         max_prepared_transactions: count(10),
         in_recovery: row.get(11),
-        session_stable: is_stable(session).await?,
+        session_stable: is_stable(session, database).await?,
         server_clock_us: row.get(12),
         agent_clock_us: agent_clock.as_micros() as i64,
         cpus: std::thread::available_parallelism().map_or(1, |n| n.get() as u32),
@@ -79,8 +79,15 @@ pub async fn collation_version(session: &Session) -> Result<CollationVersion, Er
     })
 }
 
-/// Behind a transaction pooler a session setting does not survive, or the backend changes.
-async fn is_stable(session: &Session) -> Result<bool, Error> {
+/// Behind a transaction pooler a session setting does not survive, or the backend changes, or two sessions that are open at once have
+/// one backend. `session` is in no transaction: in one, a pooler gives it a backend of its own.
+async fn is_stable(session: &Session, database: &Database) -> Result<bool, Error> {
+    match database.connect("pgconvoy pooler check").await {
+        Ok(other) if other.backend_pid() == session.backend_pid() => return Ok(false),
+        Ok(_) => {}
+        // Where there is no second connection to be had, what follows has to do.
+        Err(error) => tracing::debug!(%error, "one session only"),
+    }
     let ask = "SELECT pg_backend_pid(), current_setting('application_name')";
     let before = session.query_one(ask, &[]).await?;
     session

@@ -7,6 +7,7 @@ use std::path::Path;
 use bytes::{Bytes, BytesMut};
 use pgconvoy_agent_core::child::{self, Running};
 use pgconvoy_agent_core::database::Database;
+use pgconvoy_agent_core::session::Session;
 use pgconvoy_agent_core::snapshot::Snapshot;
 use pgconvoy_agent_core::status;
 use pgconvoy_agent_core::tools::Tools;
@@ -14,6 +15,7 @@ use pgconvoy_proto::secrets::Secrets;
 use pgconvoy_proto::wire;
 use tokio::io::AsyncReadExt;
 use tokio::sync::mpsc;
+use tokio_postgres::Row;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 use xxhash_rust::xxh3::Xxh3;
@@ -42,17 +44,22 @@ pub async fn send(
     job: Job,
 ) -> Result<u64, Status> {
     let tools = Tools::find(pg_bin).await;
-    let (server, secrets) = {
+    let (server, secrets, unreadable) = {
         let holder = snapshot.holder().await?;
+        let unreadable = unreadable(&holder, snapshot)
+            .await
+            .map_err(|error| status::postgres("looking for tables that may not be read", &error))?;
         let secrets = secrets::read(&holder, &job.secrets)
             .await
             .map_err(|error| status::postgres("reading passwords and settings", &error))?;
-        (holder.server_version() / 10_000, secrets)
+        (holder.server_version() / 10_000, secrets, unreadable)
     };
     let tool = tools
         .pick_dump(server)
         .map_err(|e| Status::internal(e.to_string()))?;
-    let libpq = database.libpq(&format!("pgconvoy {}", job.migration))?;
+    let libpq = database
+        .libpq(&format!("pgconvoy {}", job.migration))
+        .await?;
     let mut command = child::command(&tool.path);
     libpq.apply(&mut command);
     command
@@ -64,6 +71,11 @@ pub async fn send(
             "--no-password",
             "--exclude-schema=pgconvoy",
         ])
+        .args(
+            unreadable
+                .iter()
+                .map(|name| format!("--exclude-table={name}")),
+        )
         .arg(format!("--lock-wait-timeout={LOCK_WAIT}"))
         .arg(format!("--snapshot={}", snapshot.exported))
         .args(["--dbname", &libpq.conninfo]);
@@ -81,6 +93,28 @@ pub async fn send(
     let bytes = received.map_err(from_target)?.into_inner().bytes;
     lanes.give_back(&job.target, lane);
     Ok(bytes)
+}
+
+/// Tables that were not selected and that the role may not lock: pg_dump, which locks what it describes, would end at the first. Quoted
+/// patterns, as pg_dump takes them.
+async fn unreadable(
+    session: &Session,
+    snapshot: &Snapshot,
+) -> Result<Vec<String>, tokio_postgres::Error> {
+    let selected: Vec<u32> = snapshot.tables.iter().map(|table| table.oid).collect();
+    let rows = session
+        .query(
+            "SELECT n.nspname::text, c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+             WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't' AND NOT c.oid = ANY ($1) AND c.oid >= 16384
+               AND NOT (has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT'))
+               AND NOT EXISTS (SELECT FROM pg_depend d
+                               WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')",
+            &[&selected],
+        )
+        .await?;
+    let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
+    let pattern = |row: &Row| format!("{}.{}", quoted(row.get(0)), quoted(row.get(1)));
+    Ok(rows.iter().map(pattern).collect())
 }
 
 /// The secrets, then pg_dump's output, as frames. The digest, which the target waits for, is sent only after pg_dump ended well.

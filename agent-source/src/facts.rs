@@ -9,9 +9,9 @@ use pgconvoy_agent_core::inventory::{
 use pgconvoy_agent_core::session::Session;
 use pgconvoy_agent_core::tools::Tools;
 use pgconvoy_agent_core::{facts, status};
-use pgconvoy_proto::facts::{Extension, SourceFacts};
+use pgconvoy_proto::facts::{Extension, ServerFacts, SourceFacts};
 use pgconvoy_proto::model::{Entry, RoleChoice, Selection, Table};
-use pgconvoy_proto::selection::Filter;
+use pgconvoy_proto::selection::{self, Filter, Idle};
 use tokio_postgres::Error;
 use tonic::Status;
 
@@ -32,7 +32,9 @@ pub async fn gather(
         whole: selection.is_everything(),
         roles: choice,
     };
-    let mut gathered = query(&session, database, &asked).await.map_err(failed)?;
+    let server = facts::server(&session, database).await.map_err(failed)?;
+    let mut gathered = query(&session, server, &asked).await.map_err(failed)?;
+    gathered.idle_globs = idle_globs(&session, selection).await?;
     match Tools::find(pg_bin)
         .await
         .pick_dump(session.server_version() / 10_000)
@@ -48,6 +50,27 @@ pub async fn gather(
         .await
         .map_err(failed)?;
     Ok(gathered)
+}
+
+/// Filters that nothing here answers to, whatever kind of relation they may mean.
+async fn idle_globs(session: &Session, selection: &Selection) -> Result<Vec<Idle>, Status> {
+    if selection.is_everything() {
+        return Ok(Vec::new());
+    }
+    let rows = session
+        .query(
+            "SELECT n.nspname::text, c.relname::text FROM pg_namespace n LEFT JOIN pg_class c ON c.relnamespace = n.oid",
+            &[],
+        )
+        .await
+        .map_err(|error| status::postgres("reading the catalogs", &error))?;
+    let schemas: Vec<&str> = rows.iter().map(|row| row.get(0)).collect();
+    let relations: Vec<(&str, &str)> = rows
+        .iter()
+        .filter_map(|row| Some((row.get(0), row.get::<_, Option<&str>>(1)?)))
+        .collect();
+    selection::idle(selection, &schemas, &relations)
+        .map_err(|error| Status::invalid_argument(error.to_string()))
 }
 
 /// What the target's major may not know: nothing where the target is at least as new.
@@ -82,7 +105,7 @@ struct Asked<'a> {
 
 async fn query(
     session: &Session,
-    database: &Database,
+    server: ServerFacts,
     asked: &Asked<'_>,
 ) -> Result<SourceFacts, Error> {
     // One transaction: the tables that are listed are the ones that are asked about.
@@ -103,9 +126,10 @@ async fn query(
     }
     let needed = needed_roles(session, asked).await?;
     let facts = SourceFacts {
-        server: facts::server(session, database).await?,
+        server,
         size_bytes: size(session, &selected).await?,
         tables,
+        idle_globs: Vec::new(),
         unreadable,
         filtered_by_rls,
         forced_rls,

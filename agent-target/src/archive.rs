@@ -86,7 +86,8 @@ impl Store {
                 "{migration:?} is no migration's id"
             )));
         }
-        Ok(self.data_dir.join(migration))
+        // A name of our own: what else lies in the data folder is not taken for ours, nor removed as ours.
+        Ok(self.data_dir.join(format!("{migration}.archive")))
     }
 
     fn archive(&self, migration: &str) -> Result<PathBuf, Status> {
@@ -396,6 +397,9 @@ mod tests {
     fn an_id_cannot_leave_the_data_dir() {
         let store = Store::new("/data".into(), None);
         assert!(store.folder("../etc").is_err() && store.folder("").is_err());
-        assert_eq!(store.folder("0198-a").unwrap(), Path::new("/data/0198-a"));
+        assert_eq!(
+            store.folder("0198-a").unwrap(),
+            Path::new("/data/0198-a.archive")
+        );
     }
 }

@@ -41,7 +41,7 @@ pub async fn furnish(
     };
     let archive = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
 
-    let libpq = target.libpq(APPLICATION)?;
+    let libpq = target.libpq(APPLICATION).await?;
     let mut command = child::command(&dump.path);
     libpq.apply(&mut command);
     command
@@ -75,7 +75,7 @@ pub async fn furnish(
     }
     list.flush().map_err(failed)?;
 
-    let libpq = scratch.libpq(APPLICATION)?;
+    let libpq = scratch.libpq(APPLICATION).await?;
     let mut command = child::command(&restore.path);
     libpq.apply(&mut command);
     command

@@ -9,7 +9,6 @@ use pgconvoy_agent_core::agent::{self, AgentArgs, Serving};
 use pgconvoy_agent_core::child;
 use pgconvoy_agent_core::database::Database;
 use pgconvoy_agent_core::storage::Access;
-use pgconvoy_proto::frame::MAX_MESSAGE_BYTES;
 use pgconvoy_proto::identity::{Identity, Role};
 use pgconvoy_proto::settings;
 use pgconvoy_proto::wire::target_server::TargetServer;
@@ -109,7 +108,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
     routes.add_service(
         TargetServer::new(service)
             .max_decoding_message_size(MAX_PLAN_MESSAGE_BYTES)
-            .max_encoding_message_size(MAX_MESSAGE_BYTES),
+            .max_encoding_message_size(MAX_PLAN_MESSAGE_BYTES),
     );
     let serving = Serving::new("pgconvoy-target", args.listen, identity, database);
     agent::run(serving, routes).await

@@ -170,16 +170,16 @@ pub struct Ends {
 
 #[derive(Debug, Clone, Args)]
 pub struct Filters {
-    /// Only these schemas; repeatable
+    /// Only these schemas; repeatable (in the environment {one,other})
     #[arg(long, env = "PGCONVOY_INCLUDE_SCHEMA", value_name = "GLOB")]
     pub include_schema: Vec<String>,
-    /// Not these schemas; repeatable
+    /// Not these schemas; repeatable (in the environment {one,other})
     #[arg(long, env = "PGCONVOY_EXCLUDE_SCHEMA", value_name = "GLOB")]
     pub exclude_schema: Vec<String>,
-    /// Only these tables, schema.table; repeatable
+    /// Only these tables, schema.table; repeatable (in the environment {one,other})
     #[arg(long, env = "PGCONVOY_INCLUDE_TABLE", value_name = "GLOB")]
     pub include_table: Vec<String>,
-    /// Not these tables, schema.table; repeatable
+    /// Not these tables, schema.table; repeatable (in the environment {one,other})
     #[arg(long, env = "PGCONVOY_EXCLUDE_TABLE", value_name = "GLOB")]
     pub exclude_table: Vec<String>,
     /// Not schema storage: neither buckets nor files, nor the policies on them
@@ -192,10 +192,18 @@ impl Filters {
         Selection {
             include_schema: self.include_schema.clone(),
             exclude_schema: self.exclude_schema.clone(),
-            include_table: self.include_table.clone(),
-            exclude_table: self.exclude_table.clone(),
+            include_table: self.include_table.iter().map(qualified).collect(),
+            exclude_table: self.exclude_table.iter().map(qualified).collect(),
             skip_storage: self.skip_storage,
         }
+    }
+}
+
+/// A table of this name in any schema, where none is named.
+fn qualified(table: &String) -> String {
+    match table.contains('.') {
+        true => table.clone(),
+        false => format!("*.{table}"),
     }
 }
 
@@ -401,10 +409,6 @@ pub struct SyncArgs {
 impl SyncArgs {
     pub fn selection(&self) -> Selection {
         let mut selection = self.filters.selection();
-        let qualified = |table: &String| match table.contains('.') {
-            true => table.clone(),
-            false => format!("*.{table}"),
-        };
         selection
             .include_table
             .extend(self.table.iter().map(qualified));

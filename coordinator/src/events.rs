@@ -92,6 +92,22 @@ pub struct Reporter {
     log: Mutex<Option<File>>,
 }
 
+/// On stdout. Whoever has stopped reading it (`| head`) does not end what is being done: it is in `events.jsonl` too.
+pub fn print(text: &str) {
+    use std::io::ErrorKind::BrokenPipe;
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != BrokenPipe => {
+            complain(&format!("pgconvoy: cannot write to stdout: {error}\n"));
+        }
+        _ => {}
+    }
+}
+
+/// On stderr; where that cannot be written there is nobody left to tell.
+pub fn complain(text: &str) {
+    std::io::stderr().lock().write_all(text.as_bytes()).ok();
+}
+
 impl Reporter {
     pub fn new(json: bool) -> Self {
         let voice = if std::io::stderr().is_terminal() && !json {
@@ -129,10 +145,10 @@ impl Reporter {
             .as_mut()
             && let Err(error) = writeln!(log, "{value}")
         {
-            eprintln!("pgconvoy: cannot write events.jsonl: {error}");
+            complain(&format!("pgconvoy: cannot write events.jsonl: {error}\n"));
         }
         if self.json {
-            println!("{value}");
+            print(&format!("{value}\n"));
         }
         self.tell(event);
     }
@@ -145,7 +161,7 @@ impl Reporter {
     pub fn line(&self, text: &str) {
         match &self.voice {
             Voice::Live { bars, .. } if bars.println(text).is_ok() => {}
-            _ => eprintln!("{text}"),
+            _ => complain(&format!("{text}\n")),
         }
     }
 
@@ -153,7 +169,7 @@ impl Reporter {
     pub fn result(&self, result: &serde_json::Value) {
         self.quiet();
         if self.json {
-            println!("{result}");
+            print(&format!("{result}\n"));
         }
     }
 

@@ -3,15 +3,15 @@ use std::collections::HashMap;
 
 use anyhow::anyhow;
 use pgconvoy_proto::model::{
-    Digest, Finding, Oid, Options, Part, SCHEMA_COMPARED, Severity, Step, SyncUnderWay, Table,
-    parse_json, required,
+    Digest, Finding, Malformed, Oid, Options, Part, SCHEMA_COMPARED, Severity, Step, SyncUnderWay,
+    Table, parse_json, required,
 };
 use pgconvoy_proto::wire;
 use pgconvoy_proto::wire::ledger_item::Item;
 use pgconvoy_proto::wire::target_client::TargetClient;
 use serde::Serialize;
-use tokio_stream::StreamExt;
 use tonic::transport::Channel;
+use tonic::{Code, Status};
 
 use crate::ends::said;
 use crate::verdict::Verdict;
@@ -146,18 +146,33 @@ impl Ledger {
         target: &mut TargetClient<Channel>,
         migration: Option<&str>,
     ) -> anyhow::Result<Self> {
+        Ok(Self::ask(target, migration).await?)
+    }
+
+    /// The same; none where there is no such migration, or no ledger at all.
+    pub async fn find(
+        target: &mut TargetClient<Channel>,
+        migration: Option<&str>,
+    ) -> anyhow::Result<Option<Self>> {
+        match Self::ask(target, migration).await {
+            Ok(ledger) => Ok(Some(ledger)),
+            Err(Unread::Refused(status)) if status.code() == Code::NotFound => Ok(None),
+            Err(unread) => Err(unread.into()),
+        }
+    }
+
+    async fn ask(
+        target: &mut TargetClient<Channel>,
+        migration: Option<&str>,
+    ) -> Result<Self, Unread> {
         let request = wire::ReadLedgerRequest {
             migration: migration.unwrap_or_default().into(),
         };
-        let mut items = target
-            .read_ledger(request)
-            .await
-            .map_err(said("target"))?
-            .into_inner();
+        let mut items = target.read_ledger(request).await?.into_inner();
         let mut ledger: Option<Self> = None;
         let mut places = HashMap::new();
-        while let Some(item) = items.next().await {
-            let item = required(item.map_err(said("target"))?.item, "ledger item")?;
+        while let Some(item) = items.message().await? {
+            let item = required(item.item, "ledger item")?;
             match (item, &mut ledger) {
                 (Item::Header(header), None) => ledger = Some(Self::from_header(header)?),
                 (Item::Table(entry), Some(ledger)) => {
@@ -174,11 +189,11 @@ impl Ledger {
                 }),
                 (Item::Finding(finding), Some(ledger)) => ledger.findings.push(finding.try_into()?),
                 (Item::Header(_), Some(_)) | (_, None) => {
-                    return Err(anyhow!("the target agent sent a ledger without order"));
+                    return Err(anyhow!("the target agent sent a ledger without order").into());
                 }
             }
         }
-        ledger.ok_or_else(|| anyhow!("the target agent sent an empty ledger"))
+        Ok(ledger.ok_or_else(|| anyhow!("the target agent sent an empty ledger"))?)
     }
 
     fn from_header(header: wire::LedgerHeader) -> anyhow::Result<Self> {
@@ -253,6 +268,39 @@ impl Ledger {
             .iter()
             .filter(|f| f.severity == Severity::Warning)
             .count()
+    }
+}
+
+/// Why a ledger was not read.
+enum Unread {
+    Refused(Status),
+    Malformed(anyhow::Error),
+}
+
+impl From<Status> for Unread {
+    fn from(status: Status) -> Self {
+        Self::Refused(status)
+    }
+}
+
+impl From<anyhow::Error> for Unread {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Malformed(error)
+    }
+}
+
+impl From<Malformed> for Unread {
+    fn from(error: Malformed) -> Self {
+        Self::Malformed(error.into())
+    }
+}
+
+impl From<Unread> for anyhow::Error {
+    fn from(unread: Unread) -> Self {
+        match unread {
+            Unread::Refused(status) => said("target")(status),
+            Unread::Malformed(error) => error,
+        }
     }
 }
 

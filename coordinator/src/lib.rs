@@ -81,6 +81,10 @@ pub async fn run(cli: Cli) -> u8 {
     if !result.is_object() {
         result = json!({});
     }
+    // Beside how this command ended: what the ledger says of the migration, null while it is unfinished.
+    if let Some(of_migration) = result.get("verdict").cloned() {
+        result["migration_verdict"] = of_migration;
+    }
     result["event"] = "result".into();
     result["verdict"] = verdict.as_str().into();
     reporter.result(&result);
@@ -158,7 +162,9 @@ async fn command(cli: Cli, reporter: &Arc<Reporter>) -> Ended {
             } else {
                 show(reporter, &report::text(&ledger));
             }
-            Ok((ledger.verdict.unwrap_or(Verdict::Ok), report::json(&ledger)))
+            // An unfinished one is to be resumed: nobody may take its report for a success.
+            let verdict = ledger.verdict.unwrap_or(Verdict::Interrupted);
+            Ok((verdict, report::json(&ledger)))
         }
         Command::Monitor(ends) => Box::pin(monitor::monitor(ends, migration, reporter)).await,
         Command::Rehearse(args) => Box::pin(rehearse::rehearse(args, global, reporter)).await,
@@ -192,9 +198,9 @@ async fn command(cli: Cli, reporter: &Arc<Reporter>) -> Ended {
 /// What a command is asked to show goes to stdout, unless JSON does.
 fn show(reporter: &Reporter, text: &str) {
     if reporter.json() {
-        eprint!("{text}");
+        events::complain(text);
     } else {
-        print!("{text}");
+        events::print(text);
     }
 }
 
@@ -205,7 +211,7 @@ async fn read_ledger(ends: &Ends, migration: Option<&str>) -> anyhow::Result<Led
 async fn clean(args: CleanArgs, migration: Option<&str>, reporter: &Reporter) -> Ended {
     let mut target = ends::target(&args.ends).await?;
     // Without a ledger there is nothing that could be unfinished, and no snapshot.
-    let ledger = Ledger::read(&mut target, migration).await.ok();
+    let ledger = Ledger::find(&mut target, migration).await?;
     if let Some(ledger) = ledger.as_ref().filter(|ledger| ledger.verdict.is_none())
         && !args.force
     {

@@ -397,6 +397,16 @@ fn schema(facts: &Facts, intent: Intent, found: &mut Vec<Finding>) {
             .hint("create the target database with ENCODING 'UTF8' TEMPLATE template0"),
         );
     }
+    if source.server.encoding == "SQL_ASCII" {
+        found.push(
+            warning(
+                "encoding-unchecked",
+                source.server.database.clone(),
+                "its encoding is SQL_ASCII: text that is not UTF-8 stops the copy of its table",
+            )
+            .hint("look first: a SELECT of the table's text with client_encoding UTF8 stops at such a row"),
+        );
+    }
     for (code, what, at_source, at_target) in [
         (
             "collation",

@@ -18,16 +18,14 @@ use crate::{Ended, drive, inventory};
 
 pub async fn rollback(args: RollbackArgs, global: &Global, reporter: &Arc<Reporter>) -> Ended {
     let mut target = ends::target(&args.ends).await?;
-    let ledger = Ledger::read(&mut target, global.migration.as_deref()).await;
-    let migration = match (&args.to_backup, ledger) {
-        (_, Ok(ledger)) => Some(ledger.id),
-        (Some(_), Err(_)) => None,
-        (None, Err(error)) => {
-            return Err(error.context(
-                "nothing can be rolled back (a backup of the target: rollback --to-backup ID, by the name of its folder)",
-            ));
-        }
+    let asked = global.migration.as_deref();
+    let migration = match &args.to_backup {
+        Some(_) => Ledger::find(&mut target, asked).await?,
+        None => Some(Ledger::read(&mut target, asked).await.context(
+            "nothing can be rolled back (a backup of the target: rollback --to-backup ID, by the name of its folder)",
+        )?),
     };
+    let migration = migration.map(|ledger| ledger.id);
     let named = migration.as_ref().or(args.to_backup.as_ref());
     let id = named.context("neither a migration nor a backup")?;
     let dir = RunDir::create(&global.run_dir, id)?;

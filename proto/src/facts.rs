@@ -4,6 +4,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::model::Roles;
+use crate::selection::Idle;
 
 /// A server, as either agent sees its own.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -48,6 +49,9 @@ pub struct SourceFacts {
     /// Of the selected tables, bytes.
     pub size_bytes: u64,
     pub tables: u64,
+    /// Of the filters.
+    #[serde(default)]
+    pub idle_globs: Vec<Idle>,
     /// Tables that the role may not read.
     pub unreadable: Vec<String>,
     /// Tables whose rows row level security would filter for the role.

@@ -1,5 +1,6 @@
 //! Which tables and schemas a command is about.
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+use serde::{Deserialize, Serialize};
 
 use crate::model::{Malformed, Selection};
 
@@ -68,23 +69,58 @@ impl Filter {
     }
 }
 
-/// Globs of --include-table that match none of the tables, (schema, name).
-pub fn idle<'a>(
+/// A glob that matches nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Idle {
+    /// Without its dashes: `include-table`.
+    pub flag: String,
+    pub glob: String,
+}
+
+/// Globs that match none of the schemas, or none of the relations, (schema, name).
+pub fn idle(
     selection: &Selection,
-    tables: impl IntoIterator<Item = (&'a str, &'a str)>,
-) -> Result<Vec<String>, Error> {
-    let set = compile("include-table", &selection.include_table)?;
-    let mut idle: Vec<bool> = vec![true; selection.include_table.len()];
-    for (schema, table) in tables {
-        for at in set.matches(format!("{schema}.{table}")) {
-            idle[at] = false;
+    schemas: &[&str],
+    relations: &[(&str, &str)],
+) -> Result<Vec<Idle>, Error> {
+    let relations: Vec<String> = relations
+        .iter()
+        .map(|(schema, name)| format!("{schema}.{name}"))
+        .collect();
+    let mut idle = Vec::new();
+    for (flag, globs) in [
+        ("include-schema", &selection.include_schema),
+        ("exclude-schema", &selection.exclude_schema),
+    ] {
+        idle.extend(unmatched(flag, globs, schemas)?);
+    }
+    for (flag, globs) in [
+        ("include-table", &selection.include_table),
+        ("exclude-table", &selection.exclude_table),
+    ] {
+        idle.extend(unmatched(flag, globs, &relations)?);
+    }
+    Ok(idle)
+}
+
+fn unmatched(
+    flag: &'static str,
+    globs: &[String],
+    names: &[impl AsRef<str>],
+) -> Result<Vec<Idle>, Error> {
+    let set = compile(flag, globs)?;
+    let mut matched = vec![false; globs.len()];
+    for name in names {
+        for at in set.matches(name.as_ref()) {
+            matched[at] = true;
         }
     }
-    let globs = selection.include_table.iter().zip(idle);
-    Ok(globs
-        .filter(|(_, idle)| *idle)
-        .map(|(glob, _)| glob.clone())
-        .collect())
+    let globs = globs.iter().zip(matched).filter(|(_, matched)| !matched);
+    let idle = |(glob, _): (&String, bool)| Idle {
+        flag: flag.into(),
+        glob: glob.clone(),
+    };
+    Ok(globs.map(idle).collect())
 }
 
 /// Globs over the names of schemas.
@@ -160,10 +196,19 @@ mod tests {
     fn globs_that_match_nothing_are_known() {
         let selection = Selection {
             include_table: vec!["app.users".into(), "*.user".into(), "app.log*".into()],
+            exclude_table: vec!["app.audit".into(), "app.log_1".into()],
+            include_schema: vec!["app".into(), "ap".into()],
             ..Selection::default()
         };
         let tables = [("app", "users"), ("app", "log_1")];
-        assert_eq!(idle(&selection, tables).unwrap(), ["*.user"]);
+        let idle = idle(&selection, &["app", "public"], &tables).unwrap();
+        let idle: Vec<_> = idle.iter().map(|i| (&*i.flag, &*i.glob)).collect();
+        let expected = [
+            ("include-schema", "ap"),
+            ("include-table", "*.user"),
+            ("exclude-table", "app.audit"),
+        ];
+        assert_eq!(idle, expected);
     }
 
     #[test]

@@ -22,6 +22,9 @@ const OPENING_TIMEOUT_FACTOR: u32 = 3;
 pub(super) const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
 pub(super) const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 pub(super) const KEEPALIVE_RETRIES: u32 = 6;
+/// The kernel asks a peer that owes an answer to what was sent not by keepalives but by sending again, for a quarter of an hour
+/// (tcp_retries2). This long too a server may take nothing of a COPY, whose connection is alive all the same.
+pub(super) const UNANSWERED: Duration = Duration::from_secs(300);
 
 impl Database {
     /// Opens a session with pinned settings, or says why that is not possible.
@@ -142,6 +145,7 @@ impl Database {
             .keepalives_idle(KEEPALIVE_IDLE)
             .keepalives_interval(KEEPALIVE_INTERVAL)
             .keepalives_retries(KEEPALIVE_RETRIES)
+            .tcp_user_timeout(UNANSWERED)
             .ssl_mode(SslMode::Require)
             .ssl_negotiation(SslNegotiation::Direct);
         if let Some(password) = &self.password {

@@ -11,14 +11,14 @@ use std::path::{Path, PathBuf};
 
 use tokio::process::Command;
 
-use super::connect::{KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_RETRIES};
+use super::connect::{KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_RETRIES, UNANSWERED};
 use super::conninfo::quote;
 use super::{Database, Endpoint, Error};
 use crate::dbtls::{self, Roots};
 
 /// For pg_dump and pg_restore, which pin less than our own sessions: a dead agent's backend ends, no limit of the role or the database
 /// cuts a long dump short, what they set makes nothing read-only, and no query of the catalogs is compiled.
-const PGOPTIONS: &str = "-c client_connection_check_interval=5000 -c statement_timeout=0 -c lock_timeout=0 \
+pub(super) const PGOPTIONS: &str = "-c client_connection_check_interval=5000 -c statement_timeout=0 -c lock_timeout=0 \
                          -c idle_in_transaction_session_timeout=0 -c default_transaction_read_only=off \
                          -c default_transaction_deferrable=off -c jit=off";
 /// Before the connection's own options, which may choose another: see `session`.
@@ -37,8 +37,40 @@ pub struct LibpqEnv {
 }
 
 impl Database {
-    /// What pg_dump and pg_restore need to reach this database as this agent does.
-    pub fn libpq(&self, application: &str) -> Result<LibpqEnv, Error> {
+    /// What pg_dump and pg_restore need to reach this database as this agent does. Options of ours go along where the server, and what
+    /// may stand before it, takes them: PgBouncer refuses a connection that comes with any, some servers an option. Without them pg_dump
+    /// and pg_restore still set their own time limits.
+    pub async fn libpq(&self, application: &str) -> Result<LibpqEnv, Error> {
+        let own = self
+            .options
+            .as_ref()
+            .is_some_and(|own| !own.starts_with('-'));
+        let takes = own
+            || {
+                let probe = Self {
+                    options: Some(self.options_with(PGOPTIONS)),
+                    ..self.clone()
+                };
+                let taken = async || match probe.connect("pgconvoy options check").await {
+                    Ok(_) => true,
+                    Err(error) => {
+                        tracing::info!(%error, "pg_dump and pg_restore connect without options of ours");
+                        false
+                    }
+                };
+                *self.takes_options.get_or_init(taken).await
+            };
+        self.libpq_with(application, if takes { PGOPTIONS } else { "" })
+    }
+
+    fn options_with(&self, more: &str) -> String {
+        let own = self.options.as_deref().unwrap_or_default();
+        let words = [OWN_ROLE, own, more];
+        let words: Vec<&str> = words.into_iter().filter(|word| !word.is_empty()).collect();
+        words.join(" ")
+    }
+
+    pub(super) fn libpq_with(&self, application: &str, options: &str) -> Result<LibpqEnv, Error> {
         let mut files = Vec::new();
         let mut set: Vec<(&'static str, OsString)> = vec![("LC_ALL", "C".into())];
         if let Some(password) = &self.password {
@@ -70,13 +102,12 @@ impl Database {
         };
         let mut conninfo = self.conninfo(application, roots.as_deref());
         match self.options.as_deref() {
-            None => set.push(("PGOPTIONS", format!("{OWN_ROLE} {PGOPTIONS}").into())),
-            Some(own) if own.starts_with('-') => {
-                let options = format!("{OWN_ROLE} {own} {PGOPTIONS}");
-                set.push(("PGOPTIONS", options.into()));
-            }
             // Words for a proxy (`endpoint=...`, `reference=...`), which reads them as a whole.
-            Some(own) => conninfo.push_str(&format!(" options={}", quote(own))),
+            Some(own) if !own.starts_with('-') => {
+                conninfo.push_str(&format!(" options={}", quote(own)));
+            }
+            None if options.is_empty() => {}
+            _ => set.push(("PGOPTIONS", self.options_with(options).into())),
         }
         Ok(LibpqEnv {
             conninfo,
@@ -111,6 +142,7 @@ impl Database {
             KEEPALIVE_INTERVAL.as_secs().to_string(),
         ));
         pairs.push(("keepalives_count", KEEPALIVE_RETRIES.to_string()));
+        pairs.push(("tcp_user_timeout", UNANSWERED.as_millis().to_string()));
         pairs.push(("gssencmode", "disable".into())); // our own sessions never use it
         pairs.push(("sslmode", self.tls.mode.as_str().into()));
         pairs.extend(roots.map(|roots| ("sslrootcert", path(roots))));

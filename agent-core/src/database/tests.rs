@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used)]
 use std::collections::HashMap;
 
+use super::libpq::PGOPTIONS;
 use super::*;
 use crate::dbtls::Mode;
 
@@ -155,7 +156,7 @@ fn what_cannot_be_meant_is_refused_without_repeating_it() {
 #[test]
 fn nothing_that_is_printed_has_the_password() {
     let database = resolve("postgres://ann:s3cret@h/app", &[]);
-    let libpq = database.libpq("pgconvoy test").unwrap();
+    let libpq = database.libpq_with("pgconvoy test", PGOPTIONS).unwrap();
     for text in [
         format!("{database:?}"),
         database.describe(),
@@ -169,7 +170,7 @@ fn nothing_that_is_printed_has_the_password() {
 #[test]
 fn libpq_gets_the_same_connection_with_the_password_in_a_file() {
     let database = resolve("host=h user='an\\'n' password='a:b' dbname='my app'", &[]);
-    let libpq = database.libpq("pgconvoy m1 dump").unwrap();
+    let libpq = database.libpq_with("pgconvoy m1 dump", PGOPTIONS).unwrap();
     for part in [
         r"user='an\'n'",
         "dbname='my app'",
@@ -201,21 +202,27 @@ fn libpq_gets_the_same_connection_with_the_password_in_a_file() {
             .contains("client_connection_check_interval=5000")
     );
     assert_eq!(value("LC_ALL").unwrap(), "C");
-    assert!(resolve("host=h password='a\nb'", &[]).libpq("x").is_err());
+    assert!(
+        resolve("host=h password='a\nb'", &[])
+            .libpq_with("x", PGOPTIONS)
+            .is_err()
+    );
 }
 
 #[test]
 fn options_of_a_proxy_stay_whole() {
     let switches = resolve("host=h options='-c geqo=off'", &[])
-        .libpq("x")
+        .libpq_with("x", PGOPTIONS)
         .unwrap();
     assert!(
         format!("{:?}", switches.set).contains("-c geqo=off -c client_connection_check_interval")
     );
     let words = resolve("host=h options=reference=abc", &[])
-        .libpq("x")
+        .libpq_with("x", PGOPTIONS)
         .unwrap();
     assert!(words.conninfo.ends_with("options='reference=abc'"));
+    let refused = resolve("host=h", &[]).libpq_with("x", "").unwrap();
+    assert!(!format!("{:?}", refused.set).contains("PGOPTIONS"));
     assert!(!words.set.iter().any(|(name, _)| *name == "PGOPTIONS"));
 }
 

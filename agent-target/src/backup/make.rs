@@ -139,7 +139,7 @@ async fn dump_to(
     let failed = |error: std::io::Error| cannot("write in", folder, &error);
     let file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
     let mut out = tokio::fs::File::from_std(file.reopen().map_err(failed)?);
-    let libpq = database.libpq(APPLICATION)?;
+    let libpq = database.libpq(APPLICATION).await?;
     let mut command = child::command(&tool.path);
     libpq.apply(&mut command);
     command

@@ -33,23 +33,35 @@ pub async fn restore(
         .await
         .map_err(|error| status::postgres("emptying tables of extensions", &error))?;
     let list = wanted(session, backup).await?;
-    let libpq = database.libpq(&application_name(migration))?;
+    let libpq = database.libpq(&application_name(migration)).await?;
     let mut command = child::command(&backup.tool.path);
     libpq.apply(&mut command);
     command
-        .args(["--exit-on-error", "--no-password", "--use-list"])
+        .args(["--no-password", "--use-list"])
         .arg(list.path())
         .args(["--dbname", &libpq.conninfo])
         .arg(&backup.archive);
     let restored = child::run(command, &mut tokio::io::sink()).await;
-    restored.map_err(refused)?;
+    went_through(restored)?;
     event_triggers(session, database, migration, backup).await
 }
 
-fn refused(error: child::Error) -> Status {
-    Status::internal(format!(
-        "restoring the backup: {error}; mend that, and run rollback again"
-    ))
+/// pg_restore's last words after it has met refusals and gone on.
+const WENT_ON: &str = "errors ignored on restore";
+
+/// What was there could be there without being made again (rows that break a foreign key were loaded around it): where pg_restore is
+/// refused it goes on, and the comparison that follows names what is not back.
+fn went_through(restored: Result<String, child::Error>) -> Result<(), Status> {
+    match restored {
+        Err(child::Error::Failed { stderr, .. }) if stderr.contains(WENT_ON) => {
+            tracing::warn!(%stderr, "restoring the backup: not everything was taken");
+            Ok(())
+        }
+        Err(error) => Err(Status::internal(format!(
+            "restoring the backup: {error}; mend that, and run rollback again"
+        ))),
+        Ok(_) => Ok(()),
+    }
 }
 
 /// PostgreSQL gives an event trigger to superusers only, but one may belong to a role that is none any more (Supabase demotes `postgres`).
@@ -67,21 +79,16 @@ async fn event_triggers(
         return Ok(());
     }
     let list = listed(backup, |line| is_of(line, &demoted)).await?;
-    let libpq = database.libpq(&application_name(migration))?;
+    let libpq = database.libpq(&application_name(migration)).await?;
     let mut command = child::command(&backup.tool.path);
     libpq.apply(&mut command);
     command
-        .args([
-            "--exit-on-error",
-            "--no-password",
-            "--no-owner",
-            "--use-list",
-        ])
+        .args(["--no-password", "--no-owner", "--use-list"])
         .arg(list.path())
         .args(["--dbname", &libpq.conninfo])
         .arg(&backup.archive);
     let restored = child::run(command, &mut tokio::io::sink()).await;
-    restored.map_err(refused)?;
+    went_through(restored)?;
     for (name, owner) in &demoted {
         let (name, owner) = (quote_ident(name), quote_ident(owner));
         let give = format!(

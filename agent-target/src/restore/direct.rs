@@ -11,6 +11,7 @@ pub(super) async fn run(restore: &Restore<'_>, list: &Path) -> Result<(), Failur
     let libpq = restore
         .database
         .libpq(&application_name(&restore.migration.id))
+        .await
         .map_err(Status::from)?;
     let mut command = verbose(restore.tool, list);
     libpq.apply(&mut command);

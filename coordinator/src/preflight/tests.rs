@@ -36,6 +36,7 @@ fn facts() -> Facts {
             server: server(),
             size_bytes: 1 << 30,
             tables: 10,
+            idle_globs: vec![],
             unreadable: vec![],
             filtered_by_rls: vec![],
             forced_rls: vec![],

@@ -77,6 +77,35 @@ fn a_backup_brings_back_what_was_changed_and_dropped() {
 }
 
 #[test]
+fn what_a_backup_cannot_make_again_is_named_and_everything_else_comes_back() {
+    let pair = Pair::new().expect("two servers and two agents");
+    pair.at_target(
+        "CREATE TABLE parent (id int PRIMARY KEY); CREATE TABLE child (id int CONSTRAINT to_parent REFERENCES parent);
+         SET session_replication_role = replica; INSERT INTO child VALUES (1); RESET session_replication_role;
+         CREATE POLICY own ON child USING (id > 0); CREATE ROLE looker; GRANT SELECT ON child TO looker;
+         CREATE PUBLICATION told FOR TABLE child",
+    )
+    .expect("a row that its foreign key would not take");
+    let mut before = target_dump(&pair);
+    let id = back_up(&pair);
+    pair.at_target("DROP TABLE child, parent")
+        .expect("both are gone");
+    pair.pgconvoy(&["rollback", "--to-backup", &id])
+        .expect("rollback runs")
+        .expect(3)
+        .says("to_parent");
+    before.retain(|line| !line.contains("to_parent"));
+    let after = target_dump(&pair);
+    let missing: Vec<&String> = before.difference(&after).collect();
+    assert!(
+        missing
+            .iter()
+            .all(|line| line.contains("ALTER TABLE ONLY public.child")),
+        "{missing:?}"
+    );
+}
+
+#[test]
 fn a_target_in_use_is_refused_and_forced_is_replaced_and_comes_back() {
     let pair = both_in_use();
     let before = target_dump(&pair);

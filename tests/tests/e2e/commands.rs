@@ -74,7 +74,16 @@ fn status_knows_a_migration_from_the_ledger_alone() {
     pair.pgconvoy(&["status"])
         .expect("status runs")
         .says("no ledger");
-    pair.migrate(&[]);
+    pair.migrate(&["--no-verify"]);
+    pair.at_target("UPDATE pgconvoy.migrations SET verdict = NULL, finished_at = NULL")
+        .expect("as if it had been killed before its end");
+    let unfinished = pair.pgconvoy(&["status", "--json"]).expect("status runs");
+    let unfinished = unfinished.expect(0).result();
+    assert_eq!(unfinished["verdict"], "ok");
+    assert!(unfinished["migration_verdict"].is_null());
+    pair.pgconvoy(&["report"]).expect("report runs").expect(130);
+    pair.pgconvoy(&["resume"]).expect("resume runs").expect(0);
+    pair.pgconvoy(&["verify"]).expect("verify runs").expect(0);
     std::fs::remove_dir_all(pair.folder().join("runs")).expect("the run folders are gone");
     pair.pgconvoy(&["status"])
         .expect("status runs")
@@ -100,15 +109,17 @@ fn a_finished_migration_is_not_repeated() {
 #[test]
 fn clean_removes_the_ledger_and_nothing_else() {
     let pair = pair();
-    pair.migrate(&[]);
+    let others = pair.folder().join("target-data/supabase");
+    std::fs::create_dir_all(others.join("volumes")).expect("somebody else's folder");
+    pair.migrate(&["--migration", "supabase"]);
     let ledger = |sql: &str| pair.at_target(sql).expect("the ledger");
-    let id = ledger("SELECT id FROM pgconvoy.migrations");
     ledger(
         "INSERT INTO pgconvoy.migrations
          SELECT (jsonb_populate_record(m, '{\"id\": \"another\"}')).* FROM pgconvoy.migrations m",
     );
-    let clean = ["clean", "--migration", &id];
+    let clean = ["clean", "--migration", "supabase"];
     pair.pgconvoy(&clean).expect("clean runs").expect(0);
+    assert!(others.join("volumes").is_dir());
     assert_eq!(ledger("SELECT id FROM pgconvoy.migrations"), "another");
     for table in ["tables", "parts", "steps", "findings", "before"] {
         let rows = ledger(&format!("SELECT count(*) FROM pgconvoy.{table}"));
@@ -156,6 +167,21 @@ fn json_ends_with_the_verdict() {
             "an event without a name: {line}"
         );
     }
+}
+
+#[test]
+fn who_stops_reading_does_not_end_what_is_done() {
+    let pair = pair();
+    let mut migrate = pair.command(&["migrate", "--json"]);
+    let mut migrate = migrate
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .expect("migrate runs");
+    drop((migrate.stdout.take(), migrate.stderr.take()));
+    let ended = migrate.wait().expect("it ends");
+    assert_eq!(ended.code(), Some(0));
+    pair.assert_equal_ends();
 }
 
 #[test]

@@ -70,6 +70,24 @@ fn what_is_not_selected_stays_away_and_what_misses_it_is_told() {
     unknown(&["sync", "--table", "app.entry", "--table", "app.entri"], 4);
     unknown(&["plan", "--include-table", "app.entri"], 4);
     unknown(&["preflight", "--include-table", "app.entri"], 4);
+    for (command, code) in [
+        ("plan --include-schema ap", 4),
+        ("verify --include-schema ap", 1),
+        ("sync --include-schema ap", 4),
+    ] {
+        run(&pair, command, code).says("is called so");
+    }
+    // The target is in use by now.
+    run(&pair, "plan --exclude-table entri", 4)
+        .says("filter-idle")
+        .says("--exclude-table");
+    // Without a schema it is the table of that name, wherever it is.
+    let plan = run(&pair, "plan --exclude-table account --json", 4).result();
+    let tables = plan["tables"].to_string();
+    assert!(
+        tables.contains("entry") && !tables.contains("\"account\""),
+        "{tables}"
+    );
     assert_eq!(
         target(
             &pair,

@@ -125,3 +125,33 @@ fn folders_that_cannot_be_written_stand_in_the_way() {
     assert_eq!(severity(&blocked.result(), "data-dir"), Some("blocker"));
     assert_eq!(severity(&blocked.result(), "jobs-unknown"), Some("warning"));
 }
+
+#[test]
+fn a_schema_that_is_left_out_need_not_be_readable() {
+    let pair = Pair::with(Options {
+        before_agents: Some(|pair| {
+            pair.at_source(
+                "CREATE ROLE mover LOGIN PASSWORD 'moving'; CREATE SCHEMA hr; CREATE TABLE hr.\"Sal.ary\" (n int);
+                 CREATE TABLE shown (id int PRIMARY KEY); INSERT INTO shown VALUES (1);
+                 CREATE VIEW hr.v AS SELECT * FROM shown; GRANT SELECT ON shown TO mover",
+            )?;
+            Ok(())
+        }),
+        source_url: Some(|server| {
+            let address = server.url(DATABASE);
+            let (_, host) = address.rsplit_once('@').expect("a user in the URL");
+            format!("postgres://mover:moving@{host}")
+        }),
+        ..Options::default()
+    })
+    .expect("two servers and two agents");
+    let all = preflight(&pair, &[]);
+    assert_eq!(
+        severity(&all.expect(4).result(), "unreadable"),
+        Some("blocker")
+    );
+    pair.migrate(&["--exclude-schema", "hr"]).says("proven");
+    let there =
+        "SELECT string_agg(relname, ' ') FROM pg_class WHERE relname IN ('Sal.ary', 'shown')";
+    assert_eq!(pair.at_target(there).expect("the target"), "shown");
+}
