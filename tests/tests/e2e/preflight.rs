@@ -147,7 +147,7 @@ fn a_schema_that_is_left_out_need_not_be_readable() {
     .expect("two servers and two agents");
     let all = preflight(&pair, &[]);
     assert_eq!(
-        severity(&all.expect(4).result(), "unreadable"),
+        severity(&all.expect(4).result(), "source-unreadable"),
         Some("blocker")
     );
     pair.migrate(&["--exclude-schema", "hr"]).says("proven");
