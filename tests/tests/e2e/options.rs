@@ -85,7 +85,7 @@ fn what_is_not_selected_stays_away_and_what_misses_it_is_told() {
     let plan = run(&pair, "plan --exclude-table account --json", 4).result();
     let tables = plan["tables"].to_string();
     assert!(
-        tables.contains("entry") && !tables.contains("\"account\""),
+        tables.contains("\"table\":\"entry\"") && !tables.contains("\"table\":\"account\""),
         "{tables}"
     );
     assert_eq!(
