@@ -17,7 +17,8 @@ use tonic::service::RoutesBuilder;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
-use crate::database::Database;
+use crate::database::{self, Database};
+use crate::facts;
 use crate::storage::StorageArgs;
 
 /// How long calls in flight may go on after SIGTERM.
@@ -114,7 +115,10 @@ pub async fn run(serving: Serving, mut routes: RoutesBuilder) -> anyhow::Result<
     let (reporter, health) = tonic_health::server::health_reporter();
     routes.add_service(health);
 
-    let seen = look(&database).await;
+    let seen = match notice_pooler(&database).await {
+        Err(error) => Err(error.to_string()),
+        Ok(()) => look(&database).await,
+    };
     report(&reporter, &seen).await;
     println!(
         "{program} {} ready: listening on {}, database {} ({}), identity {}",
@@ -152,11 +156,23 @@ pub fn version_text(version: u32) -> String {
     format!("{}.{}", version / 10_000, version % 10_000)
 }
 
+/// Before anything else: what a pooler lends to the application must not keep settings of ours.
+async fn notice_pooler(database: &Database) -> Result<(), database::Error> {
+    let Ok(session) = database.connect("pgconvoy health").await else {
+        return Ok(());
+    };
+    if let Err(error) = facts::has_own_backend(&session, database).await {
+        tracing::warn!(%error, "whether this is a transaction pooler cannot be told");
+    }
+    database.refuse_pooler()
+}
+
 async fn look(database: &Database) -> Result<u32, String> {
-    let session = database
-        .connect("pgconvoy health")
-        .await
-        .map_err(|error| error.to_string())?;
+    let look = async {
+        database.refuse_pooler()?;
+        database.connect("pgconvoy health").await
+    };
+    let session = look.await.map_err(|error| error.to_string())?;
     Ok(session.server_version())
 }
 

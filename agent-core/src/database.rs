@@ -8,6 +8,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::sync::OnceCell;
@@ -56,6 +57,8 @@ pub struct Database {
     options: Option<String>,
     /// Whether it takes options of ours; once that was tried.
     takes_options: Arc<OnceCell<bool>>,
+    /// It was found to be a transaction pooler.
+    pooled: Arc<AtomicBool>,
     connect_timeout: Duration,
 }
 
@@ -122,6 +125,7 @@ impl Database {
             )?,
             options: owned("options"),
             takes_options: Arc::default(),
+            pooled: Arc::default(),
             connect_timeout: connect_timeout(given.get("connect_timeout"))?,
         };
         if database.password.is_none() {
@@ -201,6 +205,24 @@ impl Database {
         match &self.endpoint {
             Endpoint::Socket(directory) => directory.display().to_string(),
             Endpoint::Tcp { host, .. } => host.clone(),
+        }
+    }
+
+    /// A transaction pooler: its backends are lent to the application too, and sessions of ours set nothing there from now on. They may ask;
+    /// what rows are read or written by is refused by [`Self::refuse_pooler`].
+    pub(crate) fn set_pooled(&self) {
+        self.pooled.store(true, Relaxed);
+    }
+
+    fn is_pooled(&self) -> bool {
+        self.pooled.load(Relaxed)
+    }
+
+    /// For work that needs a backend of its own.
+    pub fn refuse_pooler(&self) -> Result<(), Error> {
+        match self.is_pooled() {
+            true => Err(Error::TransactionPooler { at: self.at() }),
+            false => Ok(()),
         }
     }
 

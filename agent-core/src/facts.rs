@@ -79,14 +79,28 @@ pub async fn collation_version(session: &Session) -> Result<CollationVersion, Er
     })
 }
 
-/// Behind a transaction pooler a session setting does not survive, or the backend changes, or two sessions that are open at once have
-/// one backend. `session` is in no transaction: in one, a pooler gives it a backend of its own.
-async fn is_stable(session: &Session, database: &Database) -> Result<bool, Error> {
+/// Two sessions that are open at once have two backends, but behind a transaction pooler, which lends one to whoever asks next: then what
+/// our sessions are set to is undone, for those who get it after us, and no session sets anything any more. `session` is in no transaction: in one it has a backend of its own.
+pub async fn has_own_backend(session: &Session, database: &Database) -> Result<bool, Error> {
     match database.connect("pgconvoy pooler check").await {
-        Ok(other) if other.backend_pid() == session.backend_pid() => return Ok(false),
-        Ok(_) => {}
-        // Where there is no second connection to be had, what follows has to do.
-        Err(error) => tracing::debug!(%error, "one session only"),
+        Ok(other) if other.backend_pid() == session.backend_pid() => {
+            other.batch_execute("RESET ALL").await?;
+            database.set_pooled();
+            Ok(false)
+        }
+        Ok(_) => Ok(true),
+        // Without a second connection there is no telling.
+        Err(error) => {
+            tracing::debug!(%error, "one session only");
+            Ok(true)
+        }
+    }
+}
+
+/// Behind a transaction pooler a session setting does not survive, or the backend changes.
+async fn is_stable(session: &Session, database: &Database) -> Result<bool, Error> {
+    if !has_own_backend(session, database).await? {
+        return Ok(false);
     }
     let ask = "SELECT pg_backend_pid(), current_setting('application_name')";
     let before = session.query_one(ask, &[]).await?;

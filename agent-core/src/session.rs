@@ -86,7 +86,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// Takes charge of a fresh connection: drives it, and pins its settings in one round trip.
+    /// Takes charge of a fresh connection: drives it, and pins its settings in one round trip, unless it is a pooler's that lends it to others.
     pub(crate) async fn pin<S, T>(
         client: Client,
         connection: Connection<S, T>,
@@ -96,26 +96,16 @@ impl Session {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let at = opening.at;
         let loss = Arc::new(OnceLock::new());
         let connection = AbortOnDropHandle::new(tokio::spawn(drive(connection, Arc::clone(&loss))));
-        let batch = pinning_sql(opening.keeps_role);
-        let mut attempts = 0;
-        let (pinned, checked) = loop {
-            attempts += 1;
-            // All are sent before any is answered; they stay in order.
-            let (untimed, pinned, checked) = tokio::join!(
-                client.batch_execute(NO_TIMEOUT),
-                client.simple_query(&batch),
-                client.batch_execute(CHECK_INTERVAL)
-            );
-            match untimed {
-                Err(error) if timed_out(&error) && attempts < PINNING_ATTEMPTS => {}
-                Err(error) => return Err(opening.failed(&error)),
-                Ok(()) => break (pinned, checked),
+        let messages = match opening.pins {
+            true => pin_settings(&client, opening).await?,
+            false => {
+                let asked = client.simple_query(WHO).await;
+                asked.map_err(|error| opening.failed(&error))?
             }
         };
-        let messages = pinned.map_err(|error| opening.failed(&error))?;
+        let at = opening.at;
         let (server_version, backend_pid, version) =
             read_who(&messages).ok_or_else(|| Error::Other {
                 at: at.to_owned(),
@@ -126,16 +116,6 @@ impl Session {
                 at: at.to_owned(),
                 version,
             });
-        }
-        if let Err(error) = checked {
-            let Some(refusal) = error.as_db_error() else {
-                return Err(opening.failed(&error));
-            };
-            tracing::warn!(
-                at,
-                reason = refusal.message(),
-                "the server does not watch for lost clients: what a killed agent ran may go on for a while"
-            );
         }
         Ok(Self {
             connection,
@@ -231,6 +211,41 @@ where
 
 fn timed_out(error: &tokio_postgres::Error) -> bool {
     error.code() == Some(&SqlState::QUERY_CANCELED)
+}
+
+/// Pins all settings; gives the answer to [`WHO`].
+async fn pin_settings(
+    client: &Client,
+    opening: &Opening<'_>,
+) -> Result<Vec<SimpleQueryMessage>, Error> {
+    let batch = pinning_sql(opening.keeps_role);
+    let mut attempts = 0;
+    let (pinned, checked) = loop {
+        attempts += 1;
+        // All are sent before any is answered; they stay in order.
+        let (untimed, pinned, checked) = tokio::join!(
+            client.batch_execute(NO_TIMEOUT),
+            client.simple_query(&batch),
+            client.batch_execute(CHECK_INTERVAL)
+        );
+        match untimed {
+            Err(error) if timed_out(&error) && attempts < PINNING_ATTEMPTS => {}
+            Err(error) => return Err(opening.failed(&error)),
+            Ok(()) => break (pinned, checked),
+        }
+    };
+    let messages = pinned.map_err(|error| opening.failed(&error))?;
+    if let Err(error) = checked {
+        let Some(refusal) = error.as_db_error() else {
+            return Err(opening.failed(&error));
+        };
+        tracing::warn!(
+            at = opening.at,
+            reason = refusal.message(),
+            "the server does not watch for lost clients: what a killed agent ran may go on for a while"
+        );
+    }
+    Ok(messages)
 }
 
 fn pinning_sql(keeps_role: bool) -> String {

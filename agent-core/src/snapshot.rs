@@ -82,6 +82,7 @@ impl Snapshot {
         application: &str,
         scope: &Scope,
     ) -> Result<Self, Error> {
+        database.refuse_pooler()?;
         let holder = database.connect(application).await?;
         for _ in 0..ATTEMPTS {
             if let Some((exported, tables)) = attempt(&holder, scope).await? {

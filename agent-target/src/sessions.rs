@@ -71,6 +71,7 @@ impl Sessions {
             }
         }
         let database = self.database(migration);
+        database.refuse_pooler()?;
         let session = database.connect(&application_name(migration)).await?;
         session
             .batch_execute(&self.tuning)

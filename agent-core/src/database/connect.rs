@@ -65,6 +65,7 @@ impl Database {
             user: &self.user,
             database: &self.name,
             keeps_role: self.chooses_role(),
+            pins: !self.is_pooled(),
         };
         let session = Box::pin(async {
             let config = self.config(application);

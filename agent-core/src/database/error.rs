@@ -72,6 +72,11 @@ pub enum Error {
     #[error("{at} is PostgreSQL {version}: pgconvoy needs 14 or newer at both ends")]
     TooOld { at: String, version: String },
 
+    #[error(
+        "{at} is a transaction pooler, which cannot hold a snapshot: connect directly, or through a session pooler (Supabase: port 5432)"
+    )]
+    TransactionPooler { at: String },
+
     #[error("{at} closed the connection while it was being opened: {reason}")]
     Lost { at: String, reason: String },
     #[error("{at} refused: {message} (SQLSTATE {code})")]
@@ -133,6 +138,8 @@ pub(crate) struct Opening<'a> {
     pub database: &'a str,
     /// The connection's options choose a role, which stays.
     pub keeps_role: bool,
+    /// The session's settings are pinned.
+    pub pins: bool,
 }
 
 impl Opening<'_> {
