@@ -29,7 +29,9 @@ impl Landing {
                 copy_in: scan::copy_in(table),
                 after: After::Restore({
                     let restore = silence(session, TRIGGERS, &name_of(table)).await?;
-                    find_neighbours(session, table).await?;
+                    session
+                        .batch_execute(&find_neighbours(&table.schema))
+                        .await?;
                     let fixed = fixed(table);
                     format!(
                         "SET LOCAL search_path = ''; {fixed}SET CONSTRAINTS ALL IMMEDIATE; {restore}"
@@ -124,14 +126,11 @@ fn fixed(table: &Table) -> String {
     table.fixed.iter().map(set).collect()
 }
 
-/// Functions that check constraints, domains and generated columns call may find other objects by their caller's search_path:
-/// those beside the table, most likely. What COPY reads means the same with it: pg_catalog still comes first, and everything
-/// else was written qualified.
-async fn find_neighbours(session: &Session, table: &Table) -> Result<(), Error> {
-    let schema = quote_ident(&table.schema);
-    session
-        .batch_execute(&format!("SET LOCAL search_path = {schema}, public"))
-        .await
+/// For this transaction. Functions that check constraints, domains, generated columns, indexes and materialized views call may find other
+/// objects by their caller's search_path: those beside the table, most likely. What COPY reads and pg_dump writes means the same with it:
+/// pg_catalog still comes first, and everything else was written qualified. From 17 on CREATE INDEX and REFRESH go by a path of their own.
+pub fn find_neighbours(schema: &str) -> String {
+    format!("SET LOCAL search_path = {}, public", quote_ident(schema))
 }
 
 /// Triggers ENABLE ALWAYS and ENABLE REPLICA fire even under session_replication_role = replica; where the role may not set that, any

@@ -10,6 +10,7 @@ use tonic::Status;
 
 use super::{Migration, Runner, key};
 use crate::archive::{Line, Opened};
+use crate::landing::find_neighbours;
 use crate::ledger;
 use crate::restore::{Restore, prepared};
 
@@ -100,10 +101,19 @@ impl Runner {
             let planned = planned_indexes(session, &migration.id).await?;
             let all = opened.contents.post_data.iter();
             let all: Vec<Line> = all
-                .filter(|line| planned.contains(&line.entry))
+                .filter(|line| planned.contains_key(&line.entry))
                 .cloned()
                 .collect();
-            prepared::write(&opened.tool, &opened.path, &all).await
+            let mut statements = prepared::write(&opened.tool, &opened.path, &all).await?;
+            for line in &all {
+                if let (Some(sql), Some(schema)) =
+                    (statements.get_mut(&line.dump_id), planned.get(&line.entry))
+                {
+                    let first = format!("{};\n", find_neighbours(schema));
+                    sql.splice(..0, first.into_bytes());
+                }
+            }
+            Ok::<_, Status>(statements)
         };
         let statements = opened.indexes.get_or_try_init(write).await?;
         let restore = Restore {
@@ -294,7 +304,7 @@ impl Runner {
         let opened = self.open(session, migration).await?;
         let built = planned_indexes(session, &migration.id).await?;
         let elsewhere = |line: &Line| {
-            built.contains(&line.entry)
+            built.contains_key(&line.entry)
                 || before.contains(&line.entry)
                 || is_attach(line)
                 || line.is_any(&["FK CONSTRAINT", "ROW SECURITY", "MATERIALIZED VIEW DATA"])
@@ -378,17 +388,17 @@ async fn planned_access(session: &Session, id: &str) -> Result<HashMap<Entry, Ac
     Ok(planned)
 }
 
-/// Entries of the planned indexes and their constraints.
-async fn planned_indexes(session: &Session, id: &str) -> Result<HashSet<Entry>, Status> {
+/// Entries of the planned indexes and their constraints, with their schemas.
+async fn planned_indexes(session: &Session, id: &str) -> Result<HashMap<Entry, String>, Status> {
     let rows = session
         .query(
-            "SELECT work -> 'entry' FROM pgconvoy.steps WHERE migration = $1 AND kind IN ('index', 'constraint')",
+            "SELECT work -> 'entry', work ->> 'schema' FROM pgconvoy.steps WHERE migration = $1 AND kind IN ('index', 'constraint')",
             &[&id],
         )
         .await
         .map_err(ledger::failed)?;
     rows.into_iter()
-        .map(|row| ledger::from_json(row.get(0)))
+        .map(|row| Ok((ledger::from_json(row.get(0))?, row.get(1))))
         .collect()
 }
 

@@ -133,6 +133,8 @@ pub struct Column {
 #[serde(rename_all = "kebab-case")]
 pub enum IndexOn {
     Table,
+    /// A table, by functions that may read other tables: built when all rows are in.
+    TableAndOthers,
     /// A partitioned table: built when the last leaf is loaded, valid once its partitions' indexes are attached.
     Partitioned,
     /// Built after the refresh.
