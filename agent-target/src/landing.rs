@@ -7,7 +7,7 @@ use tokio_postgres::Error;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
-use crate::large_objects;
+use crate::{large_objects, unvalidated};
 
 pub struct Landing {
     /// COPY ... FROM STDIN
@@ -17,7 +17,7 @@ pub struct Landing {
 
 /// What is left to be done once the rows are there.
 enum After {
-    /// Puts search_path and triggers back as they were; deferred constraints are looked at first: ALTER TABLE refuses to be before them.
+    /// Puts search_path, triggers and constraints that are NOT VALID back as they were; deferred constraints are looked at first: ALTER TABLE refuses to be before them.
     Restore(String),
     MakeLargeObjects,
 }
@@ -28,7 +28,8 @@ impl Landing {
             Relation::Table => Ok(Self {
                 copy_in: scan::copy_in(table),
                 after: After::Restore({
-                    let restore = silence(session, TRIGGERS, &name_of(table)).await?;
+                    let mut restore = unvalidated::put_aside(session, table).await?;
+                    restore += &silence(session, TRIGGERS, &name_of(table)).await?;
                     session
                         .batch_execute(&find_neighbours(&table.schema))
                         .await?;
@@ -109,7 +110,8 @@ const IS_EMPTY: &str = "SELECT pg_relation_size(t) = 0 AND has_table_privilege(t
         AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.confrelid = t AND k.contype = 'f')
     FROM (VALUES ($1::text::regclass::oid)) v (t)";
 
-fn is_refused(error: &Error) -> bool {
+/// Somebody holds the lock that was wanted, or the role may not: the rest can be done without.
+pub fn is_refused(error: &Error) -> bool {
     matches!(
         error.code(),
         Some(&SqlState::LOCK_NOT_AVAILABLE | &SqlState::INSUFFICIENT_PRIVILEGE)
