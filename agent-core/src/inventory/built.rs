@@ -197,7 +197,8 @@ pub async fn foreign_keys(
                 (SELECT array_agg(a.attname::text ORDER BY u.n) FROM unnest(k.conkey) WITH ORDINALITY u (attnum, n)
                  JOIN pg_attribute a ON a.attrelid = t.oid AND a.attnum = u.attnum),
                 (SELECT array_agg(a.attname::text ORDER BY u.n) FROM unnest(k.confkey) WITH ORDINALITY u (attnum, n)
-                 JOIN pg_attribute a ON a.attrelid = r.oid AND a.attnum = u.attnum)
+                 JOIN pg_attribute a ON a.attrelid = r.oid AND a.attnum = u.attnum),
+                coalesce((to_jsonb(k) ->> 'conperiod')::bool, false)
          FROM pg_constraint k
          JOIN pg_class t ON t.oid = k.conrelid
          JOIN pg_namespace n ON n.oid = t.relnamespace
@@ -225,6 +226,7 @@ pub async fn foreign_keys(
             referenced_table: row.get(8),
             referenced_columns: row.get(12),
             match_full: row.get(10),
+            period: row.get(13),
         };
         match (
             excluded.contains(&key.table_oid),

@@ -77,6 +77,9 @@ pub struct ForeignKey {
     pub referenced_table: String,
     pub referenced_columns: Vec<String>,
     pub match_full: bool,
+    /// The last column is a period (PostgreSQL 18): rows that refer to it lie within those that it refers to.
+    #[serde(default)]
+    pub period: bool,
 }
 
 /// Where a sequence stands.
