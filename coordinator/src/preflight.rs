@@ -14,6 +14,7 @@ use pgconvoy_proto::selection::Filter;
 use pgconvoy_proto::wire::MeasureLinkResponse;
 
 pub use command::preflight;
+pub use versions::EXTENSION_SCHEMA;
 
 use crate::ends::Ends;
 use crate::platform::Ground;

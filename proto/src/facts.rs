@@ -40,6 +40,11 @@ pub struct ServerFacts {
 pub struct Extension {
     pub name: String,
     pub version: String,
+    /// Where it is installed; empty of one that is not.
+    #[serde(default)]
+    pub schema: String,
+    #[serde(default)]
+    pub relocatable: bool,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -55,6 +60,9 @@ pub struct SourceFacts {
     /// Tables whose row level security is forced on their owners too.
     pub forced_rls: Vec<String>,
     pub extensions: Vec<Extension>,
+    /// Tables that belong to an extension, are none of its configuration tables and hold rows: table, extension.
+    #[serde(default)]
+    pub extension_tables: Vec<(String, String)>,
     /// Roles that the selected objects need: role, one object as an example.
     pub roles: Vec<(String, String)>,
     /// Roles that were asked for, whole.

@@ -62,7 +62,16 @@ fn missing(object: &SchemaObject, with: &Counts) -> Finding {
             format!("it is missing at the target{}", and(with)),
         )
     };
-    Finding::new(severity, "object-missing", object.name(), message).values(shape(object), "")
+    let finding = Finding::new(severity, "object-missing", object.name(), message);
+    let hint = match object.parent.strip_prefix("extension ") {
+        Some(extension) => format!(
+            "it belongs to the extension, and no dump has it: ALTER EXTENSION {extension} DROP {} {} at the source, and migrate again",
+            object.kind.to_uppercase(),
+            object.identity
+        ),
+        None => String::new(),
+    };
+    finding.values(shape(object), "").hint(hint)
 }
 
 fn extra(object: &SchemaObject, with: &Counts, known: &[Finding]) -> Finding {

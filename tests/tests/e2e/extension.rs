@@ -110,4 +110,19 @@ fn rows_of_an_extensions_configuration_tables_cross() {
         .expect("verify runs")
         .expect(3)
         .says("notes.rule");
+    // A table that the extension was given at run time: no dump has it.
+    pair.at_source(
+        "CREATE TABLE notes.queue (id int); INSERT INTO notes.queue VALUES (1);
+         ALTER EXTENSION notes ADD TABLE notes.queue",
+    )
+    .expect("a member");
+    pair.pgconvoy(&["preflight"])
+        .expect("preflight runs")
+        .says("extension-table")
+        .says("ALTER EXTENSION notes DROP TABLE notes.queue");
+    pair.pgconvoy(&["verify"])
+        .expect("verify runs")
+        .expect(3)
+        .says("object-missing")
+        .says("notes.queue");
 }
