@@ -96,14 +96,19 @@ fn by_name(catalog: &Catalog) -> ByName<'_> {
 
 /// Of a table that belongs to an extension: it has something in it.
 const HOLDS_ROWS: &str = "holds rows";
+/// Of something on such a table: the statement.
+pub const MADE_BY: &str = "made by";
 
-/// A table, or a sequence of it, that was made a member of its extension at run time: CREATE EXTENSION of the same version did not make
-/// it, and no dump has it. Of another version it may be one that this has no more, which matters when it holds rows.
+/// A table or sequence that was made a member of its extension at run time, or something that was made on such a table: CREATE EXTENSION
+/// of the same version did not make it, and no dump has it. Of another version it may be one that this has no more, which matters when it
+/// holds rows.
 fn is_lost_member(object: &SchemaObject, here: &ByName, there: &ByName) -> bool {
     let version = |all: &ByName| Some(all.get(&object.parent)?.get("version")?.to_owned());
     let same_version = version(there).is_some() && version(here) == version(there);
     object.get(HOLDS_ROWS).is_some()
-        || same_version && ["table", "sequence"].contains(&object.kind.as_str())
+        || same_version
+            && (object.get(MADE_BY).is_some()
+                || ["table", "sequence"].contains(&object.kind.as_str()))
 }
 
 /// Objects of `here` that are not `there`: the topmost only, with a count of what goes with each. The members of an extension are its
@@ -151,7 +156,9 @@ fn changes(source: &SchemaObject, target: &SchemaObject) -> Vec<Change> {
     names.dedup();
     names
         .into_iter()
-        .filter(|name| *name != HOLDS_ROWS && source.get(name) != target.get(name))
+        .filter(|name| {
+            ![HOLDS_ROWS, MADE_BY].contains(&name.as_str()) && source.get(name) != target.get(name)
+        })
         .map(|name| Change {
             property: name.clone(),
             source: source.get(name).map(str::to_owned),
