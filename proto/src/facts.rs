@@ -33,6 +33,9 @@ pub struct ServerFacts {
     /// Which machine both the server and the agent run on, where that can be told.
     #[serde(default)]
     pub machine: Option<String>,
+    /// Event triggers that fire when the agent connects (PostgreSQL 17).
+    #[serde(default)]
+    pub login_triggers: Vec<String>,
     pub agent_version: String,
 }
 

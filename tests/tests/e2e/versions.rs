@@ -171,13 +171,15 @@ fn rows_of_a_temporal_key_refer_to_what_they_lie_within() {
     };
     let pair = Pair::with(options).expect("two servers and two agents");
     pair.at_source(
-        "CREATE TABLE price (id int4range, valid daterange, PRIMARY KEY (id, valid WITHOUT OVERLAPS));
+        "CREATE FUNCTION greet() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';
+         CREATE EVENT TRIGGER greeted ON login EXECUTE FUNCTION greet();
+         CREATE TABLE price (id int4range, valid daterange, PRIMARY KEY (id, valid WITHOUT OVERLAPS));
          INSERT INTO price VALUES ('[1,1]', '[2026-01-01,2026-02-01)'), ('[1,1]', '[2026-02-01,2026-03-01)');
          CREATE TABLE sale (id int4range, valid daterange, FOREIGN KEY (id, PERIOD valid) REFERENCES price (id, PERIOD valid));
          INSERT INTO sale VALUES ('[1,1]', '[2026-01-15,2026-02-15)');",
     )
     .expect("a temporal key");
-    pair.migrate(&[]);
+    pair.migrate(&[]).says("login-triggers").says("greeted");
     let verify = || {
         pair.pgconvoy(&["verify", "--critical-only"])
             .expect("verify runs")
