@@ -51,8 +51,20 @@ pub async fn server(session: &Session, database: &Database) -> Result<ServerFact
         agent_clock_us: agent_clock.as_micros() as i64,
         cpus: std::thread::available_parallelism().map_or(1, |n| n.get() as u32),
         machine: database.is_on_this_machine().then(running_kernel).flatten(),
+        login_triggers: login_triggers(session).await?,
         agent_version: env!("CARGO_PKG_VERSION").into(),
     })
+}
+
+async fn login_triggers(session: &Session) -> Result<Vec<String>, Error> {
+    let rows = session
+        .query(
+            "SELECT evtname::text FROM pg_event_trigger
+             WHERE evtevent = 'login' AND evtenabled <> 'D' AND current_setting('event_triggers', true) = 'on' ORDER BY 1",
+            &[],
+        )
+        .await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
 /// Of every boot of a kernel another one (random(4)); containers that share processors have the same.

@@ -134,11 +134,21 @@ async fn query(
         filtered_by_rls,
         forced_rls,
         extensions: session
-            .query("SELECT extname, extversion FROM pg_extension WHERE extname <> 'plpgsql' ORDER BY 1", &[])
+            .query(
+                "SELECT extname, extversion, extnamespace::regnamespace::text, extrelocatable FROM pg_extension
+                 WHERE extname <> 'plpgsql' ORDER BY 1",
+                &[],
+            )
             .await?
             .iter()
-            .map(|row| Extension { name: row.get(0), version: row.get(1) })
+            .map(|row| Extension {
+                name: row.get(0),
+                version: row.get(1),
+                schema: row.get(2),
+                relocatable: row.get(3),
+            })
             .collect(),
+        extension_tables: tables::of_extensions(session, asked.filter).await?,
         carried: roles::choose(session, asked.roles, &needed).await?,
         roles: needed,
         reads_passwords: secrets::passwords_readable(session).await?,

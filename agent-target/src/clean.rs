@@ -80,7 +80,8 @@ pub async fn clean(session: &Session, store: &Store, migration: &str) -> Result<
 }
 
 /// One that came with the migration may refuse DROP to everybody. Only a superuser may make one, and may say that it is not to fire.
-async fn silence_event_triggers(session: &Session) -> Result<(), Status> {
+/// For this transaction, where the role may.
+pub async fn silence_event_triggers(session: &Session) -> Result<(), Status> {
     let quiet = attempt(session, "SET LOCAL session_replication_role = replica").await;
     if let Some(reason) = quiet.map_err(ledger::failed)? {
         tracing::debug!(reason, "event triggers fire");

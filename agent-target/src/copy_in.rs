@@ -12,7 +12,6 @@ use pgconvoy_proto::frame::Opener;
 use pgconvoy_proto::wire;
 use pgconvoy_proto::wire::part_frame::Frame;
 use tokio::sync::mpsc;
-use tokio_postgres::error::SqlState;
 use tokio_stream::{Stream, StreamExt};
 use tonic::Status;
 
@@ -55,7 +54,9 @@ pub async fn copy_in(
             match next.map_err(told)? {
                 Opened::Data(data) => {
                     chunks += 1;
-                    sink.feed(data).await.map_err(failed)?;
+                    sink.feed(data)
+                        .await
+                        .map_err(|error| refused(what, &error))?;
                     wal_writer.fed();
                 }
                 Opened::Trailer(trailer) if trailer.chunks == chunks => return Ok(trailer),
@@ -82,12 +83,15 @@ pub async fn copy_in(
     })
 }
 
-/// What is refused now may be taken later: a check constraint may read tables that are not loaded yet, and where foreign keys fire they
-/// may refer to them.
+/// Classes of SQLSTATE that may be a row's own: what PL/pgSQL raises, cardinality, data, integrity.
+const OF_A_ROW: &[&str] = &["P0", "21", "22", "23"];
+
+/// What is refused now may be taken later: the function of a check constraint, domain or generated column may read tables that are not
+/// loaded yet, and say in any of these ways that it misses something; where foreign keys fire they may refer to them.
 pub fn refused(what: &str, error: &tokio_postgres::Error) -> Status {
     let status = status::postgres(what, error);
     match error.code() {
-        Some(&SqlState::CHECK_VIOLATION | &SqlState::FOREIGN_KEY_VIOLATION) => {
+        Some(state) if OF_A_ROW.contains(&&state.code()[..2]) => {
             Status::out_of_range(status.message())
         }
         _ => status,

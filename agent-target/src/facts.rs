@@ -72,6 +72,8 @@ async fn query(
                 .map(|r| Extension {
                     name: r.get(0),
                     version: r.get(1),
+                    schema: r.get(2),
+                    relocatable: r.get(3),
                 })
                 .collect(),
         )
@@ -79,11 +81,11 @@ async fn query(
     Ok(TargetFacts {
         server: facts::server(session, database).await?,
         extensions_available: extensions(
-            "SELECT name::text, coalesce(default_version, '') FROM pg_available_extensions ORDER BY 1",
+            "SELECT name::text, coalesce(default_version, ''), '', false FROM pg_available_extensions ORDER BY 1",
         )
         .await?,
         extensions_installed: extensions(
-            "SELECT extname::text, extversion FROM pg_extension ORDER BY 1",
+            "SELECT extname::text, extversion, extnamespace::regnamespace::text, extrelocatable FROM pg_extension ORDER BY 1",
         )
         .await?,
         default_privileges: default_privileges(session).await?,

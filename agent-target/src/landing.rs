@@ -7,7 +7,7 @@ use tokio_postgres::Error;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
-use crate::large_objects;
+use crate::{large_objects, unvalidated};
 
 pub struct Landing {
     /// COPY ... FROM STDIN
@@ -17,7 +17,7 @@ pub struct Landing {
 
 /// What is left to be done once the rows are there.
 enum After {
-    /// Puts search_path and triggers back as they were; deferred constraints are looked at first: ALTER TABLE refuses to be before them.
+    /// Puts search_path, triggers and constraints that are NOT VALID back as they were; deferred constraints are looked at first: ALTER TABLE refuses to be before them.
     Restore(String),
     MakeLargeObjects,
 }
@@ -28,8 +28,11 @@ impl Landing {
             Relation::Table => Ok(Self {
                 copy_in: scan::copy_in(table),
                 after: After::Restore({
-                    let restore = silence(session, TRIGGERS, &name_of(table)).await?;
-                    find_neighbours(session, table).await?;
+                    let mut restore = unvalidated::put_aside(session, table).await?;
+                    restore += &silence(session, TRIGGERS, &name_of(table)).await?;
+                    session
+                        .batch_execute(&find_neighbours(&table.schema))
+                        .await?;
                     let fixed = fixed(table);
                     format!(
                         "SET LOCAL search_path = ''; {fixed}SET CONSTRAINTS ALL IMMEDIATE; {restore}"
@@ -107,7 +110,8 @@ const IS_EMPTY: &str = "SELECT pg_relation_size(t) = 0 AND has_table_privilege(t
         AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.confrelid = t AND k.contype = 'f')
     FROM (VALUES ($1::text::regclass::oid)) v (t)";
 
-fn is_refused(error: &Error) -> bool {
+/// Somebody holds the lock that was wanted, or the role may not: the rest can be done without.
+pub fn is_refused(error: &Error) -> bool {
     matches!(
         error.code(),
         Some(&SqlState::LOCK_NOT_AVAILABLE | &SqlState::INSUFFICIENT_PRIVILEGE)
@@ -124,14 +128,11 @@ fn fixed(table: &Table) -> String {
     table.fixed.iter().map(set).collect()
 }
 
-/// Functions that check constraints, domains and generated columns call may find other objects by their caller's search_path:
-/// those beside the table, most likely. What COPY reads means the same with it: pg_catalog still comes first, and everything
-/// else was written qualified.
-async fn find_neighbours(session: &Session, table: &Table) -> Result<(), Error> {
-    let schema = quote_ident(&table.schema);
-    session
-        .batch_execute(&format!("SET LOCAL search_path = {schema}, public"))
-        .await
+/// For this transaction. Functions that check constraints, domains, generated columns, indexes and materialized views call may find other
+/// objects by their caller's search_path: those beside the table, most likely. What COPY reads and pg_dump writes means the same with it:
+/// pg_catalog still comes first, and everything else was written qualified. From 17 on CREATE INDEX and REFRESH go by a path of their own.
+pub fn find_neighbours(schema: &str) -> String {
+    format!("SET LOCAL search_path = {}, public", quote_ident(schema))
 }
 
 /// Triggers ENABLE ALWAYS and ENABLE REPLICA fire even under session_replication_role = replica; where the role may not set that, any

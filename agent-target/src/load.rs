@@ -11,7 +11,7 @@ use tokio_postgres::types::Type;
 use tokio_stream::{Stream, StreamExt};
 use tonic::Status;
 
-use crate::copy_in::copy_in;
+use crate::copy_in::{copy_in, refused};
 use crate::landing::Landing;
 use crate::ledger::{self, PlannedTable};
 use crate::sessions::{Purpose, Sessions};
@@ -92,7 +92,7 @@ impl Job {
         landing
             .settle(session, &self.migration)
             .await
-            .map_err(failed)?;
+            .map_err(|error| refused(&what, &error))?;
         self.enter(session, digest, copied.wire_bytes).await?;
         session.batch_execute("COMMIT").await.map_err(failed)?;
         Ok(receipt(digest, false))

@@ -50,6 +50,7 @@ mod steps;
 mod survey;
 mod sync;
 mod tuning;
+mod unvalidated;
 mod wal_writer;
 
 /// A step of the plan may name every function and policy of a schema.

@@ -7,6 +7,8 @@ use pgconvoy_proto::model::Definition;
 use tokio_postgres::Error;
 use tonic::Status;
 
+use crate::clean::silence_event_triggers;
+
 /// The definitions that this server takes, in its own words. Nothing is left of them: the views that they become for a moment are
 /// temporary, and the transaction is undone.
 pub async fn reprint(
@@ -14,41 +16,47 @@ pub async fn reprint(
     definitions: Vec<Definition>,
 ) -> Result<Vec<Definition>, Status> {
     let session = database.connect("pgconvoy describe").await?;
-    try_reprint(&session, definitions)
-        .await
-        .map_err(|error| status::postgres("printing definitions", &error))
+    let mut printed = Vec::new();
+    for definition in definitions {
+        printed.extend(print_one(&session, definition).await?);
+    }
+    Ok(printed)
 }
 
-async fn try_reprint(
+/// None: the server does not take it as a view.
+async fn print_one(
     session: &Session,
-    definitions: Vec<Definition>,
-) -> Result<Vec<Definition>, Error> {
-    let mut printed = Vec::new();
-    for Definition { object, query } in definitions {
-        // As the description has them: every name quoted.
-        session
-            .batch_execute("BEGIN; SET LOCAL quote_all_identifiers = on")
-            .await?;
-        let query = query.trim_end().trim_end_matches(';');
-        let create = format!("CREATE TEMPORARY VIEW pgconvoy_reprint AS {query}");
-        // Not as a batch: it must be one statement.
-        match session.execute(&create, &[]).await {
-            Ok(_) => {
-                let row = session
-                    .query_one(
-                        "SELECT pg_get_viewdef('pg_temp.pgconvoy_reprint'::regclass)",
-                        &[],
-                    )
-                    .await?;
-                let query = row.get(0);
-                printed.push(Definition { object, query });
-            }
-            Err(error) if error.as_db_error().is_some() && !session.is_closed() => {
-                tracing::info!(%object, reason = %status::postgres_text(&error), "not taken as a view");
-            }
-            Err(error) => return Err(error),
+    Definition { object, query }: Definition,
+) -> Result<Option<Definition>, Status> {
+    let failed = |error: Error| status::postgres("printing definitions", &error);
+    // As the description has them: every name quoted.
+    session
+        .batch_execute("BEGIN; SET LOCAL quote_all_identifiers = on")
+        .await
+        .map_err(failed)?;
+    // One that refuses DDL would refuse this too; one that notes it has nothing to note.
+    silence_event_triggers(session).await?;
+    let query = query.trim_end().trim_end_matches(';');
+    let create = format!("CREATE TEMPORARY VIEW pgconvoy_reprint AS {query}");
+    // Not as a batch: it must be one statement.
+    let printed = match session.execute(&create, &[]).await {
+        Ok(_) => {
+            let row = session
+                .query_one(
+                    "SELECT pg_get_viewdef('pg_temp.pgconvoy_reprint'::regclass)",
+                    &[],
+                )
+                .await
+                .map_err(failed)?;
+            let query = row.get(0);
+            Some(Definition { object, query })
         }
-        session.batch_execute("ROLLBACK").await?;
-    }
+        Err(error) if error.as_db_error().is_some() && !session.is_closed() => {
+            tracing::info!(%object, reason = %status::postgres_text(&error), "not taken as a view");
+            None
+        }
+        Err(error) => return Err(failed(error)),
+    };
+    session.batch_execute("ROLLBACK").await.map_err(failed)?;
     Ok(printed)
 }

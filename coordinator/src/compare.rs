@@ -51,13 +51,16 @@ impl Difference {
 /// What is at one end only or differs, in order of kind and identity.
 pub fn compare(source: &Catalog, target: &Catalog) -> Vec<Difference> {
     let (at_source, at_target) = (by_name(source), by_name(target));
-    let mut differences = alone(&at_source, &at_target, |object, with| Difference::Missing {
-        object,
-        with,
+    let lost = |object: &SchemaObject| is_lost_member(object, &at_source, &at_target);
+    let mut differences = alone(&at_source, &at_target, lost, |object, with| {
+        Difference::Missing { object, with }
     });
-    differences.extend(alone(&at_target, &at_source, |object, with| {
-        Difference::Extra { object, with }
-    }));
+    differences.extend(alone(
+        &at_target,
+        &at_source,
+        |_| false,
+        |object, with| Difference::Extra { object, with },
+    ));
     for (name, object) in &at_source {
         if let Some(other) = at_target.get(name) {
             let changes = changes(object, other);
@@ -91,11 +94,29 @@ fn by_name(catalog: &Catalog) -> ByName<'_> {
     catalog.objects.iter().map(|o| (o.name(), o)).collect()
 }
 
+/// Of a table that belongs to an extension: it has something in it.
+const HOLDS_ROWS: &str = "holds rows";
+/// Of something on such a table: the statement.
+pub const MADE_BY: &str = "made by";
+
+/// A table or sequence that was made a member of its extension at run time, or something that was made on such a table: CREATE EXTENSION
+/// of the same version did not make it, and no dump has it. Of another version it may be one that this has no more, which matters when it
+/// holds rows.
+fn is_lost_member(object: &SchemaObject, here: &ByName, there: &ByName) -> bool {
+    let version = |all: &ByName| Some(all.get(&object.parent)?.get("version")?.to_owned());
+    let same_version = version(there).is_some() && version(here) == version(there);
+    object.get(HOLDS_ROWS).is_some()
+        || same_version
+            && (object.get(MADE_BY).is_some()
+                || ["table", "sequence"].contains(&object.kind.as_str()))
+}
+
 /// Objects of `here` that are not `there`: the topmost only, with a count of what goes with each. The members of an extension are its
-/// version's affair.
+/// version's affair, but for those that `told` holds for.
 fn alone(
     here: &ByName,
     there: &ByName,
+    told: impl Fn(&SchemaObject) -> bool,
     make: impl Fn(SchemaObject, Counts) -> Difference,
 ) -> Vec<Difference> {
     let mut tops: BTreeMap<String, Counts> = BTreeMap::new();
@@ -108,7 +129,7 @@ fn alone(
         }) {
             (top, below) = (above, object);
         }
-        if top == name && object.parent.starts_with("extension ") {
+        if top == name && object.parent.starts_with("extension ") && !told(object) {
             continue;
         }
         let with = tops.entry(top.clone()).or_default();
@@ -135,7 +156,9 @@ fn changes(source: &SchemaObject, target: &SchemaObject) -> Vec<Change> {
     names.dedup();
     names
         .into_iter()
-        .filter(|name| source.get(name) != target.get(name))
+        .filter(|name| {
+            ![HOLDS_ROWS, MADE_BY].contains(&name.as_str()) && source.get(name) != target.get(name)
+        })
         .map(|name| Change {
             property: name.clone(),
             source: source.get(name).map(str::to_owned),

@@ -14,6 +14,7 @@ use pgconvoy_proto::selection::Filter;
 use pgconvoy_proto::wire::MeasureLinkResponse;
 
 pub use command::preflight;
+pub use versions::EXTENSION_SCHEMA;
 
 use crate::ends::Ends;
 use crate::platform::Ground;
@@ -93,6 +94,7 @@ pub fn findings(facts: &Facts, intent: Intent) -> Vec<Finding> {
     tools(facts, intent, &mut found);
     target(facts, intent, &mut found);
     schema(facts, intent, &mut found);
+    login_triggers(facts, &mut found);
     versions::findings(facts, intent, &mut found);
     roles::roles(facts, intent, &mut found);
     capacity::capacity(facts, intent, &mut found);
@@ -191,6 +193,23 @@ fn source(facts: &Facts, found: &mut Vec<Finding>) {
             names(&source.tablespaces),
             "tables of these tablespaces go into the target's default tablespace",
         ));
+    }
+}
+
+/// They fire before anything can be set in a session, and what they do or refuse is done or refused to every session of an agent's.
+fn login_triggers(facts: &Facts, found: &mut Vec<Finding>) {
+    for (end, server) in [
+        ("source", &facts.source.server),
+        ("target", &facts.target.server),
+    ] {
+        if !server.login_triggers.is_empty() {
+            let message = format!("these event triggers fire whenever the {end} agent connects");
+            found.push(
+                warning("login-triggers", names(&server.login_triggers), message).hint(
+                    "options=-c%20event_triggers=off in the agent's connection URL (a superuser may), or disable them meanwhile",
+                ),
+            );
+        }
     }
 }
 

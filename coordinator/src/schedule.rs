@@ -5,8 +5,8 @@
 //! its lock. Where the indexes of keys are built by themselves, they come first, side by side with the other indexes and the digest, and
 //! the constraints, which then take no time, last.
 //!
-//! A part that a check constraint refuses is put off: the constraint may read tables that are not loaded yet. When all other parts
-//! are done it is given out again, for as long as that brings any part in.
+//! A part of which PostgreSQL refuses a row is put off: a function of a check constraint or generated column may read tables that are not
+//! loaded yet. When all other parts are done it is given out again, for as long as that brings any part in.
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -34,6 +34,9 @@ pub struct ServerFacts {
     /// Which machine both the server and the agent run on, where that can be told.
     #[serde(default)]
     pub machine: Option<String>,
+    /// Event triggers that fire when the agent connects (PostgreSQL 17).
+    #[serde(default)]
+    pub login_triggers: Vec<String>,
     pub agent_version: String,
 }
 
@@ -41,6 +44,11 @@ pub struct ServerFacts {
 pub struct Extension {
     pub name: String,
     pub version: String,
+    /// Where it is installed; empty of one that is not.
+    #[serde(default)]
+    pub schema: String,
+    #[serde(default)]
+    pub relocatable: bool,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -59,6 +67,9 @@ pub struct SourceFacts {
     /// Tables whose row level security is forced on their owners too.
     pub forced_rls: Vec<String>,
     pub extensions: Vec<Extension>,
+    /// Tables that belong to an extension, are none of its configuration tables and hold rows: table, extension.
+    #[serde(default)]
+    pub extension_tables: Vec<(String, String)>,
     /// Roles that the selected objects need: role, one object as an example.
     pub roles: Vec<(String, String)>,
     /// Roles that were asked for, whole.

@@ -70,7 +70,10 @@ pub(super) fn objects() -> String {
          UNION ALL
          SELECT tableoid, oid, evtowner, NULL, 'EVENT TRIGGER', NULL, true, false FROM pg_event_trigger
          UNION ALL
-         SELECT tableoid, oid, pubowner, NULL, 'PUBLICATION', NULL, true, false FROM pg_publication",
+         SELECT tableoid, oid, pubowner, NULL, 'PUBLICATION', NULL, true, false FROM pg_publication
+         UNION ALL
+         SELECT 'pg_subscription'::regclass, s.oid, subowner, NULL, 'SUBSCRIPTION', NULL, true, false
+         FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid WHERE d.datname = current_database()",
         foreign = foreign_schema("n"),
     )
 }
@@ -186,18 +189,30 @@ const LATE_OBJECTS: &str = "
     SELECT tableoid AS class, oid FROM pg_trigger WHERE NOT tgisinternal AND tgparentid = 0
     UNION ALL SELECT tableoid, oid FROM pg_policy
     UNION ALL SELECT tableoid, oid FROM pg_rewrite WHERE rulename <> '_RETURN' AND oid >= 16384
-    UNION ALL SELECT tableoid, oid FROM pg_constraint WHERE contype = 'c' AND NOT convalidated AND conrelid <> 0
+    UNION ALL SELECT tableoid, oid FROM pg_constraint WHERE contype = 'c' AND NOT convalidated
     UNION ALL SELECT tableoid, oid FROM pg_class WHERE relkind = 'm'
     UNION ALL SELECT tableoid, oid FROM pg_proc WHERE oid >= 16384
     UNION ALL SELECT tableoid, oid FROM pg_event_trigger
     UNION ALL SELECT tableoid, oid FROM pg_publication
     UNION ALL SELECT tableoid, oid FROM pg_publication_rel
-    UNION ALL SELECT tableoid, oid FROM pg_statistic_ext";
+    UNION ALL SELECT tableoid, oid FROM pg_statistic_ext
+    -- Not everybody may read its whole rows.
+    UNION ALL SELECT 'pg_subscription'::regclass, s.oid FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid
+    WHERE d.datname = current_database()";
+
+/// PostgreSQL 15 and later.
+const SCHEMAS_OF_PUBLICATIONS: &str =
+    "UNION ALL SELECT tableoid, oid FROM pg_publication_namespace";
+const FIFTEEN: u32 = 150_000;
 
 /// What post-data makes, as pg_identify_object() names it.
 pub async fn late_objects(session: &Session) -> Result<Vec<Made>, Error> {
+    let more = match session.server_version() {
+        FIFTEEN.. => SCHEMAS_OF_PUBLICATIONS,
+        _ => "",
+    };
     let query = format!(
-        "SELECT o.class, o.oid, i.type, {} FROM ({LATE_OBJECTS}) o
+        "SELECT o.class, o.oid, i.type, {} FROM ({LATE_OBJECTS} {more}) o
          CROSS JOIN LATERAL pg_identify_object(o.class, o.oid, 0) i
          WHERE i.identity IS NOT NULL AND NOT EXISTS (
              SELECT FROM pg_depend d WHERE d.classid = o.class AND d.objid = o.oid AND d.deptype = 'e')

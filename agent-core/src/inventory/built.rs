@@ -100,17 +100,40 @@ const KEY: &str = "k.contype IN ('p', 'u') AND t.relkind = 'r' AND x.relam = 403
     AND NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = x.oid AND a.attstattarget >= 0)
     AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = x.oid AND d.deptype = 'x')";
 
+/// Functions of an index that may read tables: those that somebody made who does not write C. Found by what the index or its exclusion
+/// constraint depends on, through operators, operator classes and domains. A table's own columns lead nowhere.
+const MAY_READ: &str = "WITH RECURSIVE needs (class, oid, on_class, on_oid) AS (
+         SELECT classid, objid, refclassid, refobjid FROM pg_depend
+         WHERE classid IN ('pg_operator'::regclass, 'pg_type'::regclass, 'pg_constraint'::regclass)
+         UNION ALL SELECT 'pg_opclass'::regclass, c.oid, 'pg_proc'::regclass, p.amproc
+         FROM pg_opclass c JOIN pg_amproc p ON p.amprocfamily = c.opcfamily
+         UNION ALL SELECT 'pg_opclass'::regclass, c.oid, 'pg_operator'::regclass, o.amopopr
+         FROM pg_opclass c JOIN pg_amop o ON o.amopfamily = c.opcfamily
+         UNION ALL SELECT 'pg_type'::regclass, contypid, 'pg_constraint'::regclass, oid FROM pg_constraint WHERE contypid <> 0
+     ), calls (index, class, oid) AS (
+         SELECT i.indexrelid, d.refclassid, d.refobjid
+         FROM pg_index i LEFT JOIN pg_constraint k ON k.conindid = i.indexrelid AND k.contype = 'x'
+         JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = i.indexrelid
+                          OR d.classid = 'pg_constraint'::regclass AND d.objid = k.oid
+         WHERE i.indexprs IS NOT NULL OR i.indpred IS NOT NULL OR k.oid IS NOT NULL
+         UNION SELECT c.index, n.on_class, n.on_oid FROM calls c JOIN needs n ON n.class = c.class AND n.oid = c.oid
+     ), may_read AS (
+         SELECT DISTINCT c.index FROM calls c JOIN pg_proc p ON p.oid = c.oid JOIN pg_language l ON l.oid = p.prolang
+         WHERE c.class = 'pg_proc'::regclass AND l.lanname NOT IN ('internal', 'c')";
+
 /// Indexes of user tables, partitioned tables and materialized views, the largest first. Invalid ones stay behind, as with pg_dump, but for
 /// those of partitioned tables: they are invalid as long as a partition lacks its index.
 pub async fn indexes(session: &Session, excluded: &HashSet<Oid>) -> Result<Vec<Work>, Error> {
     let query = format!(
-        "SELECT x.oid, n.nspname, x.relname, i.indrelid, t.relkind::text, k.oid, pg_relation_size(x.oid),
+        "{MAY_READ} AND p.oid >= {FIRST_NORMAL_OID})
+         SELECT x.oid, n.nspname, x.relname, i.indrelid, t.relkind::text, k.oid, pg_relation_size(x.oid),
                 'pg_class'::regclass::oid, 'pg_constraint'::regclass::oid,
                 CASE WHEN {KEY} AND pg_relation_size(x.oid) >= {LARGE_KEY} THEN pg_get_indexdef(x.oid) END,
                 format('ALTER TABLE ONLY %I.%I ADD CONSTRAINT %I %s USING INDEX %I%s%s', n.nspname, t.relname, x.relname,
                        CASE k.contype WHEN 'p' THEN 'PRIMARY KEY' ELSE 'UNIQUE' END, x.relname,
                        CASE WHEN k.condeferrable THEN ' DEFERRABLE' END,
-                       CASE WHEN k.condeferred THEN ' INITIALLY DEFERRED' END)
+                       CASE WHEN k.condeferred THEN ' INITIALLY DEFERRED' END),
+                x.oid IN (SELECT index FROM may_read)
          FROM pg_index i
          JOIN pg_class x ON x.oid = i.indexrelid
          JOIN pg_class t ON t.oid = i.indrelid
@@ -148,6 +171,7 @@ pub async fn indexes(session: &Session, excluded: &HashSet<Oid>) -> Result<Vec<W
                 on: match row.get::<_, &str>(4) {
                     "p" => IndexOn::Partitioned,
                     "m" => IndexOn::MaterializedView,
+                    _ if row.get(11) => IndexOn::TableAndOthers,
                     _ => IndexOn::Table,
                 },
                 constraint: constraint.is_some(),
@@ -173,7 +197,8 @@ pub async fn foreign_keys(
                 (SELECT array_agg(a.attname::text ORDER BY u.n) FROM unnest(k.conkey) WITH ORDINALITY u (attnum, n)
                  JOIN pg_attribute a ON a.attrelid = t.oid AND a.attnum = u.attnum),
                 (SELECT array_agg(a.attname::text ORDER BY u.n) FROM unnest(k.confkey) WITH ORDINALITY u (attnum, n)
-                 JOIN pg_attribute a ON a.attrelid = r.oid AND a.attnum = u.attnum)
+                 JOIN pg_attribute a ON a.attrelid = r.oid AND a.attnum = u.attnum),
+                coalesce((to_jsonb(k) ->> 'conperiod')::bool, false)
          FROM pg_constraint k
          JOIN pg_class t ON t.oid = k.conrelid
          JOIN pg_namespace n ON n.oid = t.relnamespace
@@ -201,6 +226,7 @@ pub async fn foreign_keys(
             referenced_table: row.get(8),
             referenced_columns: row.get(12),
             match_full: row.get(10),
+            period: row.get(13),
         };
         match (
             excluded.contains(&key.table_oid),

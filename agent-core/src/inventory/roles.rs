@@ -48,8 +48,11 @@ async fn roles(session: &Session) -> Result<Vec<Role>, Error> {
     let rows = session
         .query(
             "SELECT rolname::text, rolsuper, rolinherit, rolcreaterole, rolcreatedb, rolcanlogin, rolreplication,
-                    rolbypassrls, rolconnlimit, rolvaliduntil::text, shobj_description(oid, 'pg_authid'), rolconfig
-             FROM pg_roles WHERE rolname !~ '^pg_' ORDER BY oid",
+                    rolbypassrls, rolconnlimit, rolvaliduntil::text, shobj_description(oid, 'pg_authid'), rolconfig,
+                    ARRAY(SELECT l.provider FROM pg_shseclabel l WHERE l.classoid = 'pg_authid'::regclass AND l.objoid = r.oid ORDER BY 1),
+                    ARRAY(SELECT l.label FROM pg_shseclabel l WHERE l.classoid = 'pg_authid'::regclass AND l.objoid = r.oid
+                          ORDER BY l.provider)
+             FROM pg_roles r WHERE rolname !~ '^pg_' ORDER BY oid",
             &[],
         )
         .await?;
@@ -66,8 +69,15 @@ async fn roles(session: &Session) -> Result<Vec<Role>, Error> {
         valid_until: row.get(9),
         comment: row.get(10),
         settings: settings(row.get(11)),
+        labels: labels(row, 12),
     };
     Ok(rows.iter().map(role).collect())
+}
+
+/// Two columns from `at` on: providers, labels.
+fn labels(row: &Row, at: usize) -> Vec<(String, String)> {
+    let (providers, labels): (Vec<String>, Vec<String>) = (row.get(at), row.get(at + 1));
+    providers.into_iter().zip(labels).collect()
 }
 
 fn settings(config: Option<Vec<String>>) -> Vec<Setting> {
@@ -224,14 +234,18 @@ pub async fn needed<'a>(
 pub async fn properties(session: &Session, with_settings: bool) -> Result<Properties, Error> {
     let row = session
         .query_one(
-            "SELECT pg_get_userbyid(datdba)::text, shobj_description(oid, 'pg_database')
-             FROM pg_database WHERE datname = current_database()",
+            "SELECT pg_get_userbyid(datdba)::text, shobj_description(oid, 'pg_database'),
+                    ARRAY(SELECT l.provider FROM pg_shseclabel l WHERE l.classoid = 'pg_database'::regclass AND l.objoid = d.oid ORDER BY 1),
+                    ARRAY(SELECT l.label FROM pg_shseclabel l WHERE l.classoid = 'pg_database'::regclass AND l.objoid = d.oid
+                          ORDER BY l.provider)
+             FROM pg_database d WHERE datname = current_database()",
             &[],
         )
         .await?;
     let mut properties = Properties {
         owner: row.get(0),
         comment: row.get(1),
+        labels: labels(&row, 2),
         grants: database_grants(session).await?,
         ..Properties::default()
     };

@@ -120,6 +120,29 @@ pub async fn relations(session: &Session, filter: &Filter) -> Result<Vec<Table>,
         .collect())
 }
 
+/// Tables that belong to an extension, are none of its configuration tables and hold rows, each with its extension: these rows are not
+/// copied. Some extensions make tables of their users' their members (ALTER EXTENSION ... ADD TABLE).
+pub async fn of_extensions(
+    session: &Session,
+    filter: &Filter,
+) -> Result<Vec<(String, String)>, Error> {
+    let query = format!(
+        "SELECT n.nspname::text, c.relname::text, c.oid::regclass::text, quote_ident(e.extname)
+         FROM pg_depend d
+         JOIN pg_extension e ON e.oid = d.refobjid
+         JOIN pg_class c ON c.oid = d.objid JOIN pg_namespace n ON n.oid = c.relnamespace
+         WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e'
+           AND c.relkind = 'r' AND NOT {} AND c.oid <> ALL (coalesce(e.extconfig, '{{}}')) AND pg_relation_size(c.oid) > 0
+         ORDER BY 1, 2",
+        foreign_schema("n"),
+    );
+    let rows = session.query(&query, &[]).await?;
+    let admitted = rows
+        .iter()
+        .filter(|row| filter.admits(row.get(0), row.get(1)));
+    Ok(admitted.map(|row| (row.get(2), row.get(3))).collect())
+}
+
 /// Fills in columns, key, format and size.
 pub async fn describe(session: &Session, tables: &mut [Table]) -> Result<(), Error> {
     let oids: Vec<Oid> = tables.iter().map(|table| table.oid).collect();

@@ -332,6 +332,12 @@ fn database_again(
         let comment = literal(before.comment.as_deref());
         statements.push(format!("COMMENT ON DATABASE {name} IS {comment}"));
     }
+    let new = now.labels.iter().filter(|now| !before.labels.contains(now));
+    for (provider, _) in new {
+        let was = before.labels.iter().find(|(other, _)| other == provider);
+        let label = literal(was.map(|(_, label)| label.as_str()));
+        statements.push(steps::label_of(name, provider, &label));
+    }
     let each = |g: &Grant| (g.grantee.clone(), g.privilege.clone(), g.grantable);
     let was: HashSet<_> = before.grants.iter().map(each).collect();
     let have: HashSet<_> = now.grants.iter().map(each).collect();

@@ -10,6 +10,7 @@ use tonic::Status;
 
 use super::{Migration, Runner, key};
 use crate::archive::{Line, Opened};
+use crate::landing::find_neighbours;
 use crate::ledger;
 use crate::restore::{Restore, prepared};
 
@@ -39,6 +40,14 @@ const TELLING: &[&str] = &[
     "procedure",
     "aggregate",
     "type",
+];
+
+/// The same of late objects that a target may have had before, be it empty.
+const OF_DATABASE: &[&str] = &[
+    "publication",
+    "publication namespace",
+    "subscription",
+    "event trigger",
 ];
 
 /// Run a second time they do nothing.
@@ -100,10 +109,19 @@ impl Runner {
             let planned = planned_indexes(session, &migration.id).await?;
             let all = opened.contents.post_data.iter();
             let all: Vec<Line> = all
-                .filter(|line| planned.contains(&line.entry))
+                .filter(|line| planned.contains_key(&line.entry))
                 .cloned()
                 .collect();
-            prepared::write(&opened.tool, &opened.path, &all).await
+            let mut statements = prepared::write(&opened.tool, &opened.path, &all).await?;
+            for line in &all {
+                if let (Some(sql), Some(schema)) =
+                    (statements.get_mut(&line.dump_id), planned.get(&line.entry))
+                {
+                    let first = format!("{};\n", find_neighbours(schema));
+                    sql.splice(..0, first.into_bytes());
+                }
+            }
+            Ok::<_, Status>(statements)
         };
         let statements = opened.indexes.get_or_try_init(write).await?;
         let restore = Restore {
@@ -279,7 +297,7 @@ impl Runner {
             .collect();
         let is_here = |m: &Made| here.contains(&(m.kind.clone(), m.identity.clone()));
         // Those of the whole database may have been there before; what belongs to a table or a schema was not.
-        let of_database = |m: &&Made| ["publication", "event trigger"].contains(&m.kind.as_str());
+        let of_database = |m: &&Made| OF_DATABASE.contains(&m.kind.as_str());
         let before: HashSet<Entry> = made
             .iter()
             .filter(of_database)
@@ -294,8 +312,7 @@ impl Runner {
         let opened = self.open(session, migration).await?;
         let built = planned_indexes(session, &migration.id).await?;
         let elsewhere = |line: &Line| {
-            built.contains(&line.entry)
-                || before.contains(&line.entry)
+            built.contains_key(&line.entry)
                 || is_attach(line)
                 || line.is_any(&["FK CONSTRAINT", "ROW SECURITY", "MATERIALIZED VIEW DATA"])
                 || migration.options.skip_rls && (line.is("POLICY") || is_comment_on_policy(line))
@@ -308,19 +325,33 @@ impl Runner {
             .cloned()
             .collect();
         let mut findings = Vec::new();
-        for group in groups(lines, |line| made.contains_key(&line.entry)) {
-            if !group
-                .iter()
-                .any(|line| made.get(&line.entry) == Some(&true))
-            {
-                findings.extend(
-                    self.restore(session, migration, &opened, group, |_| false)
-                        .await?,
-                );
-            }
+        for group in open_groups(lines, &made, &before) {
+            findings.extend(
+                self.restore(session, migration, &opened, group, |_| false)
+                    .await?,
+            );
         }
         Ok(findings)
     }
+}
+
+/// The groups of post-data that are still to be done. `made`: what the entries make, and whether it is there. `before`: made by the
+/// migration or there before it, one as well as the other; left out only when the groups are cut, which must come out alike each time.
+fn open_groups(
+    lines: Vec<Line>,
+    made: &HashMap<Entry, bool>,
+    before: &HashSet<Entry>,
+) -> Vec<Vec<Line>> {
+    let mut groups = groups(lines, |line| made.contains_key(&line.entry));
+    groups.retain(|group| {
+        !group
+            .iter()
+            .any(|line| made.get(&line.entry) == Some(&true))
+    });
+    for group in &mut groups {
+        group.retain(|line| !before.contains(&line.entry));
+    }
+    groups
 }
 
 /// Cuts entries into groups of one transaction each: a transaction that makes thousands of tables needs more locks than a server
@@ -378,17 +409,17 @@ async fn planned_access(session: &Session, id: &str) -> Result<HashMap<Entry, Ac
     Ok(planned)
 }
 
-/// Entries of the planned indexes and their constraints.
-async fn planned_indexes(session: &Session, id: &str) -> Result<HashSet<Entry>, Status> {
+/// Entries of the planned indexes and their constraints, with their schemas.
+async fn planned_indexes(session: &Session, id: &str) -> Result<HashMap<Entry, String>, Status> {
     let rows = session
         .query(
-            "SELECT work -> 'entry' FROM pgconvoy.steps WHERE migration = $1 AND kind IN ('index', 'constraint')",
+            "SELECT work -> 'entry', work ->> 'schema' FROM pgconvoy.steps WHERE migration = $1 AND kind IN ('index', 'constraint')",
             &[&id],
         )
         .await
         .map_err(ledger::failed)?;
     rows.into_iter()
-        .map(|row| ledger::from_json(row.get(0)))
+        .map(|row| Ok((ledger::from_json(row.get(0))?, row.get(1))))
         .collect()
 }
 
@@ -422,5 +453,30 @@ mod tests {
         }
         assert_eq!(cut[0].len(), GROUP);
         assert!(cut.len() >= 3);
+    }
+
+    #[test]
+    fn what_is_there_does_not_move_the_bounds_of_the_groups() {
+        let publications = (0..100).map(|n| line(n, "PUBLICATION - p o"));
+        let triggers = (100..1000).map(|n| line(n, "TRIGGER s t o"));
+        let lines: Vec<Line> = publications.chain(triggers).collect();
+        let is_trigger = |line: &&Line| line.is("TRIGGER");
+        let at_first: HashMap<Entry, bool> = lines
+            .iter()
+            .filter(is_trigger)
+            .map(|line| (line.entry, false))
+            .collect();
+        let whole = open_groups(lines.clone(), &at_first, &HashSet::new());
+        assert_eq!(whole.concat(), lines);
+        // The first group committed, then the agent was killed.
+        let mut made = at_first;
+        made.extend(
+            whole[0]
+                .iter()
+                .filter(is_trigger)
+                .map(|line| (line.entry, true)),
+        );
+        let before = lines[..100].iter().map(|line| line.entry).collect();
+        assert_eq!(open_groups(lines, &made, &before), whole[1..]);
     }
 }

@@ -1,4 +1,4 @@
-//! What the database has beside its objects: settings, grants, comment. One transaction, last of all steps: what is set
+//! What the database has beside its objects: settings, grants, comment, security labels. One transaction, last of all steps: what is set
 //! here is for the sessions of the application. Our own pin what matters to them (agent-core's `session` and `libpq`).
 //!
 //! Invariant 7 (nothing destroyed unasked): a setting or a comment that the target has already stays, and is a finding where it differs; so
@@ -30,6 +30,7 @@ pub async fn apply(
     let mut apply = Apply::new(session, secrets).await.map_err(failed)?;
     apply.settings(wanted, &refused).await.map_err(failed)?;
     apply.comment(wanted).await.map_err(failed)?;
+    apply.labels(wanted).await.map_err(failed)?;
     apply.grants(wanted).await.map_err(failed)?;
     apply.owner(wanted);
     session.batch_execute("COMMIT").await.map_err(failed)?;
@@ -49,6 +50,12 @@ async fn unloadable(
         }
     }
     Ok(refused)
+}
+
+/// `database` is quoted, `label` a literal, or NULL.
+pub fn label_of(database: &str, provider: &str, label: &str) -> String {
+    let by = quote_ident(provider);
+    format!("SECURITY LABEL FOR {by} ON DATABASE {database} IS {label}")
 }
 
 struct Apply<'a> {
@@ -160,6 +167,29 @@ impl<'a> Apply<'a> {
                 if let Some(reason) = attempt(self.session, &statement).await? {
                     let finding = warning("database-comment-not-kept", "comment".into(), reason);
                     self.findings.push(finding.values(comment, ""));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn labels(&mut self, wanted: &Properties) -> Result<(), Error> {
+        for (provider, label) in &wanted.labels {
+            let object = format!("security label of {provider}");
+            let mut labels = self.before.labels.iter();
+            match labels.find(|(other, _)| other == provider) {
+                Some((_, have)) if have == label => {}
+                Some((_, have)) => {
+                    let message = "the target's database had its own label before: it stays";
+                    let finding = warning("database-differs", object, message);
+                    self.findings.push(finding.values(label, have));
+                }
+                None => {
+                    let statement = label_of(&self.database, provider, &quote_literal(label));
+                    if let Some(reason) = attempt(self.session, &statement).await? {
+                        let finding = warning("database-label-not-kept", object, reason);
+                        self.findings.push(finding.values(label, ""));
+                    }
                 }
             }
         }

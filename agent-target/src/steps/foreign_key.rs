@@ -137,19 +137,29 @@ pub async fn orphans(
         names.iter().map(|name| column(alias, name)).collect()
     };
     let (mine, theirs) = (of("c", &key.columns), of("p", &key.referenced_columns));
-    let equal: Vec<String> = mine
+    let referenced = qualified(&key.referenced_schema, &key.referenced_table);
+    let mut equal: Vec<String> = mine
         .iter()
         .zip(&theirs)
         .map(|(a, b)| format!("{a} = {b}"))
         .collect();
+    let refers = match (&mine[..], &theirs[..]) {
+        ([.., within], [.., period]) if key.period => {
+            equal.pop();
+            format!(
+                "coalesce({within} <@ (SELECT range_agg({period}) FROM {referenced} p WHERE {}), false)",
+                equal.join(" AND ")
+            )
+        }
+        _ => format!(
+            "EXISTS (SELECT FROM {referenced} p WHERE {})",
+            equal.join(" AND ")
+        ),
+    };
     let null: Vec<String> = mine.iter().map(|name| format!("{name} IS NULL")).collect();
     // MATCH SIMPLE: a row with any null refers to nothing; MATCH FULL: only one with nothing but nulls.
     let exempt = null.join(if key.match_full { " AND " } else { " OR " });
-    let from = format!(
-        "FROM {table} c WHERE NOT ({exempt}) AND NOT EXISTS (SELECT FROM {} p WHERE {})",
-        qualified(&key.referenced_schema, &key.referenced_table),
-        equal.join(" AND ")
-    );
+    let from = format!("FROM {table} c WHERE NOT ({exempt}) AND NOT {refers}");
     let count: i64 = session
         .query_one(&format!("SELECT count(*) {from}"), &[])
         .await?

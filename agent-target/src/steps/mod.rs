@@ -17,6 +17,7 @@ mod setting;
 mod system_grants;
 
 pub use access::{Among, apply as apply_access};
+pub use database::label_of;
 pub use rest::set_sequences;
 pub use system_grants::apply as apply_system_grants;
 

@@ -7,6 +7,7 @@ use tokio_postgres::error::SqlState;
 use tonic::Status;
 
 use super::refusal;
+use crate::landing::find_neighbours;
 
 /// Of columns that inherit it and at the source do not have it. PostgreSQL 18 does not let a child be without.
 pub async fn drop_not_null(session: &Session, columns: &[Column]) -> Result<Vec<Finding>, Status> {
@@ -60,8 +61,10 @@ pub async fn refresh(session: &Session, views: &[View]) -> Result<Vec<Finding>, 
 /// the application has it: with `row_security = off` it would fail for an owner who is subject to policies.
 async fn refresh_view(session: &Session, view: &View) -> Result<Result<(), Error>, Status> {
     let name = qualified(&view.schema, &view.name);
-    let refresh =
-        format!("BEGIN; SET LOCAL row_security = on; REFRESH MATERIALIZED VIEW {name}; COMMIT");
+    let neighbours = find_neighbours(&view.schema);
+    let refresh = format!(
+        "BEGIN; SET LOCAL row_security = on; {neighbours}; REFRESH MATERIALIZED VIEW {name}; COMMIT"
+    );
     let refreshed = session.batch_execute(&refresh).await;
     if refreshed.is_err() {
         session

@@ -130,6 +130,7 @@ impl Maker<'_> {
         super::hush(self.making.session).await.map_err(failed)?;
         self.settings(role).await?;
         self.comment(role).await?;
+        self.labels(role).await?;
         self.lend(role).await?;
         self.password(role).await
     }
@@ -177,6 +178,19 @@ impl Maker<'_> {
         let comment = format!("COMMENT ON ROLE {name} IS {literal}");
         let refused = self.attempt(&comment).await?;
         self.note("role-comment-not-kept", role, "comment", refused);
+        Ok(())
+    }
+
+    /// Refused where their provider is not loaded.
+    async fn labels(&mut self, role: &Role) -> Result<(), Status> {
+        let name = quote_ident(&role.name);
+        for (provider, label) in &role.labels {
+            let (by, literal) = (quote_ident(provider), quote_literal(label));
+            let statement = format!("SECURITY LABEL FOR {by} ON ROLE {name} IS {literal}");
+            let refused = self.attempt(&statement).await?;
+            let what = format!("security label of {provider}");
+            self.note("role-label-not-kept", role, &what, refused);
+        }
         Ok(())
     }
 

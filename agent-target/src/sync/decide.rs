@@ -5,6 +5,7 @@ use tonic::Status;
 
 use super::Sync;
 use super::merge::Differing;
+use crate::unvalidated;
 
 /// What a row costs, in rows that are copied into an empty table: one that is inserted among others, one that is deleted. As measured
 /// (docs/sync.md).
@@ -19,7 +20,8 @@ fn is_worth_copying(found: &Differing, source_rows: u64) -> bool {
 }
 
 impl Sync<'_> {
-    /// Where the table cannot be truncated, copying it again would delete all rows of the target one by one: never less work.
+    /// Where the table cannot be truncated, copying it again would delete all rows of the target one by one: never less work. Rows that
+    /// break a constraint that is NOT VALID are at the target already; they need not come again.
     pub(super) async fn decide(
         &self,
         session: &Session,
@@ -35,7 +37,8 @@ impl Sync<'_> {
         };
         let copy = self.table.relation == Relation::Table
             && is_worth_copying(found, self.source.rows)
-            && self.is_truncatable(session).await?;
+            && self.is_truncatable(session).await?
+            && !self.may_refuse_old_rows(session).await?;
         let how = match found.total() {
             0 => How::Equal,
             _ if copy => How::Copy,
@@ -47,6 +50,11 @@ impl Sync<'_> {
             changed: found.changed,
             deleted: found.deleted,
         })
+    }
+
+    async fn may_refuse_old_rows(&self, session: &Session) -> Result<bool, Status> {
+        let any = unvalidated::any(session, &self.table).await;
+        any.map_err(|error| self.failed(&error))
     }
 
     /// All of it is the source's to say, and no other table's foreign key refers to it: TRUNCATE refuses that.

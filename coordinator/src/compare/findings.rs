@@ -1,7 +1,7 @@
 //! Differences as findings, readable.
 use pgconvoy_proto::model::{Finding, MASK, SchemaObject, Severity};
 
-use super::{Change, Counts, Difference};
+use super::{Change, Counts, Difference, MADE_BY};
 
 /// What the target had before the migration: kind of object, code of the plan's finding about it.
 pub const WERE_THERE: &[(&str, &str)] = &[
@@ -62,7 +62,21 @@ fn missing(object: &SchemaObject, with: &Counts) -> Finding {
             format!("it is missing at the target{}", and(with)),
         )
     };
-    Finding::new(severity, "object-missing", object.name(), message).values(shape(object), "")
+    let finding = Finding::new(severity, "object-missing", object.name(), message);
+    if let Some(made) = object.get(MADE_BY) {
+        return finding.values(shape(object), "").hint(format!(
+            "it is on a table of an extension, and no dump has it: {made}"
+        ));
+    }
+    let hint = match object.parent.strip_prefix("extension ") {
+        Some(extension) => format!(
+            "it belongs to the extension, and no dump has it: ALTER EXTENSION {extension} DROP {} {} at the source, and migrate again",
+            object.kind.to_uppercase(),
+            object.identity
+        ),
+        None => String::new(),
+    };
+    finding.values(shape(object), "").hint(hint)
 }
 
 fn extra(object: &SchemaObject, with: &Counts, known: &[Finding]) -> Finding {

@@ -19,6 +19,14 @@ const YOUNG: &[(&str, &str, u32)] = &[
     ("role", "parameters", 15),
     ("role", "membership options", 16),
     ("publication", "generated columns", 18),
+    ("subscription", "two phase", 15),
+    ("subscription", "disable on error", 15),
+    ("subscription", "origin", 16),
+    ("subscription", "password required", 16),
+    ("subscription", "run as owner", 16),
+    ("subscription", "failover", 17),
+    // What is not said means parallel there.
+    ("subscription", "streaming", 18),
 ];
 
 /// A privilege that PostgreSQL 17 brought: before it, owners did not need it.

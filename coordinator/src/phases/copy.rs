@@ -259,14 +259,15 @@ impl Copier {
         retry(&self.reporter, &what, || self.attempt(table, part)).await
     }
 
-    /// A check constraint's refusal may be for now only (see Target.LoadPart); any other ends the copy.
+    /// The refusal of a row may be for now only (see Target.LoadPart); any other ends the copy.
     fn refused(&self, table: Table, part: Part, status: Status) -> anyhow::Result<PutOff> {
         if status.code() != Code::OutOfRange {
             return Err(said("source")(status));
         }
         self.reporter.note(format!(
-            "{table} part {} is put off: a check constraint refuses it before other tables are loaded",
-            part.number
+            "{table} part {} is put off until other tables are loaded: {}",
+            part.number,
+            status.message()
         ));
         let reason = status.message().to_owned();
         Ok(PutOff {

@@ -31,6 +31,8 @@ pub enum Phase {
     Access,
     /// Rows; and per table, as soon as its rows are in, constraints, indexes and the digest of what was stored.
     Copy,
+    /// Of expressions, predicates and exclusions whose functions may read other tables.
+    LateIndexes,
     PartitionedIndexes,
     /// Files of storage buckets. The target's Storage API writes to their rows, for which it needs the indexes; the application's triggers on
     /// these must not be there yet: they would fire.
@@ -54,10 +56,11 @@ pub enum Phase {
 }
 
 impl Phase {
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Schema,
         Self::Access,
         Self::Copy,
+        Self::LateIndexes,
         Self::PartitionedIndexes,
         Self::Objects,
         Self::ForeignKeys,
@@ -85,6 +88,10 @@ impl Phase {
                 on: IndexOn::Table, ..
             } => Self::Copy,
             Work::Index {
+                on: IndexOn::TableAndOthers,
+                ..
+            } => Self::LateIndexes,
+            Work::Index {
                 on: IndexOn::Partitioned,
                 ..
             }
@@ -110,6 +117,7 @@ impl Phase {
             Self::Schema => "schema",
             Self::Access => "access",
             Self::Copy => "copy",
+            Self::LateIndexes => "late-indexes",
             Self::PartitionedIndexes => "partitioned-indexes",
             Self::Objects => "objects",
             Self::ForeignKeys => "foreign-keys",
@@ -131,7 +139,7 @@ impl Phase {
             Self::Copy => copy::run(run).await,
             Self::Objects => objects::run(run).await,
             Self::Verify => verify::run(run).await,
-            Self::ForeignKeys | Self::ViewIndexes | Self::Statistics => {
+            Self::LateIndexes | Self::ForeignKeys | Self::ViewIndexes | Self::Statistics => {
                 steps::side_by_side(run, self, run.settings.index_jobs).await
             }
             Self::Access

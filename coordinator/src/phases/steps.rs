@@ -146,6 +146,7 @@ impl<'a> Sizes<'a> {
     /// Bytes; where it cannot be told it may be much.
     fn size(&self, work: &Work) -> u64 {
         let size = match work {
+            Work::Index { size_bytes, .. } => Some(size_bytes),
             Work::ForeignKey(key) => self.by_oid.get(&key.table_oid),
             Work::Statistics { schema, name, .. } => {
                 self.by_name.get(&(schema.as_str(), name.as_str()))

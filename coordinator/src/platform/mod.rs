@@ -31,7 +31,7 @@ pub use told::{checklist, checklist_json};
 
 use crate::ends::Ends;
 use crate::events::Reporter;
-use crate::preflight::Facts;
+use crate::preflight::{EXTENSION_SCHEMA, Facts};
 use crate::schema;
 use ask::{count, fill, measure};
 use divide::{divide, more_policies};
@@ -145,6 +145,8 @@ impl Ground {
         facts.source.unreadable.retain(|name| !managed(name));
         facts.source.filtered_by_rls.retain(|name| !managed(name));
         facts.source.forced_rls.retain(|name| !managed(name));
+        let tables = &mut facts.source.extension_tables;
+        tables.retain(|(name, _)| !managed(name));
         let reserved = |role: &str| self.rules.is_reserved(role);
         let there: HashSet<&str> = self.target.roles.iter().map(String::as_str).collect();
         facts.source.roles.retain(|(role, _)| !reserved(role));
@@ -180,6 +182,10 @@ impl Ground {
             let role = finding.object.split(' ').next().unwrap_or_default();
             if finding.code == "role-differs" && self.rules.is_reserved(role) {
                 finding.severity = Severity::Info;
+            }
+            // Where a platform has its extensions is its own affair.
+            if finding.code == EXTENSION_SCHEMA {
+                finding.severity = Severity::Warning;
             }
         }
         let of_others = ["default-privileges-were-there", "extension-was-there"];

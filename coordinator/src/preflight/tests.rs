@@ -41,6 +41,7 @@ fn facts() -> Facts {
             filtered_by_rls: vec![],
             forced_rls: vec![],
             extensions: vec![],
+            extension_tables: vec![],
             roles: vec![("postgres".into(), "owner of table t".into())],
             carried: roles(),
             reads_passwords: true,
@@ -105,6 +106,7 @@ fn each_obstacle_is_named() {
     let extension = Extension {
         name: "postgis".into(),
         version: "3".into(),
+        ..Extension::default()
     };
     assert!(of(|f| f.source.large_objects = 1).is_empty());
     let target_has_one = |f: &mut Facts| {
@@ -284,6 +286,7 @@ fn another_version_of_an_extension_is_told_and_stops_nothing() {
     let of = |version: &str| Extension {
         name: "hstore".into(),
         version: version.into(),
+        ..Extension::default()
     };
     facts.source.extensions = vec![of("1.8")];
     facts.target.extensions_available = vec![of("1.9")];
@@ -313,4 +316,27 @@ fn whoever_could_not_roll_back_is_told_before_whatever_is_replaced() {
         ..Intent::default()
     };
     assert_eq!(blockers(of_others, comes_back), ["target-not-owned"]);
+}
+
+#[test]
+fn an_extension_in_another_schema_at_the_target_stops_the_migration() {
+    let of = |schema: &str, relocatable| Extension {
+        name: "hstore".into(),
+        version: "1.8".into(),
+        schema: schema.into(),
+        relocatable,
+    };
+    let with = |source, there| {
+        let mut facts = facts();
+        facts.source.extensions = vec![source];
+        facts.target.extensions_installed = vec![there];
+        let found = findings(&facts, Intent::default());
+        found.into_iter().find(|f| f.code == EXTENSION_SCHEMA)
+    };
+    let told = with(of("public", true), of("extensions", true)).expect("a finding");
+    assert_eq!(told.severity, Severity::Blocker);
+    assert!(told.hint.contains("SET SCHEMA public"), "{}", told.hint);
+    let fixed = with(of("public", false), of("extensions", false)).expect("a finding");
+    assert!(fixed.hint.contains("DROP EXTENSION"), "{}", fixed.hint);
+    assert!(with(of("public", true), of("public", true)).is_none());
 }

@@ -9,6 +9,7 @@ pub(super) fn findings(facts: &Facts, intent: Intent, found: &mut Vec<Finding>) 
         return;
     }
     extensions(facts, found);
+    extension_tables(facts, found);
     let major = facts.target.server.version / 10_000;
     found.extend(facts.source.newer.iter().map(|newer| too_old(newer, major)));
     found.extend(
@@ -24,6 +25,11 @@ pub(super) fn findings(facts: &Facts, intent: Intent, found: &mut Vec<Finding>) 
 fn extensions(facts: &Facts, found: &mut Vec<Finding>) {
     let target = &facts.target;
     for extension in &facts.source.extensions {
+        let of_other_schema =
+            |e: &&Extension| e.name == extension.name && e.schema != extension.schema;
+        if let Some(there) = target.extensions_installed.iter().find(of_other_schema) {
+            found.push(elsewhere(extension, there));
+        }
         let of = |list: &[Extension]| {
             list.iter()
                 .find(|e| e.name == extension.name)
@@ -56,6 +62,42 @@ fn extensions(facts: &Facts, found: &mut Vec<Finding>) {
         }
     }
 }
+
+/// Their rows are the extension's own, and CREATE EXTENSION makes them; but for those that became members at run time.
+fn extension_tables(facts: &Facts, found: &mut Vec<Finding>) {
+    for (table, extension) in &facts.source.extension_tables {
+        let message = format!(
+            "it belongs to extension {extension}: its rows are not carried, nor is the table where CREATE EXTENSION does not make it"
+        );
+        let hint = format!(
+            "if it is yours: ALTER EXTENSION {extension} DROP TABLE {table} at the source, before the migration"
+        );
+        found.push(warning("extension-table", table.clone(), message).hint(hint));
+    }
+}
+
+/// What the archive makes names the extension's objects by their schema.
+fn elsewhere(extension: &Extension, there: &Extension) -> Finding {
+    let name = &extension.name;
+    let hint = if there.relocatable {
+        format!(
+            "ALTER EXTENSION {name} SET SCHEMA {} at the target",
+            extension.schema
+        )
+    } else {
+        format!(
+            "DROP EXTENSION {name} at the target, if nothing uses it: it is made as at the source"
+        )
+    };
+    let message =
+        "the target has the extension in another schema: what refers to it cannot be made";
+    blocker(EXTENSION_SCHEMA, name.clone(), message)
+        .values(&extension.schema, &there.schema)
+        .hint(hint)
+}
+
+/// Code of the finding that an extension lies in another schema.
+pub const EXTENSION_SCHEMA: &str = "extension-schema";
 
 /// Objects of the source that have no place at a target of this major.
 fn too_old(newer: &Newer, major: u32) -> Finding {

@@ -95,6 +95,9 @@ pub struct Role {
     /// ISO, in UTC, or `infinity`.
     pub valid_until: Option<String>,
     pub comment: Option<String>,
+    /// SECURITY LABEL: provider, label.
+    #[serde(default)]
+    pub labels: Vec<(String, String)>,
     /// For every database.
     pub settings: Vec<Setting>,
 }
@@ -129,6 +132,8 @@ impl Role {
         traits.push(format!("VALID UNTIL {until}"));
         traits.extend(self.settings.iter().map(|setting| format!("SET {setting}")));
         traits.extend(self.comment.iter().map(|text| format!("comment: {text}")));
+        let labels = self.labels.iter();
+        traits.extend(labels.map(|(provider, label)| format!("label of {provider}: {label}")));
         traits
     }
 }
@@ -289,6 +294,8 @@ pub fn is_built_in(role: &str) -> bool {
 pub struct Properties {
     pub owner: String,
     pub comment: Option<String>,
+    /// SECURITY LABEL: provider, label.
+    pub labels: Vec<(String, String)>,
     /// ALTER DATABASE ... SET
     pub settings: Vec<Setting>,
     /// ALTER ROLE ... IN DATABASE ... SET, by role.

@@ -77,6 +77,9 @@ pub struct ForeignKey {
     pub referenced_table: String,
     pub referenced_columns: Vec<String>,
     pub match_full: bool,
+    /// The last column is a period (PostgreSQL 18): rows that refer to it lie within those that it refers to.
+    #[serde(default)]
+    pub period: bool,
 }
 
 /// Where a sequence stands.
@@ -133,6 +136,8 @@ pub struct Column {
 #[serde(rename_all = "kebab-case")]
 pub enum IndexOn {
     Table,
+    /// A table, by functions that may read other tables: built when all rows are in.
+    TableAndOthers,
     /// A partitioned table: built when the last leaf is loaded, valid once its partitions' indexes are attached.
     Partitioned,
     /// Built after the refresh.

@@ -137,3 +137,21 @@ fn a_selection_leaves_the_settings_of_the_database_behind() {
         "4MB|the shop"
     );
 }
+
+#[test]
+fn security_labels_whose_provider_the_target_lacks_are_told() {
+    let pair = pair();
+    // No provider comes with PostgreSQL: as if one had been loaded.
+    pair.at_source(
+        "SET allow_system_table_mods = on;
+         INSERT INTO pg_shseclabel SELECT oid, 'pg_authid'::regclass, 'guard', 'secret' FROM pg_authid WHERE rolname = 'clerk'
+         UNION ALL SELECT oid, 'pg_database'::regclass, 'guard', 'top' FROM pg_database WHERE datname = 'app';",
+    )
+    .expect("labels");
+    pair.pgconvoy(&["migrate"])
+        .expect("migrate runs")
+        .expect(3)
+        .says("role-label-not-kept")
+        .says("database-label-not-kept")
+        .says("role clerk: it differs in label of guard");
+}

@@ -110,4 +110,23 @@ fn rows_of_an_extensions_configuration_tables_cross() {
         .expect("verify runs")
         .expect(3)
         .says("notes.rule");
+    // A table that the extension was given at run time: no dump has it.
+    pair.at_source(
+        "CREATE TABLE notes.queue (id int); INSERT INTO notes.queue VALUES (1);
+         ALTER EXTENSION notes ADD TABLE notes.queue;
+         CREATE INDEX by_word ON notes.rule (word);",
+    )
+    .expect("a member");
+    pair.pgconvoy(&["preflight"])
+        .expect("preflight runs")
+        .says("extension-table")
+        .says("ALTER EXTENSION notes DROP TABLE notes.queue");
+    pair.pgconvoy(&["verify"])
+        .expect("verify runs")
+        .expect(3)
+        .says("object-missing")
+        .says("table notes.queue")
+        .says("index notes.by_word")
+        .says("CREATE INDEX by_word ON notes.rule")
+        .says("2 differences");
 }

@@ -77,6 +77,50 @@ fn rows_whose_check_reads_another_table_come_after_that_one() {
     pair.assert_equal_ends();
 }
 
+/// The largest table goes first; its rows, and what is built on them, need those of `rate`, which need those of `currency`.
+const RATES: &str = "
+    CREATE TABLE currency (code text PRIMARY KEY);
+    CREATE FUNCTION listed(c text) RETURNS boolean LANGUAGE plpgsql STABLE AS $$
+      BEGIN
+        PERFORM FROM public.currency WHERE code = c;
+        IF NOT FOUND THEN RAISE EXCEPTION 'no currency %', c; END IF;
+        RETURN true;
+      END $$;
+    CREATE TABLE rate (code text PRIMARY KEY CHECK (listed(code)), value numeric, pad text);
+    CREATE FUNCTION rate(c text) RETURNS numeric LANGUAGE plpgsql IMMUTABLE AS $$
+      DECLARE found numeric;
+      BEGIN SELECT value INTO STRICT found FROM rate WHERE code = c; RETURN found; END $$;
+    CREATE FUNCTION rate_or_none(c text) RETURNS numeric LANGUAGE sql IMMUTABLE
+      AS 'SELECT value FROM public.rate WHERE code = c';
+    CREATE FUNCTION same_rate(a text, b text) RETURNS boolean LANGUAGE sql IMMUTABLE AS
+      'SELECT coalesce(public.rate_or_none(a) = public.rate_or_none(b), false)';
+    CREATE OPERATOR ~~~ (LEFTARG = text, RIGHTARG = text, FUNCTION = same_rate);
+    INSERT INTO currency SELECT 'C' || i FROM generate_series(1, 300) i;
+    INSERT INTO rate SELECT code, substr(code, 2)::numeric, repeat('x', 300) FROM currency;
+    CREATE TABLE bill (id int PRIMARY KEY, code text, worth numeric GENERATED ALWAYS AS (rate(code)) STORED);
+    CREATE TABLE sale (id int PRIMARY KEY, code text);
+    INSERT INTO bill SELECT i, 'C' || 1 + i % 2 FROM generate_series(1, 10000) i;
+    INSERT INTO sale SELECT id, code FROM bill UNION ALL SELECT id + 10000, code FROM bill;
+    CREATE INDEX by_rate ON sale (rate_or_none(code));
+    CREATE INDEX alike ON sale (id) WHERE code ~~~ 'C2';";
+
+#[test]
+fn what_functions_make_of_rows_of_other_tables_is_made_when_these_are_there() {
+    let pair = pair();
+    pair.at_source(RATES).expect("rates");
+    pair.migrate(&["--streams", "1"])
+        .says("public.bill part 0 is put off")
+        .says("public.rate part 0 is put off");
+    let by_index = "SET enable_seqscan = off; SET enable_bitmapscan = off;
+        SELECT count(*) FROM sale WHERE rate_or_none(code) = 2;
+        SELECT count(*) FROM sale WHERE code ~~~ 'C2' AND id > 0";
+    assert_eq!(
+        pair.at_target(by_index).expect("the indexes"),
+        "10000\n10000"
+    );
+    pair.assert_equal_ends();
+}
+
 #[test]
 fn rows_whose_check_finds_its_table_by_the_search_path_of_its_caller_cross() {
     let pair = pair();

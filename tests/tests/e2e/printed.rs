@@ -31,8 +31,17 @@ const SCHEMA: &str = "
 fn what_an_application_wrote_is_what_the_dump_says() {
     let pair = Pair::new().expect("two servers and two agents");
     pair.at_source(SCHEMA).expect("an application's schema");
+    // A sequence keeps what a transaction that is undone did.
+    pair.at_source(
+        "CREATE SEQUENCE ddl;
+         CREATE FUNCTION note() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM nextval('public.ddl'); END $$;
+         CREATE EVENT TRIGGER noted ON ddl_command_start WHEN TAG IN ('CREATE VIEW') EXECUTE FUNCTION note();",
+    )
+    .expect("an event trigger");
     pair.migrate(&[]);
     pair.pgconvoy(&["verify"]).expect("verify runs").expect(0);
+    let fired = pair.at_target("SELECT is_called FROM ddl").expect("ddl");
+    assert_eq!(fired, "f", "verify prints views, and nobody is to notice");
     // What means something else is still found.
     pair.at_target(
         "ALTER TABLE t DROP CONSTRAINT words, ADD CONSTRAINT words CHECK (st IN ('new', 'it''s done'))",

@@ -163,3 +163,31 @@ fn every_pair_of_majors() {
         .collect();
     assert!(failed.is_empty(), "not from and to: {failed:?}");
 }
+
+#[test]
+fn rows_of_a_temporal_key_refer_to_what_they_lie_within() {
+    let Some(options) = majors::options(18, 18) else {
+        return;
+    };
+    let pair = Pair::with(options).expect("two servers and two agents");
+    pair.at_source(
+        "CREATE FUNCTION greet() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';
+         CREATE EVENT TRIGGER greeted ON login EXECUTE FUNCTION greet();
+         CREATE TABLE price (id int4range, valid daterange, PRIMARY KEY (id, valid WITHOUT OVERLAPS));
+         INSERT INTO price VALUES ('[1,1]', '[2026-01-01,2026-02-01)'), ('[1,1]', '[2026-02-01,2026-03-01)');
+         CREATE TABLE sale (id int4range, valid daterange, FOREIGN KEY (id, PERIOD valid) REFERENCES price (id, PERIOD valid));
+         INSERT INTO sale VALUES ('[1,1]', '[2026-01-15,2026-02-15)');",
+    )
+    .expect("a temporal key");
+    pair.migrate(&[]).says("login-triggers").says("greeted");
+    let verify = || {
+        pair.pgconvoy(&["verify", "--critical-only"])
+            .expect("verify runs")
+    };
+    verify().expect(0);
+    let orphan = "SET session_replication_role = replica;
+                  INSERT INTO sale VALUES ('[1,1]', '[2026-02-15,2026-03-15)')";
+    pair.at_source(orphan).expect("an orphan");
+    pair.at_target(orphan).expect("an orphan");
+    verify().expect(3).says("1 rows refer to nothing");
+}

@@ -11,6 +11,7 @@
 mod constraints;
 mod foreign;
 mod indexes;
+mod members;
 mod operators;
 mod publications;
 mod relations;
@@ -168,6 +169,7 @@ fn queries(ask: &Ask) -> Vec<Query> {
         roles::queries(ask),
         security::queries(),
         remarks::queries(),
+        members::queries(),
     ]
     .concat()
 }

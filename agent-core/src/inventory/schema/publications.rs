@@ -2,6 +2,8 @@
 use super::{Ask, Query, grants};
 
 const FIFTEEN: u32 = 150_000;
+const SIXTEEN: u32 = 160_000;
+const SEVENTEEN: u32 = 170_000;
 
 pub(super) fn queries(ask: &Ask) -> Vec<Query> {
     let mut queries = vec![
@@ -53,14 +55,38 @@ const MEMBERS_OF_14: &str = "
     FROM pg_publication p JOIN pg_publication_rel r ON r.prpubid = p.oid
     GROUP BY p.tableoid, p.oid, p.pubname";
 
-/// A dump carries them disabled and without a slot: their state is not compared. Only a superuser may read where they connect to.
+/// A dump carries them disabled and not connected: their state is not compared. Only a superuser may read where they connect to, or
+/// whole rows: columns that only some majors have are named for these only.
 fn subscriptions(ask: &Ask) -> Query {
+    let since = |version, properties: &'static str| match ask.version >= version {
+        true => properties,
+        false => "",
+    };
     format!(
         "SELECT 'pg_subscription'::regclass::oid, s.oid, 'subscription', quote_ident(s.subname), NULL, NULL, '', jsonb_build_object(
              'owner', quote_ident(pg_get_userbyid(s.subowner)),
-             'publications', (SELECT string_agg(quote_ident(p), ', ' ORDER BY p) FROM unnest(s.subpublications) p){conninfo})
+             'publications', (SELECT string_agg(quote_ident(p), ', ' ORDER BY p) FROM unnest(s.subpublications) p),
+             'slot', quote_ident(s.subslotname),
+             'binary', CASE WHEN s.subbinary THEN 'yes' END,
+             'streaming', CASE s.substream::text WHEN 'p' THEN 'parallel' WHEN 't' THEN 'yes' WHEN 'true' THEN 'yes' END,
+             'synchronous commit', s.subsynccommit{fifteen}{sixteen}{seventeen}{conninfo})
          FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid
          WHERE d.datname = current_database()",
+        fifteen = since(
+            FIFTEEN,
+            ", 'two phase', CASE WHEN s.subtwophasestate <> 'd' THEN 'yes' END,
+             'disable on error', CASE WHEN s.subdisableonerr THEN 'yes' END"
+        ),
+        sixteen = since(
+            SIXTEEN,
+            ", 'origin', s.suborigin,
+             'password required', CASE WHEN NOT s.subpasswordrequired THEN 'no' END,
+             'run as owner', CASE WHEN s.subrunasowner THEN 'yes' END"
+        ),
+        seventeen = since(
+            SEVENTEEN,
+            ", 'failover', CASE WHEN s.subfailover THEN 'yes' END"
+        ),
         // To name the column is to need the privilege.
         conninfo = if ask.superuser {
             format!(", 'connection', {}", ask.secret("s.subconninfo"))

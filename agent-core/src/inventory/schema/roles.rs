@@ -16,11 +16,22 @@ pub(super) fn queries(ask: &Ask) -> Vec<Query> {
             "format(': inherit %s, set %s', to_jsonb(m) ->> 'inherit_option', to_jsonb(m) ->> 'set_option')",
         ),
         role_settings(ask),
+        LABELS.to_owned(),
     ]
     .into_iter()
     .chain((ask.version >= PARAMETER_GRANTS_SINCE).then(|| PARAMETERS.to_owned()))
     .collect()
 }
+
+/// Security labels of roles and of the database.
+const LABELS: &str = "
+    SELECT 0::oid, 0::oid, o.kind, o.identity, NULL, NULL, '', jsonb_object_agg('label of ' || l.provider, l.label)
+    FROM pg_shseclabel l
+    JOIN (SELECT 'pg_authid'::regclass AS class, oid, 'role' AS kind, quote_ident(rolname) AS identity
+          FROM pg_roles WHERE rolname !~ '^pg_'
+          UNION ALL SELECT 'pg_database'::regclass, oid, 'database', '' FROM pg_database WHERE datname = current_database()) o
+        ON o.class = l.classoid AND o.oid = l.objoid
+    GROUP BY o.kind, o.identity";
 
 /// What a role may SET or ALTER SYSTEM, whoever granted it.
 const PARAMETERS: &str = "

@@ -32,6 +32,8 @@ fn owners_and_grants() -> Query {
     format!(
         "SELECT 0::oid, 0::oid, i.type, i.identity, (parse_ident(i.schema))[1], f.name, m.extension, jsonb_build_object(
              'owner', CASE WHEN m.objid IS NULL AND NOT o.follows THEN quote_ident(pg_get_userbyid(o.owner)) END,
+             'holds rows', CASE WHEN m.objid IS NOT NULL AND o.keyword = 'TABLE' AND o.class = 'pg_class'::regclass
+                                     AND pg_relation_size(o.oid) > 0 THEN 'yes' END,
              'owner of a member', CASE WHEN m.objid IS NOT NULL THEN quote_ident(pg_get_userbyid(o.owner)) END,
              'grants', {})
          FROM ({}) o (class, oid, owner, acl, keyword, grant_keyword, late, follows)

@@ -123,6 +123,8 @@ GRANT EXECUTE ON FUNCTION public.hstore(text, text) TO app_reader;
 CREATE PUBLICATION partly FOR TABLE every.doc (id, title) WHERE (id > 3), every.log WITH (publish = 'insert, truncate');
 CREATE PUBLICATION whole FOR TABLES IN SCHEMA public;
 CREATE SUBSCRIPTION incoming CONNECTION 'host=127.0.0.1 port=1 dbname=x password=hush' PUBLICATION far WITH (connect = false);
+-- PostgreSQL 15 lets only superusers own one.
+ALTER SUBSCRIPTION incoming OWNER TO app_root;
 CREATE FOREIGN DATA WRAPPER wrapper OPTIONS (mode 'plain');
 CREATE SERVER far TYPE 'db' VERSION '9' FOREIGN DATA WRAPPER wrapper OPTIONS (host 'far.example', api_key 'server secret');
 CREATE FOREIGN TABLE every.remote (id int OPTIONS (column_name 'ID'), t text) SERVER far OPTIONS (table_name 'remote');

@@ -12,3 +12,4 @@ ALTER DATABASE app SET app.jwt_secret = 'a secret of the database';
 COMMENT ON DATABASE app IS 'every kind of object';
 GRANT CREATE ON DATABASE app TO app_owner;
 GRANT SET ON PARAMETER log_min_messages TO app_reader;
+CREATE ROLE app_root SUPERUSER;

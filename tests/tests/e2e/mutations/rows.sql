@@ -91,6 +91,10 @@ ALTER PUBLICATION whole DROP TABLES IN SCHEMA empty;
 ALTER SUBSCRIPTION incoming CONNECTION 'host=127.0.0.1 port=1 dbname=x password=loud';
 --undo
 ALTER SUBSCRIPTION incoming CONNECTION 'host=127.0.0.1 port=1 dbname=x password=hush';
+--# subscription incoming
+ALTER SUBSCRIPTION incoming SET (binary = true);
+--undo
+ALTER SUBSCRIPTION incoming SET (binary = false);
 --# foreign-data wrapper wrapper
 ALTER FOREIGN DATA WRAPPER wrapper OPTIONS (SET mode 'fancy');
 --undo

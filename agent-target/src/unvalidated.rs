@@ -1,0 +1,71 @@
+//! Constraints that are enforced and NOT VALID: rows that were there before them may break them, and are refused when they are loaded.
+use pgconvoy_agent_core::session::{Session, qualified, quote_ident, quote_literal};
+use pgconvoy_proto::model::Table;
+use tokio_postgres::Error;
+use tokio_postgres::types::Type;
+
+use crate::landing::is_refused;
+
+/// Of the table, its partitions and the domains of their columns. Not foreign keys: these do not fire.
+const ANY: &str = "WITH RECURSIVE relation AS (
+        SELECT $1::text::regclass::oid AS oid UNION SELECT relid FROM pg_partition_tree($1::text::regclass)
+    ), type AS (
+        SELECT atttypid AS oid FROM pg_attribute JOIN relation r ON attrelid = r.oid WHERE attnum > 0 AND NOT attisdropped
+        UNION SELECT typbasetype FROM pg_type t JOIN type ON type.oid = t.oid WHERE typbasetype <> 0)
+    SELECT EXISTS (
+        SELECT FROM pg_constraint k WHERE NOT k.convalidated AND k.contype <> 'f'
+          AND coalesce((to_jsonb(k) ->> 'conenforced')::bool, true)
+          AND (k.conrelid IN (SELECT oid FROM relation) OR k.contypid <> 0 AND k.contypid IN (SELECT oid FROM type)))";
+
+/// Those that the table alone has: it inherits them from nowhere, and nothing inherits them.
+const OWN: &str = "SELECT k.conname::text, pg_get_constraintdef(k.oid), obj_description(k.oid, 'pg_constraint'),
+           current_setting('lock_timeout')
+    FROM pg_constraint k
+    WHERE k.conrelid = $1::text::regclass AND NOT k.convalidated AND k.contype <> 'f' AND k.coninhcount = 0
+      AND coalesce((to_jsonb(k) ->> 'conenforced')::bool, true)
+      AND NOT EXISTS (SELECT FROM pg_inherits WHERE inhparent = k.conrelid)";
+
+/// PostgreSQL's notation. Readers of the table are waited for so long.
+const READERS_WAIT: &str = "3s";
+
+/// Whether rows that are at the source may be refused.
+pub async fn any(session: &Session, table: &Table) -> Result<bool, Error> {
+    let name = qualified(&table.schema, &table.name);
+    let row = session.query_one(ANY, &[&name]).await?;
+    Ok(row.get(0))
+}
+
+/// Drops the table's own for this transaction. The statements that put them back, NOT VALID as they were; nothing where the table is
+/// being read, and goes on being read, or is not the role's: then rows that break them are refused.
+pub async fn put_aside(session: &Session, table: &Table) -> Result<String, Error> {
+    let name = qualified(&table.schema, &table.name);
+    let rows = session.query_typed(OWN, &[(&name, Type::TEXT)]).await?;
+    let Some(first) = rows.first() else {
+        return Ok(String::new());
+    };
+    let lock_timeout = quote_literal(first.get(3));
+    let (mut drop, mut restore) = (String::new(), String::new());
+    for row in &rows {
+        let (constraint, definition) = (quote_ident(row.get(0)), row.get::<_, &str>(1));
+        drop += &format!("ALTER TABLE {name} DROP CONSTRAINT {constraint}; ");
+        restore += &format!("ALTER TABLE {name} ADD CONSTRAINT {constraint} {definition}; ");
+        if let Some(comment) = row.get::<_, Option<&str>>(2) {
+            let comment = quote_literal(comment);
+            restore += &format!("COMMENT ON CONSTRAINT {constraint} ON {name} IS {comment}; ");
+        }
+    }
+    let put_aside = format!(
+        "SAVEPOINT put_aside; SET LOCAL lock_timeout = '{READERS_WAIT}'; {drop}
+         SET LOCAL lock_timeout = {lock_timeout}; RELEASE SAVEPOINT put_aside"
+    );
+    match session.batch_execute(&put_aside).await {
+        Ok(()) => Ok(restore),
+        Err(error) if is_refused(&error) => {
+            session
+                .batch_execute("ROLLBACK TO SAVEPOINT put_aside")
+                .await?;
+            Ok(String::new())
+        }
+        Err(error) => Err(error),
+    }
+}
