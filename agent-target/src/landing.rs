@@ -3,9 +3,9 @@
 use pgconvoy_agent_core::scan;
 use pgconvoy_agent_core::session::{Session, qualified, quote_ident};
 use pgconvoy_proto::model::{Relation, Table};
-use tokio_postgres::Error;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
+use tokio_postgres::{Error, Row};
 
 use crate::{large_objects, unvalidated};
 
@@ -28,11 +28,17 @@ impl Landing {
             Relation::Table => Ok(Self {
                 copy_in: scan::copy_in(table),
                 after: After::Restore({
-                    let mut restore = unvalidated::put_aside(session, table).await?;
-                    restore += &silence(session, TRIGGERS, &name_of(table)).await?;
-                    session
-                        .batch_execute(&find_neighbours(&table.schema))
-                        .await?;
+                    let name = name_of(table);
+                    let neighbours = find_neighbours(&table.schema);
+                    // All are sent before any is answered; they stay in order.
+                    let (constraints, triggers, found) = tokio::join!(
+                        unvalidated::own(session, &name),
+                        enabled(session, TRIGGERS, &name),
+                        session.batch_execute(&neighbours)
+                    );
+                    let mut restore = unvalidated::put_aside(session, &name, &constraints?).await?;
+                    restore += &disable(session, &triggers?).await?;
+                    found?;
                     let fixed = fixed(table);
                     format!(
                         "SET LOCAL search_path = ''; {fixed}SET CONSTRAINTS ALL IMMEDIATE; {restore}"
@@ -160,9 +166,16 @@ pub async fn silence_triggers(session: &Session, table: &str) -> Result<String, 
 
 /// Disables what the query finds, in this transaction. The statements that put it back.
 async fn silence(session: &Session, query: &str, name: &str) -> Result<String, Error> {
-    let rows = session.query_typed(query, &[(&name, Type::TEXT)]).await?;
+    disable(session, &enabled(session, query, name).await?).await
+}
+
+async fn enabled(session: &Session, query: &str, name: &str) -> Result<Vec<Row>, Error> {
+    session.query_typed(query, &[(&name, Type::TEXT)]).await
+}
+
+async fn disable(session: &Session, enabled: &[Row]) -> Result<String, Error> {
     let (mut disable, mut restore) = (String::new(), String::new());
-    for row in rows {
+    for row in enabled {
         let on = qualified(row.get(0), row.get(1));
         let (what, name) = (row.get::<_, &str>(2), quote_ident(row.get(3)));
         let how = match row.get::<_, &str>(4) {

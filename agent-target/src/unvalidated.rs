@@ -1,8 +1,8 @@
 //! Constraints that are enforced and NOT VALID: rows that were there before them may break them, and are refused when they are loaded.
 use pgconvoy_agent_core::session::{Session, qualified, quote_ident, quote_literal};
 use pgconvoy_proto::model::Table;
-use tokio_postgres::Error;
 use tokio_postgres::types::Type;
+use tokio_postgres::{Error, Row};
 
 use crate::landing::is_refused;
 
@@ -35,17 +35,20 @@ pub async fn any(session: &Session, table: &Table) -> Result<bool, Error> {
     Ok(row.get(0))
 }
 
-/// Drops the table's own for this transaction. The statements that put them back, NOT VALID as they were; nothing where the table is
+/// Those of a table that may be put aside. `name`: qualified.
+pub async fn own(session: &Session, name: &str) -> Result<Vec<Row>, Error> {
+    session.query_typed(OWN, &[(&name, Type::TEXT)]).await
+}
+
+/// Drops the table's `own` for this transaction. The statements that put them back, NOT VALID as they were; nothing where the table is
 /// being read, and goes on being read, or is not the role's: then rows that break them are refused.
-pub async fn put_aside(session: &Session, table: &Table) -> Result<String, Error> {
-    let name = qualified(&table.schema, &table.name);
-    let rows = session.query_typed(OWN, &[(&name, Type::TEXT)]).await?;
-    let Some(first) = rows.first() else {
+pub async fn put_aside(session: &Session, name: &str, own: &[Row]) -> Result<String, Error> {
+    let Some(first) = own.first() else {
         return Ok(String::new());
     };
     let lock_timeout = quote_literal(first.get(3));
     let (mut drop, mut restore) = (String::new(), String::new());
-    for row in &rows {
+    for row in own {
         let (constraint, definition) = (quote_ident(row.get(0)), row.get::<_, &str>(1));
         drop += &format!("ALTER TABLE {name} DROP CONSTRAINT {constraint}; ");
         restore += &format!("ALTER TABLE {name} ADD CONSTRAINT {constraint} {definition}; ");
