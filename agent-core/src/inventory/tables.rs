@@ -79,7 +79,7 @@ pub async fn relations(session: &Session, filter: &Filter) -> Result<Vec<Table>,
              SELECT unnest(extconfig) AS oid, unnest(extcondition) AS condition FROM pg_extension
          )
          SELECT c.oid, n.nspname, c.relname, c.relpersistence = 'u', c.relkind = 'p',
-                regexp_replace(coalesce(config.condition, ''), '^\\s*where\\s', '', 'i')
+                regexp_replace(coalesce(config.condition, ''), '^\\s*where\\s', '', 'i'), config.oid IS NOT NULL
          FROM pg_class c
          JOIN pg_namespace n ON n.oid = c.relnamespace
          LEFT JOIN config ON config.oid = c.oid
@@ -113,6 +113,7 @@ pub async fn relations(session: &Session, filter: &Filter) -> Result<Vec<Table>,
             generated: Vec::new(),
             fixed: Vec::new(),
             managed: false,
+            of_extension: row.get(6),
         }
     });
     Ok(tables
