@@ -30,6 +30,10 @@ pub async fn plan(
             None => fitting.push(table),
         }
     }
+    for table in request.gone.into_iter().map(Table::try_from) {
+        let table = table?;
+        findings.extend(here.get(&table.to_string()).map(|_| extra(&table)));
+    }
     if !request.dry_run {
         enter(&session, migration, &fitting)
             .await
@@ -48,6 +52,17 @@ async fn tables_here(session: &Session) -> Result<HashMap<String, Table>, tokio_
         .into_iter()
         .map(|table| (table.to_string(), table))
         .collect())
+}
+
+fn extra(table: &Table) -> Finding {
+    let message = "it is gone from the source";
+    Finding::new(
+        Severity::Difference,
+        "table-extra",
+        table.to_string(),
+        message,
+    )
+    .hint("drop it at the target, or leave it out: --exclude-table")
 }
 
 fn misfit(table: &Table, here: Option<&Table>) -> Option<Finding> {

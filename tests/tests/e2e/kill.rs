@@ -54,7 +54,22 @@ fn survives(mut pair: Pair, victim: Victim, phase: Phase) {
 
     // Otherwise `resume` would have nothing to do, and its success would prove nothing.
     depot::assert_unfinished(&pair);
-    pair.pgconvoy(&["resume"]).expect("resume runs").expect(0);
+    if matches!((phase, victim), (Phase::Copy, Victim::Coordinator)) {
+        // Somebody looks at it. What he has read of half a table is nothing to `resume`, nor is the snapshot his.
+        pair.pgconvoy(&["verify"])
+            .expect("verify runs")
+            .expect(3)
+            .says("rows-differ");
+        let id = pair.at_target("SELECT id FROM pgconvoy.migrations");
+        let id = id.expect("the ledger");
+        pair.pgconvoy(&["plan", "--migration", &id])
+            .expect("plan runs")
+            .expect(4);
+    }
+    let resume = pair.pgconvoy(&["resume"]).expect("resume runs").expect(0);
+    if matches!((phase, victim), (Phase::Copy, Victim::Coordinator)) {
+        resume.says("the snapshot is alive");
+    }
     // Only now may they go on: had `resume` left them alive, they would still be there.
     assert_eq!(
         depot::waiting(&pair),
