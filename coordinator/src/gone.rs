@@ -3,6 +3,7 @@ use pgconvoy_proto::model::{Finding, Table};
 use pgconvoy_proto::wire;
 
 use crate::ends::{Ends, said};
+use crate::inventory::Inventory;
 use crate::ledger::Ledger;
 
 /// What became of them at the target.
@@ -10,12 +11,17 @@ use crate::ledger::Ledger;
 pub struct Gone {
     /// About those that are still there.
     pub findings: Vec<Finding>,
-    /// The others: the ledger may forget them.
+    /// The others: the ledger may forget them. Not those that have another name by now: what it knows is theirs.
     pub forgotten: Vec<Table>,
 }
 
 /// Asks the target.
-pub async fn ask(ends: &mut Ends, ledger: &Ledger, gone: Vec<Table>) -> anyhow::Result<Gone> {
+pub async fn ask(
+    ends: &mut Ends,
+    ledger: &Ledger,
+    gone: Vec<Table>,
+    inventory: &Inventory,
+) -> anyhow::Result<Gone> {
     if gone.is_empty() {
         return Ok(Gone::default());
     }
@@ -35,7 +41,11 @@ pub async fn ask(ends: &mut Ends, ledger: &Ledger, gone: Vec<Table>) -> anyhow::
         let name = table.to_string();
         findings.iter().any(|finding| finding.object == name)
     };
-    let forgotten = gone.into_iter().filter(|table| !is_there(table)).collect();
+    let is_renamed = |table: &Table| inventory.tables.iter().any(|now| now.oid == table.oid);
+    let forgotten = gone
+        .into_iter()
+        .filter(|table| !is_there(table) && !is_renamed(table))
+        .collect();
     Ok(Gone {
         findings,
         forgotten,

@@ -181,7 +181,13 @@ async fn look(
         live,
     };
     let read = async {
-        let gone = gone::ask(&mut comparison.digester.ends.clone(), ledger, gone).await?;
+        let gone = gone::ask(
+            &mut comparison.digester.ends.clone(),
+            ledger,
+            gone,
+            &inventory,
+        )
+        .await?;
         let compared = comparison.tables(&tables).await?;
         let files = match carried {
             // The ledger of an unfinished migration is its driver's alone to write.

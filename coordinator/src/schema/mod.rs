@@ -1,5 +1,6 @@
 //! The schemas of both ends: described by the agents, compared, told.
 mod catalogs;
+mod refusing;
 mod reprint;
 mod shared;
 mod told;
@@ -26,6 +27,7 @@ use crate::ledger::Ledger;
 use crate::left_out::{LARGE_OBJECT, LeftOut};
 use crate::platform::{self, Scope, When};
 
+use refusing::Refusing;
 use reprint::Printer;
 pub use shared::shared;
 pub use told::{json, text, were_there};
@@ -59,6 +61,8 @@ pub struct Compared {
     lost: HashSet<String>,
     /// Columns that are of another type at the target.
     retyped: HashSet<String>,
+    /// What the target demands of rows, by table, and the source does not: of what was not told and accepted before.
+    refusing: Refusing,
     /// Sequences that stand elsewhere at the target; while a sync is coming, those alone that do not stand where they were left.
     pub moved: Vec<Displaced>,
 }
@@ -85,6 +89,12 @@ impl Compared {
         columns(table)
             .filter(|column| self.retyped.contains(column))
             .collect()
+    }
+
+    /// What the table demands of rows at the target only.
+    pub fn demands(&self, table: &Table) -> &[String] {
+        let demands = self.refusing.get(&plain(&table.to_string()));
+        demands.map_or(&[], Vec::as_slice)
     }
 
     /// An earlier finding, of something that this comparison has looked at.
@@ -180,6 +190,11 @@ pub async fn compare_ends(
     let mut anew = anew(ledger, &source, &target, whole);
     anew.retain(|object| !is_partly_left_out(object, ledger, left_out));
     let mut settled = Vec::new();
+    let news = match ledger.is_compared() {
+        true => leave_out_facts(differences.clone(), &told_before(&ledger.findings)),
+        false => leave_out(differences.clone(), &ledger.findings),
+    };
+    let refusing = refusing::refusing(&news, &source, &target);
     let precedes_first = !ledger.is_compared() && left_out.exceeds(&ledger.options);
     let (mut found, mut told_before) = if ledger.is_compared() {
         let told = told_before(&ledger.findings);
@@ -211,6 +226,7 @@ pub async fn compare_ends(
         settled,
         lost,
         retyped,
+        refusing,
         moved,
     })
 }

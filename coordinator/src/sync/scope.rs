@@ -84,12 +84,16 @@ pub async fn find(
     let Gone {
         mut findings,
         forgotten,
-    } = gone::ask(&mut run.ends, &run.ledger, gone).await?;
+    } = gone::ask(&mut run.ends, &run.ledger, gone, inventory).await?;
     findings.extend(plan(run, &tables, true).await?);
     for table in &tables {
         let retyped = schema.retyped(table);
         if !retyped.is_empty() {
             findings.push(of_another_type(table, &retyped));
+        }
+        let demands = schema.demands(table);
+        if !demands.is_empty() {
+            findings.push(stricter(table, demands));
         }
     }
     tables.retain(|table| {
@@ -117,10 +121,22 @@ fn emptied_large_objects(ledger: &Ledger, now: &[Table], chosen: &Filter) -> Opt
 }
 
 fn of_another_type(table: &Table, columns: &[String]) -> Finding {
-    let message = format!(
-        "columns are of another type at the target: {}",
-        columns.join(", ")
-    );
+    let columns = columns.join(", ");
+    drifted(
+        table,
+        format!("columns are of another type at the target: {columns}"),
+    )
+}
+
+fn stricter(table: &Table, demands: &[String]) -> Finding {
+    let demands = demands.join("; ");
+    drifted(
+        table,
+        format!("the target refuses rows that the source may have: {demands}"),
+    )
+}
+
+fn drifted(table: &Table, message: String) -> Finding {
     Finding::new(
         Severity::Difference,
         "columns-differ",

@@ -44,7 +44,11 @@ pub async fn verify(asked: Asked<'_>, mut ends: Ends, reporter: &Arc<Reporter>) 
     let checked = checks::run(&ends, &asked.checks, Some(&held), reporter).await;
     inventory::close(&mut ends, &key).await?;
     let (counted, checked) = (counted?, checked?);
-    findings.extend(gone::ask(&mut ends, ledger, gone).await?.findings);
+    findings.extend(
+        gone::ask(&mut ends, ledger, gone, &inventory)
+            .await?
+            .findings,
+    );
     let (mended, integrity) = integrity(&mut ends, &asked).await?;
     findings.extend(compared.findings);
     findings.extend(counted.iter().filter_map(differ));

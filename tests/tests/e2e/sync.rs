@@ -165,7 +165,8 @@ fn findings(outcome: &Outcome, code: &str) -> Vec<String> {
 }
 
 const FRUIT: &str = "
-    CREATE TABLE basket (id int PRIMARY KEY, label text);
+    CREATE TYPE mood AS ENUM ('ok', 'happy');
+    CREATE TABLE basket (id int PRIMARY KEY, label text, mood mood DEFAULT 'ok');
     CREATE TABLE apple (id serial PRIMARY KEY, basket int REFERENCES basket, v text);
     CREATE TABLE pear (id serial PRIMARY KEY, v text);
     CREATE SEQUENCE free;
@@ -285,6 +286,24 @@ fn drift_is_named_before_anything_is_changed() {
         .expect("a change");
     sync(&pair, &[]).expect(0);
     verify(0);
+    pair.assert_equal_ends();
+
+    // What would refuse a row in the middle of a sync is named before it.
+    pair.at_source("ALTER TYPE mood ADD VALUE 'sad'")
+        .expect("the source moves on");
+    pair.at_source("UPDATE basket SET mood = 'sad'; UPDATE apple SET v = NULL WHERE id = 1; UPDATE quince SET v = ''")
+        .expect("rows that use it");
+    pair.at_target(
+        "ALTER TABLE apple ALTER v SET NOT NULL; ALTER TABLE quince ADD CHECK (v <> '')",
+    )
+    .expect("the target is stricter");
+    let refused = sync(&pair, &[]).expect(4);
+    let mut drifted = findings(&refused, "columns-differ");
+    drifted.sort();
+    assert_eq!(drifted, ["public.apple", "public.basket", "public.quince"]);
+    pair.at_target("ALTER TYPE mood ADD VALUE 'sad'; ALTER TABLE apple ALTER v DROP NOT NULL; ALTER TABLE quince DROP CONSTRAINT quince_v_check")
+        .expect("the target follows");
+    sync(&pair, &[]).expect(0);
     pair.assert_equal_ends();
 }
 
