@@ -275,6 +275,7 @@ mod tests {
             generated: Vec::new(),
             fixed: Vec::new(),
             managed: false,
+            of_extension: false,
         }
     }
 

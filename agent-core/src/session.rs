@@ -16,6 +16,10 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::database::{Error, Opening};
 
+/// Begins a transaction that only looks, and does not wait for ever for who has a table alone: he may wait for a snapshot of ours.
+pub const LOOK: &str =
+    "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL lock_timeout = '60s'";
+
 const OLDEST: u32 = 140_000;
 const CLOSING_TIMEOUT: Duration = Duration::from_secs(5);
 

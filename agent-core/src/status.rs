@@ -23,7 +23,11 @@ pub fn postgres_text(error: &tokio_postgres::Error) -> String {
     for more in [db.detail(), db.hint()].into_iter().flatten() {
         text = format!("{text} ({more})");
     }
-    format!("{text} [SQLSTATE {}]", db.code().code())
+    text = format!("{text} [SQLSTATE {}]", db.code().code());
+    if db.code() == &SqlState::LOCK_NOT_AVAILABLE {
+        text += ": somebody holds a lock on this table, or waits for one (pg_stat_activity says who): end that, or wait for it, and try again";
+    }
+    text
 }
 
 /// `doing` says what was attempted: "loading public.users, part 3".

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use bytes::Bytes;
 use pgconvoy_agent_core::database::Database;
-use pgconvoy_agent_core::session::{Session, qualified, quote_ident};
+use pgconvoy_agent_core::session::{LOOK, Session, qualified, quote_ident};
 use pgconvoy_agent_core::status;
 use pgconvoy_proto::model::Selection;
 use pgconvoy_proto::selection::Filter;
@@ -86,9 +86,7 @@ async fn files(
     filter: &Filter,
     place: &str,
 ) -> Result<[(&'static str, String); 2], Error> {
-    session
-        .batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        .await?;
+    session.batch_execute(LOOK).await?;
     let now: String = session.query_one("SELECT now()::text", &[]).await?.get(0);
     let head = |what: &str| format!("-- {what}\n-- of {place}\n-- at {now}\n\n");
     let flags = statements(session, FLAGS).await?;

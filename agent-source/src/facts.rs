@@ -3,10 +3,11 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use pgconvoy_agent_core::database::Database;
+use pgconvoy_agent_core::inventory::tables::WAITED_FOR;
 use pgconvoy_agent_core::inventory::{
     access, built, built_in, large_objects, newer, roles, tables,
 };
-use pgconvoy_agent_core::session::Session;
+use pgconvoy_agent_core::session::{LOOK, Session};
 use pgconvoy_agent_core::tools::Tools;
 use pgconvoy_agent_core::{facts, status};
 use pgconvoy_proto::facts::{Extension, ServerFacts, SourceFacts};
@@ -109,9 +110,7 @@ async fn query(
     asked: &Asked<'_>,
 ) -> Result<SourceFacts, Error> {
     // One transaction: the tables that are listed are the ones that are asked about.
-    session
-        .batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        .await?;
+    session.batch_execute(LOOK).await?;
     let mut selected = tables::relations(session, asked.filter).await?;
     tables::describe(session, &mut selected).await?;
     let (unreadable, filtered_by_rls) = readable(session, &selected).await?;
@@ -191,9 +190,16 @@ async fn size(session: &Session, selected: &[Table]) -> Result<u64, Error> {
     let oids: Vec<u32> = selected.iter().map(|table| table.oid).collect();
     let row = session
         .query_one(
-            "SELECT coalesce(sum(pg_total_relation_size(r.oid)), 0)::int8 FROM (
-                 SELECT unnest($1::oid[]) UNION
-                 SELECT p.relid FROM unnest($1::oid[]) t (oid) CROSS JOIN LATERAL pg_partition_tree(t.oid) p) r (oid)",
+            &format!(
+                "WITH {WAITED_FOR}
+                 SELECT coalesce(sum(CASE WHEN w.relation IS NULL THEN pg_total_relation_size(r.oid)
+                                          ELSE c.relpages * current_setting('block_size')::int8 END), 0)::int8
+                 FROM (
+                     SELECT unnest($1::oid[]) UNION
+                     SELECT p.relid FROM unnest($1::oid[]) t (oid) CROSS JOIN LATERAL pg_partition_tree(t.oid) p) r (oid)
+                 LEFT JOIN pg_class c ON c.oid = r.oid
+                 LEFT JOIN (SELECT DISTINCT relation FROM waited_for) w ON w.relation = r.oid"
+            ),
             &[&oids],
         )
         .await?;

@@ -151,10 +151,11 @@ impl Source for Service {
     ) -> Result<Response<wire::RenewSnapshotResponse>, Status> {
         let request = command(request)?;
         let gone = |status: Status| Status::not_found(status.message());
-        let snapshot = self
-            .snapshots
-            .get(&request.migration, &request.snapshot)
-            .map_err(gone)?;
+        let snapshot = match request.snapshot.as_str() {
+            "" => self.snapshots.current(&request.migration),
+            id => self.snapshots.get(&request.migration, id),
+        };
+        let snapshot = snapshot.map_err(gone)?;
         if !snapshot.is_alive().await {
             self.snapshots.close(&request.migration);
             return Err(Status::not_found("the snapshot's transaction has ended"));

@@ -43,8 +43,7 @@ pub async fn table(
         scan::digest(&snapshot, &table, buckets, jobs, counters).await?
     };
     if keep != Keep::Unspecified {
-        let left = keep == Keep::Left;
-        ledger::write::target_digest(&session, migration, table.oid, digest.digest, left).await?;
+        ledger::write::target_digest(&session, migration, table.oid, digest.digest, keep).await?;
     }
     sessions.give_back(migration, Purpose::Plain, session);
     Ok(digest)

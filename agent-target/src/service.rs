@@ -397,11 +397,13 @@ impl Target for Service {
             .sessions
             .take(&migration, Purpose::Plain)
             .await?;
-        ledger::write::record(&session, request).await?;
+        let written = ledger::write::record(&session, request).await?;
         self.runner
             .sessions
             .give_back(&migration, Purpose::Plain, session);
-        Ok(Response::new(wire::RecordResponse {}))
+        Ok(Response::new(wire::RecordResponse {
+            not_written: !written,
+        }))
     }
 
     type ArtefactsStream = TaskStream<wire::Artefact>;

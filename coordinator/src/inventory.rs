@@ -54,6 +54,11 @@ pub enum Lease {
 
 const SHORT_LEASE_SECONDS: u32 = 60;
 
+/// What a snapshot is called that no migration's driver opens: nobody else's is closed for it.
+pub fn own_key(purpose: &str) -> String {
+    format!("{purpose}-{}", uuid::Uuid::now_v7().simple())
+}
+
 /// Opens a snapshot for the migration; an earlier one of its is closed. Of `options` what is selected, and the platform that the database
 /// lives on: what is there is fitted to it.
 pub async fn open(

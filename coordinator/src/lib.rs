@@ -11,6 +11,7 @@ pub mod demo;
 mod drive;
 mod ends;
 mod events;
+mod gone;
 mod inventory;
 mod ledger;
 mod left_out;

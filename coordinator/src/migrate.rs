@@ -92,8 +92,9 @@ pub async fn migrate(args: MigrateArgs, global: &Global, reporter: &Arc<Reporter
         .unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
     if args.dry_run {
         let settled = settled.as_ref();
-        let inventory = inventory(&mut ends, &id, &options, &facts, settled, Lease::Short).await?;
-        inventory::close(&mut ends, &id).await?;
+        let key = inventory::own_key("plan");
+        let inventory = inventory(&mut ends, &key, &options, &facts, settled, Lease::Short).await?;
+        inventory::close(&mut ends, &key).await?;
         let options = settings::with_part_size(options, &inventory, settings, &facts);
         let mut plan = Plan::new(inventory, options);
         plan.findings.extend(findings);
@@ -343,11 +344,7 @@ pub async fn carry_out(run: &mut Run, resumed: bool) -> Ended {
     if resumed {
         snapshot::ensure(run).await?;
     }
-    let _lease = snapshot::keep_alive(
-        run.ends.source.clone(),
-        run.ledger.id.clone(),
-        run.ledger.snapshot.clone(),
-    );
+    let _lease = snapshot::keep_alive(run.ends.source.clone(), run.ledger.id.clone());
     run.dir
         .fetch_source_artefacts(&mut run.ends.source, &run.ledger.options.selection)
         .await?;

@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use anyhow::bail;
 use pgconvoy_proto::model::{
-    Check, Finding, OF_COMPARISON, Oid, Options, ROWS_NOT_BROUGHT, RoleChoice, Selection, Severity,
-    Table,
+    Check, Finding, OF_COMPARISON, Options, ROWS_NOT_BROUGHT, Relation, RoleChoice, Selection,
+    Severity, Table,
 };
 use pgconvoy_proto::selection::Filter;
 use pgconvoy_proto::wire;
@@ -18,12 +18,14 @@ use pgconvoy_proto::wire;
 use crate::cli::{Global, VerifyArgs};
 use crate::ends::{self, Ends, said};
 use crate::events::{Event, Reporter};
+use crate::gone;
 use crate::inventory::{self, Inventory, Lease};
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, TableEntry};
 use crate::left_out::LeftOut;
 use crate::live::{self, Live};
 use crate::narrow::Detail;
 use crate::objects::{self, Carrier};
+use crate::phases::snapshot::without_large_objects;
 use crate::phases::verify::{Digester, Held};
 use crate::run_dir::RunDir;
 use crate::schema::{self, Question, Sequences};
@@ -95,6 +97,8 @@ struct Asked<'a> {
 #[derive(Default)]
 struct Looked {
     tables: Vec<Table>,
+    /// Tables of the ledger that neither end has any more.
+    forgotten: Vec<Table>,
     schema: schema::Compared,
     digests: Digests,
     /// Files that were read at both ends; none: nobody asked for that.
@@ -128,8 +132,7 @@ async fn look(
     reporter: &Arc<Reporter>,
 ) -> anyhow::Result<Looked> {
     let ledger = asked.ledger;
-    // A key of its own: the snapshot of an unfinished copy stays open.
-    let key = format!("{}-verify", ledger.id);
+    let key = inventory::own_key("verify");
     let carried = objects::are_carried(&asked.options, &asked.selection)?;
     if carried {
         refuse_without_storage(ends, &asked.options.selection).await?;
@@ -142,7 +145,11 @@ async fn look(
         inventory::close(ends, &key).await?;
         return Err(error);
     }
-    let (mut tables, mut findings) = shapes(ledger, &inventory, &chosen);
+    let Shapes {
+        mut tables,
+        mut findings,
+        gone,
+    } = shapes(ledger, &inventory, &chosen);
     tables.retain(|table| schema.is_readable(table));
     findings.extend(schema.findings.iter().cloned());
     let live = Arc::new(Live::traced(reporter.clone()));
@@ -174,6 +181,13 @@ async fn look(
         live,
     };
     let read = async {
+        let gone = gone::ask(
+            &mut comparison.digester.ends.clone(),
+            ledger,
+            gone,
+            &inventory,
+        )
+        .await?;
         let compared = comparison.tables(&tables).await?;
         let files = match carried {
             // The ledger of an unfinished migration is its driver's alone to write.
@@ -187,13 +201,14 @@ async fn look(
         let mut seen = access::Asked::new(ledger, &tables, &compared.1, whole);
         seen.left_out = asked.left_out;
         let seen = access::run(ends, seen, &comparison.held, reporter).await?;
-        anyhow::Ok((compared, files, checked, seen))
+        anyhow::Ok((gone, compared, files, checked, seen))
     };
     let read = read.await;
     // Whatever came of it: the snapshot holds locks at the source.
     inventory::close(ends, &key).await?;
     drop(display);
-    let ((digests, of_rows), files, checked, seen) = read?;
+    let (gone, (digests, of_rows), files, checked, seen) = read?;
+    findings.extend(gone.findings);
     findings.extend(of_rows);
     let files = files.map(|(count, of_files)| {
         findings.extend(of_files);
@@ -201,6 +216,7 @@ async fn look(
     });
     Ok(Looked {
         tables,
+        forgotten: gone.forgotten,
         schema,
         digests,
         files,
@@ -247,6 +263,7 @@ async fn conclude(
     let ledger = asked.ledger;
     let Looked {
         tables,
+        forgotten,
         schema,
         digests,
         files,
@@ -284,38 +301,29 @@ async fn conclude(
         }
         verdict => verdict,
     };
-    // The ledger of an unfinished migration is its driver's alone to write.
-    if ledger.verdict.is_some() {
-        schema.record(ends, ledger).await?;
-        checked.record(ends, ledger).await?;
-        seen.record(ends, ledger).await?;
-    }
     let partial = unseen
         || !asked.selection.covers(&ledger.options.selection)
         || asked.left_out.exceeds(&ledger.options);
+    let mut entries = vec![
+        gone::entry(&forgotten),
+        schema.entry(),
+        checked.entry(ledger),
+        seen.entry(ledger),
+    ];
     if files.is_some() {
-        forget_files(ends, ledger).await?;
+        // They were looked at again.
+        entries.push(wire::RecordRequest {
+            compared: objects::earlier(ledger),
+            ..Default::default()
+        });
     }
-    record(ends, ledger, &digests, verdict, &findings, partial).await?;
+    entries.push(entry(ledger, &digests, verdict, &findings, partial));
+    record(ends, ledger, entries, reporter).await?;
     findings.extend(checked.findings);
     findings.extend(seen.findings);
     findings.extend(lasting);
     let compared = (&tables[..], files);
     told::tell(asked, ends, dir, compared, &findings, verdict, reporter).await
-}
-
-/// They were looked at again.
-async fn forget_files(ends: &mut Ends, ledger: &Ledger) -> anyhow::Result<()> {
-    if ledger.verdict.is_none() {
-        return Ok(());
-    }
-    let request = wire::RecordRequest {
-        migration: ledger.id.clone(),
-        compared: objects::earlier(ledger),
-        ..Default::default()
-    };
-    ends.target.record(request).await.map_err(said("target"))?;
-    Ok(())
 }
 
 /// Differences that the migration left, and that no comparison makes anew: equal rows do not prove a target that lacks a policy or
@@ -341,38 +349,53 @@ pub fn verdict<'a>(
     }
 }
 
-/// Tables of the ledger that were asked for and are at the source as planned; findings for the others.
-fn shapes(ledger: &Ledger, inventory: &Inventory, chosen: &Filter) -> (Vec<Table>, Vec<Finding>) {
-    let now: HashMap<Oid, &Table> = inventory.tables.iter().map(|t| (t.oid, t)).collect();
-    let mut findings = Vec::new();
-    let mut tables = Vec::new();
+/// Tables that can be compared, and what stands in the way of the others.
+#[derive(Default)]
+struct Shapes {
+    /// Of the ledger, asked for, and at the source as planned.
+    tables: Vec<Table>,
+    findings: Vec<Finding>,
+    /// Of the ledger, and not at the source.
+    gone: Vec<Table>,
+}
+
+fn shapes(ledger: &Ledger, inventory: &Inventory, chosen: &Filter) -> Shapes {
+    let now: HashMap<String, &Table> = inventory
+        .tables
+        .iter()
+        .map(|t| (t.to_string(), t))
+        .collect();
+    let mut shapes = Shapes::default();
     for entry in ledger
         .tables
         .iter()
         .filter(|entry| chosen.admits(&entry.table.schema, &entry.table.name))
     {
         let planned = &entry.table;
-        match now.get(&planned.oid) {
-            Some(table) if table.columns == planned.columns => tables.push(planned.clone()),
-            Some(table) => findings.push(
+        match now.get(&planned.to_string()) {
+            Some(table) if columns(table) == columns(planned) => {
+                shapes.tables.push(planned.clone());
+            }
+            Some(table) => shapes.findings.push(
                 difference(
                     "columns-differ",
                     planned,
                     "its columns changed at the source since the migration",
                 )
-                .values(table.columns.join(", "), planned.columns.join(", ")),
+                .values(columns(table).join(", "), columns(planned).join(", ")),
             ),
-            None => findings.push(difference(
-                "table-extra",
-                planned,
-                "it is gone from the source",
-            )),
+            // No large object is left.
+            None if planned.relation != Relation::Table => {
+                shapes.tables.push(without_large_objects(planned));
+            }
+            None => shapes.gone.push(planned.clone()),
         }
     }
     let unknown = inventory.tables.iter().filter(|table| {
-        chosen.admits(&table.schema, &table.name) && ledger.table(table.oid).is_none()
+        let is_known = |entry: &TableEntry| entry.table.to_string() == table.to_string();
+        chosen.admits(&table.schema, &table.name) && !ledger.tables.iter().any(is_known)
     });
-    findings.extend(unknown.map(|table| {
+    shapes.findings.extend(unknown.map(|table| {
         if ledger.options.skip_data {
             let message = "the migration left its rows out, and no sync has brought them since";
             return Finding::new(
@@ -386,26 +409,54 @@ fn shapes(ledger: &Ledger, inventory: &Inventory, chosen: &Filter) -> (Vec<Table
         let message = "it is new at the source since the migration";
         difference("table-missing", table, message)
     }));
-    (tables, findings)
+    shapes
+}
+
+/// Those that are computed too.
+fn columns(table: &Table) -> Vec<String> {
+    let generated = table.generated.iter();
+    let generated = generated.map(|name| format!("{name} (generated)"));
+    table.columns.iter().cloned().chain(generated).collect()
 }
 
 fn difference(code: &str, table: &Table, message: &str) -> Finding {
     Finding::new(Severity::Difference, code, table.to_string(), message)
 }
 
-/// What was read is the ledger's newest knowledge. The verdict of an unfinished migration is not touched; nor does a part of the tables
-/// prove the whole.
+/// What was read is the ledger's newest knowledge, unless somebody drives the migration or has since: then it is his alone to write.
 async fn record(
     ends: &mut Ends,
+    ledger: &Ledger,
+    entries: Vec<wire::RecordRequest>,
+    reporter: &Reporter,
+) -> anyhow::Result<()> {
+    let mut driven = ledger.verdict.is_none();
+    for entry in entries {
+        if driven {
+            break;
+        }
+        let request = wire::RecordRequest {
+            migration: ledger.id.clone(),
+            seen_snapshot: ledger.snapshot.clone(),
+            ..entry
+        };
+        let answer = ends.target.record(request).await;
+        driven = answer.map_err(said("target"))?.into_inner().not_written;
+    }
+    if driven {
+        reporter.note("the migration is under way, or was meanwhile: its ledger is left alone");
+    }
+    Ok(())
+}
+
+/// What rows say. A part of the tables does not prove the whole.
+fn entry(
     ledger: &Ledger,
     digests: &Digests,
     verdict: Verdict,
     findings: &[Finding],
     partial: bool,
-) -> anyhow::Result<()> {
-    if ledger.verdict.is_none() {
-        return Ok(());
-    }
+) -> wire::RecordRequest {
     let tables = digests.iter().map(|(oid, source)| wire::RecordTable {
         table: *oid,
         source_digest: Some((*source).into()),
@@ -417,8 +468,7 @@ async fn record(
         Verdict::Ok => Verdict::Unverified,
         verdict => verdict,
     };
-    let request = wire::RecordRequest {
-        migration: ledger.id.clone(),
+    wire::RecordRequest {
         verdict: if settles {
             verdict.as_str().into()
         } else {
@@ -428,9 +478,7 @@ async fn record(
         findings: findings.iter().cloned().map(Into::into).collect(),
         compared: compared(digests, findings, ledger),
         ..Default::default()
-    };
-    ends.target.record(request).await.map_err(said("target"))?;
-    Ok(())
+    }
 }
 
 /// Every table that this comparison speaks of; the schema's objects are recorded by themselves.

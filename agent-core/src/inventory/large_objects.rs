@@ -57,6 +57,7 @@ pub async fn relation(session: &Session) -> Result<Option<Table>, Error> {
         generated: Vec::new(),
         fixed: Vec::new(),
         managed: false,
+        of_extension: false,
         key_columns: 2,
         format: Format::Binary,
         filter: None,

@@ -79,7 +79,7 @@ pub async fn relations(session: &Session, filter: &Filter) -> Result<Vec<Table>,
              SELECT unnest(extconfig) AS oid, unnest(extcondition) AS condition FROM pg_extension
          )
          SELECT c.oid, n.nspname, c.relname, c.relpersistence = 'u', c.relkind = 'p',
-                regexp_replace(coalesce(config.condition, ''), '^\\s*where\\s', '', 'i')
+                regexp_replace(coalesce(config.condition, ''), '^\\s*where\\s', '', 'i'), config.oid IS NOT NULL
          FROM pg_class c
          JOIN pg_namespace n ON n.oid = c.relnamespace
          LEFT JOIN config ON config.oid = c.oid
@@ -113,6 +113,7 @@ pub async fn relations(session: &Session, filter: &Filter) -> Result<Vec<Table>,
             generated: Vec::new(),
             fixed: Vec::new(),
             managed: false,
+            of_extension: row.get(6),
         }
     });
     Ok(tables
@@ -231,15 +232,30 @@ async fn keys(session: &Session, oids: &[Oid]) -> Result<HashMap<Oid, Vec<Vec<i1
     Ok(keys)
 }
 
-/// Heap blocks (of the longest leaf, for a root) and bytes with TOAST.
+/// A CTE: relations that somebody else waits for to have alone, where this session has no lock yet. Whoever asks for their size queues behind
+/// him, and he may be waiting for a snapshot that is held for the very migration that is to be resumed.
+pub const WAITED_FOR: &str = "waited_for AS (
+    SELECT w.relation FROM pg_locks w
+    WHERE NOT w.granted AND w.mode = 'AccessExclusiveLock' AND w.relation IS NOT NULL
+      AND w.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+      AND NOT EXISTS (SELECT FROM pg_locks own WHERE own.pid = pg_backend_pid() AND own.granted AND own.relation = w.relation))";
+
+/// Heap blocks (of the longest leaf, for a root) and bytes with TOAST; of tables in [`WAITED_FOR`] what the statistics know.
 async fn sizes(session: &Session, oids: &[Oid]) -> Result<HashMap<Oid, (u32, u64)>, Error> {
     let rows = session
         .query(
-            "SELECT r.oid, max(pg_relation_size(l.oid) / current_setting('block_size')::int8)::int8,
-                    sum(pg_table_size(l.oid))::int8
-             FROM unnest($1::oid[]) AS r (oid)
-             CROSS JOIN LATERAL (SELECT r.oid UNION SELECT relid::oid FROM pg_partition_tree(r.oid)) AS l
-             GROUP BY 1",
+            &format!(
+                "WITH {WAITED_FOR}, block (size) AS (SELECT current_setting('block_size')::int8)
+                 SELECT r.oid,
+                        max(CASE WHEN w.relation IS NULL THEN pg_relation_size(l.oid) / b.size ELSE c.relpages END)::int8,
+                        sum(CASE WHEN w.relation IS NULL THEN pg_table_size(l.oid) ELSE c.relpages * b.size END)::int8
+                 FROM unnest($1::oid[]) AS r (oid)
+                 CROSS JOIN LATERAL (SELECT r.oid UNION SELECT relid::oid FROM pg_partition_tree(r.oid)) AS l
+                 CROSS JOIN block b
+                 LEFT JOIN pg_class c ON c.oid = l.oid
+                 LEFT JOIN (SELECT DISTINCT relation FROM waited_for) w ON w.relation = l.oid
+                 GROUP BY 1"
+            ),
             &[&oids],
         )
         .await?;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures_util::TryStreamExt;
 use pgconvoy_agent_core::database::Database;
-use pgconvoy_agent_core::session::Session;
+use pgconvoy_agent_core::session::{LOOK, Session};
 use pgconvoy_agent_core::snapshot::Snapshot;
 use pgconvoy_agent_core::status;
 use pgconvoy_agent_core::storage::CURRENT;
@@ -37,10 +37,7 @@ impl Place {
             When::Under(snapshot) => Ok(snapshot.unlocked().await?),
             When::Now(database) => {
                 let session = database.connect("pgconvoy files").await?;
-                session
-                    .batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-                    .await
-                    .map_err(failed)?;
+                session.batch_execute(LOOK).await.map_err(failed)?;
                 Ok(session)
             }
         }

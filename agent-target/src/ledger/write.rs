@@ -6,6 +6,7 @@ use pgconvoy_proto::model::{
 };
 use pgconvoy_proto::wire;
 use pgconvoy_proto::wire::plan_item::Item;
+use pgconvoy_proto::wire::target_digest_request::Keep;
 use tokio_postgres::types::Type;
 use tokio_stream::{Stream, StreamExt};
 use tonic::Status;
@@ -198,7 +199,8 @@ pub async fn findings(
 }
 
 /// The changes of a RecordRequest, in one transaction that is on the disk when this returns; and so is whatever committed before it.
-pub async fn record(session: &Session, request: wire::RecordRequest) -> Result<(), Status> {
+/// False: nothing was written, somebody else drives the migration or has since (see RecordRequest.seen_snapshot).
+pub async fn record(session: &Session, request: wire::RecordRequest) -> Result<bool, Status> {
     let sync = match request.sync.as_str() {
         "" => None,
         sync => Some(json(&parse_json::<SyncUnderWay>(sync)?)),
@@ -211,6 +213,10 @@ pub async fn record(session: &Session, request: wire::RecordRequest) -> Result<(
         .batch_execute("BEGIN; SET LOCAL synchronous_commit TO DEFAULT")
         .await
         .map_err(failed)?;
+    if !request.seen_snapshot.is_empty() && !is_still_finished(session, &request).await? {
+        session.batch_execute("ROLLBACK").await.map_err(failed)?;
+        return Ok(false);
+    }
     let changed = session
         .execute(
             "UPDATE pgconvoy.migrations SET
@@ -248,6 +254,13 @@ pub async fn record(session: &Session, request: wire::RecordRequest) -> Result<(
             .await
             .map_err(failed)?;
     }
+    session
+        .execute(
+            "DELETE FROM pgconvoy.tables WHERE migration = $1 AND oid = ANY ($2)",
+            &[&request.migration, &request.gone],
+        )
+        .await
+        .map_err(failed)?;
     for table in request.tables {
         record_table(session, &request.migration, table).await?;
     }
@@ -298,7 +311,24 @@ pub async fn record(session: &Session, request: wire::RecordRequest) -> Result<(
         .map(Finding::try_from)
         .collect();
     findings(session, &request.migration, &new?).await?;
-    session.batch_execute("COMMIT").await.map_err(failed)
+    session.batch_execute("COMMIT").await.map_err(failed)?;
+    Ok(true)
+}
+
+/// And stays so until the transaction ends.
+async fn is_still_finished(
+    session: &Session,
+    request: &wire::RecordRequest,
+) -> Result<bool, Status> {
+    let found = session
+        .query_opt(
+            "SELECT FROM pgconvoy.migrations
+             WHERE id = $1 AND snapshot = $2 AND verdict IS NOT NULL AND sync IS NULL FOR UPDATE",
+            &[&request.migration, &request.seen_snapshot],
+        )
+        .await
+        .map_err(failed)?;
+    Ok(found.is_some())
 }
 
 async fn record_table(
@@ -349,13 +379,13 @@ async fn record_table(
     Ok(())
 }
 
-/// What the target agent read back of a table. `left`: the migration has just left it so.
+/// What the target agent read back of a table.
 pub async fn target_digest(
     session: &Session,
     migration: &str,
     table: u32,
     digest: Digest,
-    left: bool,
+    keep: Keep,
 ) -> Result<(), Status> {
     session
         .execute_typed(
@@ -364,14 +394,16 @@ pub async fn target_digest(
                  left_rows = CASE WHEN $6 THEN $3 ELSE left_rows END,
                  left_bytes = CASE WHEN $6 THEN $4 ELSE left_bytes END,
                  left_digest = CASE WHEN $6 THEN $5 ELSE left_digest END
-             WHERE migration = $1 AND oid = $2",
+             WHERE migration = $1 AND oid = $2
+               AND (NOT $7 OR EXISTS (SELECT FROM pgconvoy.migrations WHERE id = $1 AND verdict IS NOT NULL))",
             &[
                 (&migration, Type::TEXT),
                 (&table, Type::OID),
                 (&(digest.rows as i64), Type::INT8),
                 (&(digest.bytes as i64), Type::INT8),
                 (&digest.hex(), Type::TEXT),
-                (&left, Type::BOOL),
+                (&(keep == Keep::Left), Type::BOOL),
+                (&(keep == Keep::Seen), Type::BOOL),
             ],
         )
         .await

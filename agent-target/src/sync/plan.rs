@@ -30,6 +30,10 @@ pub async fn plan(
             None => fitting.push(table),
         }
     }
+    for table in request.gone.into_iter().map(Table::try_from) {
+        let table = table?;
+        findings.extend(here.get(&table.to_string()).map(|_| extra(&table)));
+    }
     if !request.dry_run {
         enter(&session, migration, &fitting)
             .await
@@ -48,6 +52,17 @@ async fn tables_here(session: &Session) -> Result<HashMap<String, Table>, tokio_
         .into_iter()
         .map(|table| (table.to_string(), table))
         .collect())
+}
+
+fn extra(table: &Table) -> Finding {
+    let message = "it is gone from the source";
+    Finding::new(
+        Severity::Difference,
+        "table-extra",
+        table.to_string(),
+        message,
+    )
+    .hint("drop it at the target, or leave it out: --exclude-table")
 }
 
 fn misfit(table: &Table, here: Option<&Table>) -> Option<Finding> {
@@ -105,7 +120,7 @@ fn misfit(table: &Table, here: Option<&Table>) -> Option<Finding> {
     )
 }
 
-/// A table that was dropped and made again at the source has another OID.
+/// A table that was dropped and made again at the source has another OID; one that was renamed has another name.
 async fn enter(
     session: &Session,
     migration: &str,
@@ -120,6 +135,8 @@ async fn enter(
                AND NOT EXISTS (SELECT FROM pgconvoy.tables u WHERE u.migration = $1 AND u.oid = (p ->> 'oid')::oid)
              RETURNING old.oid AS old, t.oid AS new)
          UPDATE pgconvoy.parts SET table_oid = moved.new FROM moved WHERE migration = $1 AND table_oid = moved.old",
+        "UPDATE pgconvoy.tables t SET schema = p ->> 'schema', name = p ->> 'name' FROM unnest($2::jsonb[]) p
+         WHERE t.migration = $1 AND t.oid = (p ->> 'oid')::oid",
         "INSERT INTO pgconvoy.tables (migration, oid, schema, name, plan)
          SELECT $1, (p ->> 'oid')::oid, p ->> 'schema', p ->> 'name', p FROM unnest($2::jsonb[]) p
          ON CONFLICT DO NOTHING",

@@ -17,7 +17,7 @@ use pgconvoy_proto::wire;
 
 pub use told::{json, text};
 
-use crate::ends::{Ends, said};
+use crate::ends::Ends;
 use crate::events::{Event, Reporter};
 use crate::ledger::Ledger;
 use crate::left_out::LeftOut;
@@ -280,10 +280,10 @@ impl Compared {
         }
     }
 
-    /// Into the ledger, in place of what earlier runs said.
-    pub async fn record(&self, ends: &mut Ends, ledger: &Ledger) -> anyhow::Result<()> {
+    /// For the ledger, in place of what earlier runs said.
+    pub fn entry(&self, ledger: &Ledger) -> wire::RecordRequest {
         if self.findings.is_empty() {
-            return Ok(());
+            return wire::RecordRequest::default();
         }
         let earlier = ledger.findings.iter().filter(|f| self.supersedes(f));
         // A part of the tables does not prove the whole.
@@ -291,14 +291,11 @@ impl Compared {
             .findings
             .iter()
             .filter(|f| self.whole || f.code != ACCESS_COMPARED);
-        let request = wire::RecordRequest {
-            migration: ledger.id.clone(),
+        wire::RecordRequest {
             findings: told.cloned().map(Into::into).collect(),
             compared: earlier.map(|finding| finding.object.clone()).collect(),
             ..Default::default()
-        };
-        ends.target.record(request).await.map_err(said("target"))?;
-        Ok(())
+        }
     }
 
     pub fn supersedes(&self, finding: &Finding) -> bool {

@@ -83,22 +83,19 @@ pub async fn run(
 
 impl Checked {
     /// Into the ledger, in place of what earlier runs said.
-    pub async fn record(&self, ends: &mut Ends, ledger: &Ledger) -> anyhow::Result<()> {
+    pub fn entry(&self, ledger: &Ledger) -> wire::RecordRequest {
         if self.findings.is_empty() {
-            return Ok(());
+            return wire::RecordRequest::default();
         }
         let earlier = ledger
             .findings
             .iter()
             .filter(|finding| is_of_checks(finding));
-        let request = wire::RecordRequest {
-            migration: ledger.id.clone(),
+        wire::RecordRequest {
             findings: self.findings.iter().cloned().map(Into::into).collect(),
             compared: earlier.map(|finding| finding.object.clone()).collect(),
             ..Default::default()
-        };
-        ends.target.record(request).await.map_err(said("target"))?;
-        Ok(())
+        }
     }
 
     pub fn supersedes(&self, finding: &Finding) -> bool {

@@ -82,7 +82,7 @@ async fn differences(
     compared
         .findings
         .retain(|finding| finding.severity == Severity::Difference);
-    let key = format!("{}-monitor", ledger.id);
+    let key = inventory::own_key("monitor");
     let options = &ledger.options;
     let inventory =
         inventory::open(&mut ends, &key, options, RoleChoice::None, Lease::Short).await?;

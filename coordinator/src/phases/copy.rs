@@ -164,7 +164,7 @@ fn work(ledger: &Ledger) -> Vec<TableWork> {
 
 /// Rows of two snapshots collide where keys are there already: then all that is missing comes with the convergence.
 fn missing(ledger: &Ledger, entry: &TableEntry) -> Vec<Part> {
-    if entry.converge && ledger.options.skip_schema {
+    if entry.converge && (ledger.options.skip_schema || entry.table.comes_with_keys()) {
         Vec::new()
     } else {
         entry.missing(ledger.options.part_bytes)

@@ -51,19 +51,15 @@ pub async fn is_alive(run: &Run) -> anyhow::Result<bool> {
     }
 }
 
-/// Renews the lease for as long as the handle lives.
-pub fn keep_alive(
-    source: SourceClient<Channel>,
-    migration: String,
-    snapshot: String,
-) -> AbortOnDropHandle<()> {
+/// Renews the lease for as long as the handle lives: of the migration's snapshot, whichever that is by then.
+pub fn keep_alive(source: SourceClient<Channel>, migration: String) -> AbortOnDropHandle<()> {
     AbortOnDropHandle::new(tokio::spawn(async move {
         let mut tick = tokio::time::interval(RENEW_EVERY);
         loop {
             tick.tick().await;
             let request = wire::RenewSnapshotRequest {
                 migration: migration.clone(),
-                snapshot: snapshot.clone(),
+                snapshot: String::new(),
             };
             if let Err(status) = source.clone().renew_snapshot(request).await {
                 // Who reads under it is told; after the copy it is not needed any more.
@@ -186,7 +182,8 @@ fn cut_alike(entry: &TableEntry, now: &Table) -> Table {
     }
 }
 
-fn without_large_objects(planned: &Table) -> Table {
+/// The table of large objects' pages of a source that has none of them any more.
+pub fn without_large_objects(planned: &Table) -> Table {
     Table {
         relation: Relation::LargeObjects {
             objects: 0,

@@ -180,7 +180,7 @@ pub async fn business_checks(run: &mut Run, held: Option<&Held>) -> anyhow::Resu
         return Ok(());
     }
     let checked = checks::run(&run.ends, checks, held, &run.reporter).await?;
-    checked.record(&mut run.ends, &run.ledger).await
+    run.record(checked.entry(&run.ledger)).await
 }
 
 /// Has users asked, at both ends, what they may see; `differing`: findings about tables whose rows differ.
@@ -208,7 +208,7 @@ pub async fn access(
             "what users may see was not compared: the source's snapshot is gone",
         ),
     };
-    compared.record(&mut run.ends, &run.ledger).await
+    run.record(compared.entry(&run.ledger)).await
 }
 
 /// Everything is built: what is not as at the source now, is not going to be. The snapshot goes first: who waits for its locks stands in
@@ -225,7 +225,7 @@ async fn schema(run: &mut Run) -> anyhow::Result<()> {
     for finding in &compared.findings {
         run.reporter.emit(&Event::Finding(finding.clone()));
     }
-    compared.record(&mut run.ends, &run.ledger).await
+    run.record(compared.entry()).await
 }
 
 /// Compares stored generated columns: they did not cross, so both ends are read for them.

@@ -20,6 +20,7 @@ fn table(oid: Oid) -> Table {
         generated: Vec::new(),
         fixed: Vec::new(),
         managed: false,
+        of_extension: false,
     }
 }
 

@@ -1,14 +1,15 @@
 //! The schemas of both ends: described by the agents, compared, told.
 mod catalogs;
+mod refusing;
 mod reprint;
 mod shared;
 mod told;
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use pgconvoy_proto::model::{
-    Catalog, Finding, OF_SCHEMA, OF_STEPS, REHEARSAL, RoleChoice, SCHEMA_COMPARED, Selection,
-    Severity, TOLD, Table, Work,
+    Catalog, Finding, NOT_CALLED, OF_SCHEMA, OF_STEPS, REHEARSAL, RoleChoice, SCHEMA_COMPARED,
+    SchemaObject, Selection, SequenceValue, Severity, TOLD, Table, Work,
 };
 use pgconvoy_proto::wire;
 
@@ -17,14 +18,16 @@ use crate::compare::known::{
     Fact, as_findings, facts, is_settled, leave_out, leave_out_facts, plain, told_before,
 };
 use crate::compare::level::{Positions, level};
+use crate::compare::names;
 use crate::compare::own::{take_own, take_unwanted_roles};
 use crate::compare::{Counts, Difference, compare, counts};
-use crate::ends::{Ends, said};
+use crate::ends::Ends;
 use crate::events::Reporter;
 use crate::ledger::Ledger;
 use crate::left_out::{LARGE_OBJECT, LeftOut};
 use crate::platform::{self, Scope, When};
 
+use refusing::Refusing;
 use reprint::Printer;
 pub use shared::shared;
 pub use told::{json, text, were_there};
@@ -35,7 +38,8 @@ pub enum Sequences {
     /// Where they stood at the snapshot, as the ledger's steps hold it: a source that is alive has moved on.
     AtSnapshot,
     Now,
-    /// Not at all, nor large objects: a sync is about to bring both over.
+    /// Not at all, nor large objects: a sync is about to bring both over. What somebody else has moved at the target, it must not set back
+    /// unasked.
     Coming,
 }
 
@@ -57,7 +61,9 @@ pub struct Compared {
     lost: HashSet<String>,
     /// Columns that are of another type at the target.
     retyped: HashSet<String>,
-    /// Sequences that stand elsewhere at the target.
+    /// What the target demands of rows, by table, and the source does not: of what was not told and accepted before.
+    refusing: Refusing,
+    /// Sequences that stand elsewhere at the target; while a sync is coming, those alone that do not stand where they were left.
     pub moved: Vec<Displaced>,
 }
 
@@ -65,6 +71,8 @@ pub struct Compared {
 #[derive(Debug)]
 pub struct Displaced {
     pub sequence: String,
+    /// By a table's column.
+    pub owned: bool,
     pub source: String,
     pub target: String,
 }
@@ -83,25 +91,28 @@ impl Compared {
             .collect()
     }
 
+    /// What the table demands of rows at the target only.
+    pub fn demands(&self, table: &Table) -> &[String] {
+        let demands = self.refusing.get(&plain(&table.to_string()));
+        demands.map_or(&[], Vec::as_slice)
+    }
+
     /// An earlier finding, of something that this comparison has looked at.
     pub fn supersedes(&self, finding: &Finding) -> bool {
         OF_SCHEMA.contains(&finding.code.as_str()) && self.anew.contains(&finding.object)
             || self.settled.contains(finding)
     }
 
-    /// Into the ledger.
-    pub async fn record(&self, ends: &mut Ends, ledger: &Ledger) -> anyhow::Result<()> {
+    /// For the ledger.
+    pub fn entry(&self) -> wire::RecordRequest {
         let summary = self.summary.iter().filter(|_| !self.precedes_first);
         let findings = self.findings.iter().chain(summary);
         let findings = findings.chain(&self.told_before);
-        let request = wire::RecordRequest {
-            migration: ledger.id.clone(),
+        wire::RecordRequest {
             findings: findings.cloned().map(Into::into).collect(),
             compared: self.anew.clone(),
             ..Default::default()
-        };
-        ends.target.record(request).await.map_err(said("target"))?;
-        Ok(())
+        }
     }
 }
 
@@ -137,6 +148,8 @@ pub async fn compare_ends(
     let (mut source, mut target) = catalogs::both(ends, &selections, &ledger.id, reporter).await?;
     let positions = (sequences == Sequences::AtSnapshot).then(|| positions(ledger));
     let printer = Printer::of(ends, &ledger.id, &source, &target, reporter);
+    let others =
+        (sequences == Sequences::Coming).then(|| moved_by_others(&source, &target, ledger));
     level(&mut source, &mut target, left_out, positions.as_ref());
     let whole = ledger.options.selection.is_everything() && selection.is_everything();
     let mut of_platform = Vec::new();
@@ -166,16 +179,22 @@ pub async fn compare_ends(
             differs || difference.object().kind != LARGE_OBJECT
         });
     }
-    if sequences == Sequences::Coming {
+    let mut moved = moved(&differences);
+    if let Some(others) = others {
+        moved.retain(|moved| others.contains(&moved.sequence));
         differences = without_coming(differences);
     }
     let retyped = retyped(&differences);
-    let moved = moved(&differences);
     let (differences, unclear) = printer.settle(differences).await?;
     let lost = lost(&differences, &source, &target);
     let mut anew = anew(ledger, &source, &target, whole);
     anew.retain(|object| !is_partly_left_out(object, ledger, left_out));
     let mut settled = Vec::new();
+    let news = match ledger.is_compared() {
+        true => leave_out_facts(differences.clone(), &told_before(&ledger.findings)),
+        false => leave_out(differences.clone(), &ledger.findings),
+    };
+    let refusing = refusing::refusing(&news, &source, &target);
     let precedes_first = !ledger.is_compared() && left_out.exceeds(&ledger.options);
     let (mut found, mut told_before) = if ledger.is_compared() {
         let told = told_before(&ledger.findings);
@@ -207,6 +226,7 @@ pub async fn compare_ends(
         settled,
         lost,
         retyped,
+        refusing,
         moved,
     })
 }
@@ -254,6 +274,7 @@ fn moved(differences: &[Difference]) -> Vec<Displaced> {
             let change = changes.iter().find(|c| c.property == "position")?;
             Some(Displaced {
                 sequence: plain(&source.identity),
+                owned: source.parent.starts_with("table "),
                 source: change.source.clone().unwrap_or_default(),
                 target: change.target.clone().unwrap_or_default(),
             })
@@ -311,16 +332,56 @@ fn first_findings(differences: Vec<Difference>, ledger: &Ledger) -> (Vec<Finding
     (found, as_findings(&all))
 }
 
-/// Where the migration set its sequences to.
-pub fn positions(ledger: &Ledger) -> Positions {
-    let mut positions = Positions::new();
-    for entry in &ledger.steps {
-        if let Work::Sequences { values } = &entry.step.work {
-            let each = values.iter();
-            positions.extend(each.map(|v| (format!("{}.{}", v.schema, v.name), v.position())));
-        }
-    }
-    positions
+/// The sequences that the migration, or a sync after it, has set.
+pub fn left_sequences(ledger: &Ledger) -> impl Iterator<Item = &SequenceValue> {
+    ledger
+        .steps
+        .iter()
+        .flat_map(|entry| match &entry.step.work {
+            Work::Sequences { values } => values.as_slice(),
+            _ => &[],
+        })
+}
+
+/// Where they were set to.
+fn positions(ledger: &Ledger) -> Positions {
+    left_sequences(ledger)
+        .map(|v| (format!("{}.{}", v.schema, v.name), v.position()))
+        .collect()
+}
+
+/// Sequences that do not stand at the target where they were left. One of which the ledger does not know that has been used when it is not
+/// as it was made; one that could not be set was told of.
+fn moved_by_others(source: &Catalog, target: &Catalog, ledger: &Ledger) -> HashSet<String> {
+    let left = positions(ledger);
+    let stands: HashMap<&str, &str> = sequences(target)
+        .map(|object| (object.identity.as_str(), position(object)))
+        .collect();
+    let moved = sequences(source).filter(|object| {
+        let name = object.get("name").unwrap_or_default();
+        let now = stands.get(object.identity.as_str());
+        let mut findings = ledger.findings.iter();
+        !findings.any(|f| f.code == SEQUENCE_NOT_SET && f.object == name)
+            && now.is_some_and(|now| match left.get(name) {
+                Some(left) => left != now,
+                None => !now.ends_with(NOT_CALLED),
+            })
+    });
+    moved
+        .map(|object| plain(&names::identity(&object.identity)))
+        .collect()
+}
+
+/// Code of the target agent's finding.
+const SEQUENCE_NOT_SET: &str = "sequence-not-set";
+
+fn sequences(catalog: &Catalog) -> impl Iterator<Item = &SchemaObject> {
+    let objects = catalog.objects.iter();
+    objects.filter(|object| object.kind == "sequence")
+}
+
+fn position(object: &SchemaObject) -> &str {
+    object.get("position").unwrap_or_default()
 }
 
 fn lost(differences: &[Difference], source: &Catalog, target: &Catalog) -> HashSet<String> {

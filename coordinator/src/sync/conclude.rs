@@ -6,7 +6,7 @@ use pgconvoy_proto::wire;
 use serde_json::Value;
 
 use super::outcome::{self, Outcome};
-use super::{Asked, proof, scope};
+use super::{Asked, TARGET_WRITTEN, proof, scope};
 use crate::events::Event;
 use crate::phases::Run;
 use crate::schema;
@@ -52,13 +52,17 @@ pub async fn conclude(
         Verdict::Proven if asked.left_out.data => Verdict::Ok,
         verdict => verdict,
     };
-    schema.record(&mut run.ends, &run.ledger).await?;
+    run.record(schema.entry()).await?;
     let names = outcome.tables.iter().map(|o| o.scanned.table.to_string());
     // The schema's objects are recorded by themselves.
     let of_rows = findings
         .iter()
         .filter(|finding| !OF_SCHEMA.contains(&finding.code.as_str()));
     let about = of_rows.map(|finding| finding.object.clone());
+    // Sequences: tables are named anyway.
+    let written = run.ledger.findings.iter();
+    let written = written.filter(|f| f.code == TARGET_WRITTEN && asked.selection.is_everything());
+    let written: Vec<String> = written.map(|finding| finding.object.clone()).collect();
     let of_files = match carried {
         true => objects::earlier(&run.ledger),
         false => Vec::new(),
@@ -67,6 +71,7 @@ pub async fn conclude(
         findings: findings.iter().cloned().map(Into::into).collect(),
         compared: names
             .chain(about)
+            .chain(written)
             .chain(orphaned)
             .chain(of_files)
             .chain(earlier)

@@ -1,5 +1,5 @@
 //! What follows from the rows: the ledger's word on tables that were equal, and the steps that depend on rows.
-use pgconvoy_proto::model::{Step, Work};
+use pgconvoy_proto::model::{SequenceValue, Step, Work};
 use pgconvoy_proto::selection::Filter;
 use pgconvoy_proto::wire;
 
@@ -7,6 +7,7 @@ use super::outcome::TableOutcome;
 use super::{Asked, phase};
 use crate::inventory::Inventory;
 use crate::phases::{Run, snapshot};
+use crate::schema;
 
 /// Tables without a difference are of the new snapshot too.
 pub async fn record_equal(
@@ -44,22 +45,32 @@ pub fn renewed(
     steps.extend(of_rows(run, inventory, outcomes));
     let whole = asked.selection.is_everything();
     let chosen = Filter::new(&asked.selection)?;
+    let left: Vec<&SequenceValue> = schema::left_sequences(&run.ledger).collect();
     for step in &mut steps {
         if let Work::Sequences { values } = &mut step.work {
-            for value in values {
+            values.retain_mut(|value| {
                 let owned = |(schema, table): &(String, String)| chosen.admits(schema, table);
                 value.stays = !whole && !value.owner.as_ref().is_some_and(owned);
-            }
+                !value.stays || stays_as_left(value, &left)
+            });
         }
     }
     Ok(steps)
 }
 
-/// Steps that follow from rows, and that a migration without any (`--skip-data`) has not planned.
+/// The ledger goes on saying where it was left; false: it does not say that of this one.
+fn stays_as_left(value: &mut SequenceValue, left: &[&SequenceValue]) -> bool {
+    let same = |one: &&&SequenceValue| one.schema == value.schema && one.name == value.name;
+    let Some(earlier) = left.iter().find(same) else {
+        return false;
+    };
+    (value.last_value, value.is_called) = (earlier.last_value, earlier.is_called);
+    true
+}
+
+/// Steps that follow from rows, and that the migration has not planned: there was nothing of their kind then, or it has brought no rows
+/// (`--skip-data`).
 fn of_rows(run: &Run, inventory: &Inventory, outcomes: &[TableOutcome]) -> Vec<Step> {
-    if !run.ledger.options.skip_data {
-        return Vec::new();
-    }
     let planned = run.ledger.steps.iter().map(|entry| &entry.step.work);
     let is_planned = |work: &Work| {
         let mut same = planned.clone().filter(|one| one.kind() == work.kind());
@@ -74,7 +85,9 @@ fn of_rows(run: &Run, inventory: &Inventory, outcomes: &[TableOutcome]) -> Vec<S
             Work::LargeObjects { .. } | Work::Refresh { .. } | Work::Sequences { .. }
         )
     };
-    let statistics = outcomes.iter().map(|outcome| &outcome.scanned.table);
+    let without_rows = run.ledger.options.skip_data;
+    let statistics = outcomes.iter().filter(|_| without_rows);
+    let statistics = statistics.map(|outcome| &outcome.scanned.table);
     let statistics = statistics.map(|table| Work::Statistics {
         schema: table.schema.clone(),
         name: table.name.clone(),
@@ -88,20 +101,26 @@ fn of_rows(run: &Run, inventory: &Inventory, outcomes: &[TableOutcome]) -> Vec<S
     (first..).zip(missing).map(number).collect()
 }
 
-/// What follows from the rows: large objects' owners, materialized views, sequences, statistics.
+/// What follows from the rows: large objects' owners, materialized views, sequences, statistics. `resumed`: a sync before this one was
+/// interrupted, and may have changed rows that are equal by now.
 pub async fn follow(
     run: &mut Run,
     asked: &Asked,
     inventory: &Inventory,
     outcomes: &[TableOutcome],
+    resumed: bool,
 ) -> anyhow::Result<()> {
     phase(run, "sync: views, sequences, statistics");
     let mut steps = renewed(run, asked, inventory, outcomes)?;
     let whole = asked.selection.is_everything();
-    let changed = outcomes.iter().any(|outcome| !outcome.scanned.is_equal());
+    let changed = resumed || outcomes.iter().any(|outcome| !outcome.scanned.is_equal());
+    let planned = |step: &Step| {
+        let mut steps = run.ledger.steps.iter();
+        steps.any(|entry| entry.step.number == step.number)
+    };
     steps.retain(|step| match step.work {
         Work::LargeObjects { .. } => whole,
-        Work::Refresh { .. } | Work::Derive(_) | Work::ManagedKeys => changed,
+        Work::Refresh { .. } | Work::Derive(_) | Work::ManagedKeys => changed || !planned(step),
         _ => true,
     });
     let rewritten = outcomes.iter().filter(|outcome| outcome.is_largely_new());

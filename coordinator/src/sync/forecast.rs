@@ -66,11 +66,7 @@ async fn measure(run: &mut Run) -> anyhow::Result<Forecast> {
     let schema = compare_schema(run, &asked, Sequences::Coming).await?;
     let of_schema = begun.elapsed().as_secs_f64();
     let inventory = open(run).await?;
-    let _lease = snapshot::keep_alive(
-        run.ends.source.clone(),
-        run.ledger.id.clone(),
-        inventory.snapshot.clone(),
-    );
+    let _lease = snapshot::keep_alive(run.ends.source.clone(), run.ledger.id.clone());
     let scope = scope::find(run, &asked, &inventory, &schema).await?;
     let converger = converger(run, &inventory, true);
     let begun = Instant::now();

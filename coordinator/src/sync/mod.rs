@@ -34,10 +34,14 @@ use crate::phases::{Run, Settings, snapshot};
 use crate::run_dir::RunDir;
 use crate::schema::{self, Question, Sequences};
 use crate::verdict::Verdict;
-use crate::{Ended, backup, objects, platform, preflight, unknown};
+use crate::{Ended, backup, gone, objects, platform, preflight, unknown};
 use conclude::conclude;
 pub use forecast::forecast;
 use outcome::{Outcome, TableOutcome};
+use scope::Scope;
+
+/// Code of the findings about what somebody else has changed at the target: a sync makes it as the source has it, by --force alone.
+const TARGET_WRITTEN: &str = "target-written";
 
 /// What the user wants.
 struct Asked {
@@ -189,7 +193,13 @@ async fn run_sync(run: &mut Run, asked: &Asked) -> Ended {
         }
     }
     phase(run, "sync: the schema");
-    let schema = compare_schema(run, asked, Sequences::Coming).await?;
+    // Where sequences stand must be known also where definitions are left out.
+    let coming = compare_definitions(run, asked, Sequences::Coming).await?;
+    let moved = without_rows::moved_by_others(run, asked, &coming);
+    let schema = match is_compared(run, asked) {
+        true => coming,
+        false => schema::Compared::default(),
+    };
     let again = platform::again(&run.ends, &run.ledger, &asked.selection).await?;
     if let Some(again) = &again {
         if !again.news.is_empty() && !asked.force && !asked.dry_run {
@@ -198,11 +208,7 @@ async fn run_sync(run: &mut Run, asked: &Asked) -> Ended {
         run.ledger.options.tenancy = Some(Box::new(again.tenancy.clone()));
     }
     let inventory = open(run).await?;
-    let _lease = snapshot::keep_alive(
-        run.ends.source.clone(),
-        run.ledger.id.clone(),
-        inventory.snapshot.clone(),
-    );
+    let _lease = snapshot::keep_alive(run.ends.source.clone(), run.ledger.id.clone());
     let unknown = unknown::findings(&run.ledger, &asked.selection, &inventory)?;
     if !unknown.is_empty() {
         return blocked(run, unknown).await;
@@ -219,6 +225,7 @@ async fn run_sync(run: &mut Run, asked: &Asked) -> Ended {
         // The Storage API has written there for a sync that was interrupted.
         others.retain(|finding| !files::is_about_rows(finding));
     }
+    others.extend(moved);
     if asked.dry_run {
         let outcomes = apply(&converger, scanned).await?;
         if carried {
@@ -233,7 +240,8 @@ async fn run_sync(run: &mut Run, asked: &Asked) -> Ended {
     if !others.is_empty() && !asked.force {
         return blocked(run, others).await;
     }
-    mark_begun(run, asked, &scope.tables).await?;
+    let resumed = run.ledger.sync.is_some();
+    mark_begun(run, asked, &scope).await?;
     phase(run, "sync: what differs is brought over");
     if carried {
         files::remove(run, &inventory).await?;
@@ -245,7 +253,7 @@ async fn run_sync(run: &mut Run, asked: &Asked) -> Ended {
         findings.extend(files::bring(run, &inventory).await?);
     }
     follow::record_equal(run, &inventory, &outcomes).await?;
-    follow::follow(run, asked, &inventory, &outcomes).await?;
+    follow::follow(run, asked, &inventory, &outcomes, resumed).await?;
     phase(run, "sync: proof");
     findings.extend(proof::prove(&converger, &mut outcomes).await?);
     if carried {
@@ -287,10 +295,14 @@ async fn compare_schema(
     asked: &Asked,
     sequences: Sequences,
 ) -> anyhow::Result<schema::Compared> {
-    if asked.skip_schema || run.ledger.options.skip_schema {
-        return Ok(schema::Compared::default());
+    match is_compared(run, asked) {
+        true => compare_definitions(run, asked, sequences).await,
+        false => Ok(schema::Compared::default()),
     }
-    compare_definitions(run, asked, sequences).await
+}
+
+fn is_compared(run: &Run, asked: &Asked) -> bool {
+    !asked.skip_schema && !run.ledger.options.skip_schema
 }
 
 /// Whether or not they are a part of the proof: see [`compare_schema`].
@@ -460,7 +472,7 @@ async fn bring(
 }
 
 /// From here on the ledger says that a sync is under way.
-async fn mark_begun(run: &mut Run, asked: &Asked, tables: &[Table]) -> anyhow::Result<()> {
+async fn mark_begun(run: &mut Run, asked: &Asked, scope: &Scope) -> anyhow::Result<()> {
     let under_way = SyncUnderWay {
         selection: asked.selection.clone(),
         skip_schema: asked.skip_schema,
@@ -477,9 +489,9 @@ async fn mark_begun(run: &mut Run, asked: &Asked, tables: &[Table]) -> anyhow::R
             Some(_) => to_json(&run.ledger.options),
             None => String::new(),
         },
-        ..Default::default()
+        ..gone::entry(&scope.forgotten)
     })
     .await?;
-    scope::plan(run, tables, false).await?;
+    scope::plan(run, &scope.tables, false).await?;
     Ok(())
 }

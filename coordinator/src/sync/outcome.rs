@@ -194,6 +194,7 @@ pub fn dry_run_of_sequences(
             sequence,
             source,
             target,
+            ..
         } = moved;
         vec![sequence.clone(), source.clone(), target.clone()]
     });

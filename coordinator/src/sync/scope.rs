@@ -3,19 +3,24 @@ use pgconvoy_proto::model::{Finding, RLS_SKIPPED, Relation, Severity, Table};
 use pgconvoy_proto::selection::Filter;
 use pgconvoy_proto::wire;
 
-use super::Asked;
+use super::{Asked, TARGET_WRITTEN};
 use crate::converge::Scanned;
 use crate::ends::said;
+use crate::gone::{self, Gone};
 use crate::inventory::Inventory;
 use crate::ledger::Ledger;
 use crate::phases::Run;
+use crate::phases::snapshot::without_large_objects;
 use crate::schema::Compared;
 
+#[derive(Default)]
 pub struct Scope {
     /// The tables that can be synced.
     pub tables: Vec<Table>,
     /// What has drifted apart: tables that cannot.
     pub findings: Vec<Finding>,
+    /// Tables of the ledger that neither end has any more.
+    pub forgotten: Vec<Table>,
 }
 
 impl Scope {
@@ -75,22 +80,34 @@ pub async fn find(
         let name = table.to_string();
         !tables.iter().any(|now| now.to_string() == name)
     });
-    let mut findings: Vec<Finding> = gone.map(gone_from_source).collect();
+    let gone = gone.cloned().collect();
+    let Gone {
+        mut findings,
+        forgotten,
+    } = gone::ask(&mut run.ends, &run.ledger, gone, inventory).await?;
     findings.extend(plan(run, &tables, true).await?);
     for table in &tables {
         let retyped = schema.retyped(table);
         if !retyped.is_empty() {
             findings.push(of_another_type(table, &retyped));
         }
+        let demands = schema.demands(table);
+        if !demands.is_empty() {
+            findings.push(stricter(table, demands));
+        }
     }
     tables.retain(|table| {
         let name = table.to_string();
         !findings.iter().any(|finding| finding.object == name)
     });
-    if tables.is_empty() && findings.is_empty() {
+    if tables.is_empty() && findings.is_empty() && forgotten.is_empty() {
         anyhow::bail!("no table is selected: see --table and the other filters");
     }
-    Ok(Scope { tables, findings })
+    Ok(Scope {
+        tables,
+        findings,
+        forgotten,
+    })
 }
 
 /// The target may still have large objects when the source has none any more.
@@ -99,36 +116,27 @@ fn emptied_large_objects(ledger: &Ledger, now: &[Table], chosen: &Filter) -> Opt
     if now.iter().any(|table| is_pages(&table)) || !chosen.admits_large_objects() {
         return None;
     }
-    let planned = ledger
-        .tables
-        .iter()
-        .map(|entry| &entry.table)
-        .find(is_pages)?;
-    Some(Table {
-        relation: Relation::LargeObjects {
-            objects: 0,
-            slices: Vec::new(),
-        },
-        ..planned.clone()
-    })
-}
-
-fn gone_from_source(table: &Table) -> Finding {
-    let message = "it is gone from the source";
-    Finding::new(
-        Severity::Difference,
-        "table-extra",
-        table.to_string(),
-        message,
-    )
-    .hint("drop it at the target, or leave it out: --exclude-table")
+    let mut planned = ledger.tables.iter().map(|entry| &entry.table);
+    planned.find(is_pages).map(without_large_objects)
 }
 
 fn of_another_type(table: &Table, columns: &[String]) -> Finding {
-    let message = format!(
-        "columns are of another type at the target: {}",
-        columns.join(", ")
-    );
+    let columns = columns.join(", ");
+    drifted(
+        table,
+        format!("columns are of another type at the target: {columns}"),
+    )
+}
+
+fn stricter(table: &Table, demands: &[String]) -> Finding {
+    let demands = demands.join("; ");
+    drifted(
+        table,
+        format!("the target refuses rows that the source may have: {demands}"),
+    )
+}
+
+fn drifted(table: &Table, message: String) -> Finding {
     Finding::new(
         Severity::Difference,
         "columns-differ",
@@ -145,6 +153,7 @@ pub async fn plan(run: &mut Run, tables: &[Table], dry_run: bool) -> anyhow::Res
         migration: run.ledger.id.clone(),
         tables: tables.iter().cloned().map(Into::into).collect(),
         dry_run,
+        gone: Vec::new(),
     };
     let answer = run.ends.target.plan_sync(request).await;
     let findings = answer.map_err(said("target"))?.into_inner().findings;
@@ -174,7 +183,7 @@ fn written_by_another(ledger: &Ledger, scanned: &Scanned) -> Option<Finding> {
         let message = format!("{rows}: sync makes it as the source is");
         let finding = Finding::new(
             Severity::Warning,
-            "target-written",
+            TARGET_WRITTEN,
             table.to_string(),
             message,
         );

@@ -4,15 +4,18 @@
 //! numbers that it has used.
 use std::time::Instant;
 
-use pgconvoy_proto::model::{Finding, NOT_CALLED, Severity, Work};
+use pgconvoy_proto::model::{Finding, Severity, Work};
 use pgconvoy_proto::wire;
 
 use super::conclude::conclude;
 use super::outcome::{self, Outcome};
-use super::{Asked, blocked, compare_definitions, follow, mark_begun, open, phase, proof, scope};
+use super::scope::Scope;
+use super::{
+    Asked, TARGET_WRITTEN, blocked, compare_definitions, follow, mark_begun, open, phase, proof,
+    scope,
+};
 use crate::Ended;
 use crate::inventory;
-use crate::ledger::Ledger;
 use crate::phases::Run;
 use crate::schema::{self, Displaced, Sequences};
 use crate::unknown;
@@ -23,19 +26,8 @@ pub async fn sync(run: &mut Run, asked: &Asked) -> Ended {
         return blocked(run, vec![open]).await;
     }
     phase(run, "sync: sequences are compared");
-    // Where sequences stand must be known also of a migration that has left definitions out.
-    let others = match run.ledger.sync {
-        None => {
-            let mut moved = compare_definitions(run, asked, Sequences::AtSnapshot)
-                .await?
-                .moved;
-            moved.retain(|moved| was_left_elsewhere(moved, &run.ledger));
-            moved
-        }
-        // The ledger has what a sync that was interrupted was about to set; it has looked before that.
-        Some(_) => Vec::new(),
-    };
-    let others: Vec<Finding> = others.iter().map(moved_by_another).collect();
+    let coming = compare_definitions(run, asked, Sequences::Coming).await?;
+    let others = moved_by_others(run, asked, &coming);
     if asked.dry_run {
         let coming = compare_definitions(run, asked, Sequences::Now).await?.moved;
         return Ok(outcome::dry_run_of_sequences(run, &coming, others));
@@ -48,7 +40,7 @@ pub async fn sync(run: &mut Run, asked: &Asked) -> Ended {
     if !unknown.is_empty() {
         return blocked(run, unknown).await;
     }
-    mark_begun(run, asked, &[]).await?;
+    mark_begun(run, asked, &Scope::default()).await?;
     phase(run, "sync: sequences");
     let mut steps = follow::renewed(run, asked, &inventory, &[])?;
     steps.retain(|step| matches!(step.work, Work::Sequences { .. }));
@@ -78,20 +70,20 @@ pub async fn sync(run: &mut Run, asked: &Asked) -> Ended {
     conclude(run, asked, outcome, others, Vec::new(), &schema).await
 }
 
-/// A sequence of which the ledger does not know where it was left has been used when it is not as it was made.
-fn was_left_elsewhere(moved: &Displaced, ledger: &Ledger) -> bool {
-    let is_known = schema::positions(ledger).contains_key(&moved.sequence);
-    is_known || !moved.target.ends_with(NOT_CALLED)
+/// What somebody has moved at the target, of the sequences that this sync sets.
+pub fn moved_by_others(run: &Run, asked: &Asked, coming: &schema::Compared) -> Vec<Finding> {
+    // The ledger has what a sync that was interrupted was about to set; it has looked before that.
+    if run.ledger.sync.is_some() {
+        return Vec::new();
+    }
+    let whole = asked.selection.is_everything();
+    let moved = coming.moved.iter().filter(|moved| whole || moved.owned);
+    moved.map(moved_by_another).collect()
 }
 
 fn moved_by_another(moved: &Displaced) -> Finding {
     let message = "somebody has moved the sequence at the target since the migration left it: sync would set it back";
-    Finding::new(
-        Severity::Warning,
-        "target-written",
-        &moved.sequence,
-        message,
-    )
-    .values(&moved.source, &moved.target)
-    .hint("sync --skip-data --force sets it to where the source's stands")
+    Finding::new(Severity::Warning, TARGET_WRITTEN, &moved.sequence, message)
+        .values(&moved.source, &moved.target)
+        .hint("--force sets it to where the source's stands")
 }

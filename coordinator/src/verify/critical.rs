@@ -7,21 +7,21 @@ use pgconvoy_proto::selection::Filter;
 use pgconvoy_proto::wire;
 use serde_json::{Value, json};
 
-use super::{Asked, compare_schemas, shapes, told};
+use super::{Asked, Shapes, compare_schemas, shapes, told};
 use crate::Ended;
 use crate::ends::{Ends, retry, said};
 use crate::events::{Event, Reporter};
 use crate::inventory::{self, Lease};
 use crate::phases::verify::{Held, each};
 use crate::verdict::Verdict;
-use crate::{checks, text, unknown};
+use crate::{checks, gone, text, unknown};
 
 /// Rows of a table at the source and at the target.
 pub type Counted = (Table, u64, u64);
 
 pub async fn verify(asked: Asked<'_>, mut ends: Ends, reporter: &Arc<Reporter>) -> Ended {
     let ledger = asked.ledger;
-    let key = format!("{}-verify", ledger.id);
+    let key = inventory::own_key("verify");
     let compared = compare_schemas(&asked, &ends, reporter).await?;
     let options = &ledger.options;
     let inventory =
@@ -34,12 +34,21 @@ pub async fn verify(asked: Asked<'_>, mut ends: Ends, reporter: &Arc<Reporter>) 
         key: key.clone(),
         snapshot: inventory.snapshot.clone(),
     };
-    let (mut tables, mut findings) = shapes(ledger, &inventory, &Filter::new(&asked.selection)?);
+    let Shapes {
+        mut tables,
+        mut findings,
+        gone,
+    } = shapes(ledger, &inventory, &Filter::new(&asked.selection)?);
     tables.retain(|table| compared.is_readable(table));
     let counted = count(&ends, &held, &tables, asked.jobs, reporter).await;
     let checked = checks::run(&ends, &asked.checks, Some(&held), reporter).await;
     inventory::close(&mut ends, &key).await?;
     let (counted, checked) = (counted?, checked?);
+    findings.extend(
+        gone::ask(&mut ends, ledger, gone, &inventory)
+            .await?
+            .findings,
+    );
     let (mended, integrity) = integrity(&mut ends, &asked).await?;
     findings.extend(compared.findings);
     findings.extend(counted.iter().filter_map(differ));

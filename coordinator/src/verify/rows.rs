@@ -69,7 +69,7 @@ impl Comparison {
         };
         let (source, target) = tokio::try_join!(
             self.digester.source(&self.held, &table, buckets),
-            self.digester.target(&table, buckets, Keep::Read)
+            self.digester.target(&table, buckets, Keep::Seen)
         )?;
         let finding = compare(
             &self.digester.reporter,

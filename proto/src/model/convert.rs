@@ -65,6 +65,7 @@ impl TryFrom<wire::Table> for Table {
                 .map(|fixed| (fixed.column, fixed.value))
                 .collect(),
             managed: table.managed,
+            of_extension: table.of_extension,
         })
     }
 }
@@ -94,6 +95,7 @@ impl From<Table> for wire::Table {
                 .map(|(column, value)| wire::FixedColumn { column, value })
                 .collect(),
             managed: table.managed,
+            of_extension: table.of_extension,
         }
     }
 }

@@ -53,6 +53,9 @@ pub struct Table {
     /// Of a platform, and there before: it may have columns of its own, and it is never truncated.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub managed: bool,
+    /// A configuration table of an extension, which makes it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub of_extension: bool,
 }
 
 impl fmt::Display for Table {
@@ -89,6 +92,11 @@ impl Table {
     pub fn depends_on_other_rows(&self) -> bool {
         let filter = self.filter.as_deref();
         filter.is_some_and(|filter| filter.contains(OTHER_ROWS))
+    }
+
+    /// Somebody else makes it at the target, with its keys, before the first row arrives.
+    pub fn comes_with_keys(&self) -> bool {
+        self.managed || self.of_extension
     }
 
     /// It has this schema and name.
@@ -190,6 +198,7 @@ mod tests {
             generated: Vec::new(),
             fixed: Vec::new(),
             managed: false,
+            of_extension: false,
         }
     }
 

@@ -1,7 +1,8 @@
 //! Whatever is killed, and in whatever phase: `resume` ends proven, and the target is the source. Every test sees in the
 //! ledger and in the catalog that its phase was half done when it struck.
+use pgconvoy_tests::hold::Background;
 use pgconvoy_tests::majors;
-use pgconvoy_tests::pair::Options;
+use pgconvoy_tests::pair::{DATABASE, Options};
 use pgconvoy_tests::program::{Outcome, Running};
 use pgconvoy_tests::{PATIENCE, Pair, eventually};
 use rustix::process::{Pid, Signal, kill_process};
@@ -54,7 +55,36 @@ fn survives(mut pair: Pair, victim: Victim, phase: Phase) {
 
     // Otherwise `resume` would have nothing to do, and its success would prove nothing.
     depot::assert_unfinished(&pair);
-    pair.pgconvoy(&["resume"]).expect("resume runs").expect(0);
+    if matches!((phase, victim), (Phase::Copy, Victim::Coordinator)) {
+        // Somebody looks at it. What he has read of half a table is nothing to `resume`, nor is the snapshot his.
+        pair.pgconvoy(&["verify"])
+            .expect("verify runs")
+            .expect(3)
+            .says("rows-differ");
+        let id = pair.at_target("SELECT id FROM pgconvoy.migrations");
+        let id = id.expect("the ledger");
+        pair.pgconvoy(&["plan", "--migration", &id])
+            .expect("plan runs")
+            .expect(4);
+    }
+    // Somebody wants a table for himself, and waits for the snapshot: `resume` does not queue behind him.
+    let locker = matches!((phase, victim), (Phase::Copy, Victim::Coordinator)).then(|| {
+        let lock = "BEGIN; LOCK TABLE ONLY depot.big; ROLLBACK";
+        let locker = Background::psql(&pair.source, DATABASE, lock).expect("a session");
+        eventually("it waits for a lock", PATIENCE, || {
+            let waits =
+                "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'depot.big'::regclass";
+            pair.at_source(waits).expect("the source answers") == "1"
+        });
+        locker
+    });
+    let resume = pair.pgconvoy(&["resume"]).expect("resume runs").expect(0);
+    if let Some(mut locker) = locker {
+        resume.says("the snapshot is alive");
+        eventually("it is done once the copy is", PATIENCE, || {
+            locker.finished().expect("it succeeds")
+        });
+    }
     // Only now may they go on: had `resume` left them alive, they would still be there.
     assert_eq!(
         depot::waiting(&pair),

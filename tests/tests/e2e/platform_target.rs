@@ -263,17 +263,30 @@ fn a_killed_migration_of_a_platform_is_resumed_with_the_same_rules() {
     pair.at_source(ONLY_NEWER).expect("rows of the newer level");
     pair.at_target("CREATE TABLE public.gone (); DROP TABLE public.gone")
         .expect("the target answers");
-    // Its rows wait behind a lock, as everything after them does.
-    let hold =
-        Hold::transaction(&pair.target, DATABASE, "LOCK core.token IN SHARE MODE").expect("a lock");
-    let migrate = pair.spawn(&["migrate", "--force"]).expect("migrate starts");
-    eventually("other tables are loaded", PATIENCE, || {
+    pair.at_source(
+        "INSERT INTO core.token (account, value) SELECT 1 + i % 500, repeat(md5(i::text), 30) FROM generate_series(501, 4000) i",
+    )
+    .expect("tokens for several parts");
+    // The last part waits for somebody who may yet commit a row of the same key.
+    let hold = Hold::transaction(
+        &pair.target,
+        DATABASE,
+        "INSERT INTO core.token (id) VALUES (4000)",
+    )
+    .expect("a row");
+    let migrate = pair
+        .spawn(&["migrate", "--force", "--part-size", "1"])
+        .expect("migrate starts");
+    eventually("some tokens and other tables are loaded", PATIENCE, || {
         let loaded = "SELECT CASE WHEN to_regclass('pgconvoy.parts') IS NULL THEN 0 ELSE 1 END";
-        target(&pair, loaded) == "1"
-            && count(
-                &pair,
-                "SELECT count(*) FROM pgconvoy.parts WHERE committed_at IS NOT NULL",
-            ) > 3
+        let parts = |of: &str| {
+            let parts = format!(
+                "SELECT count(*) FROM pgconvoy.parts p JOIN pgconvoy.tables t ON t.oid = p.table_oid
+                 WHERE p.committed_at IS NOT NULL AND t.name {of} 'token'"
+            );
+            count(&pair, &parts)
+        };
+        target(&pair, loaded) == "1" && parts("=") > 1 && parts("<>") > 3
     });
     pair.target_agent.kill().expect("the agent is killed");
     migrate.wait(PATIENCE).expect("it ends").expect(1);
@@ -282,7 +295,9 @@ fn a_killed_migration_of_a_platform_is_resumed_with_the_same_rules() {
     pair.source_agent
         .restart()
         .expect("and the source's, without its snapshot");
-    pair.at_source("SET session_replication_role = replica; UPDATE core.account SET mail = 'meanwhile@example.org' WHERE id = 400")
+    pair.at_source("SET session_replication_role = replica; UPDATE core.account SET mail = 'meanwhile@example.org' WHERE id = 400;
+                    -- From a part that has arrived into one that has not: it has its key at the target already.
+                    UPDATE core.token SET value = repeat('moved', 200) WHERE id = 1")
         .expect("the application goes on");
     pair.pgconvoy(&["resume"]).expect("resume runs").expect(0);
     assert_arrived(&pair);

@@ -165,7 +165,8 @@ fn findings(outcome: &Outcome, code: &str) -> Vec<String> {
 }
 
 const FRUIT: &str = "
-    CREATE TABLE basket (id int PRIMARY KEY, label text);
+    CREATE TYPE mood AS ENUM ('ok', 'happy');
+    CREATE TABLE basket (id int PRIMARY KEY, label text, mood mood DEFAULT 'ok');
     CREATE TABLE apple (id serial PRIMARY KEY, basket int REFERENCES basket, v text);
     CREATE TABLE pear (id serial PRIMARY KEY, v text);
     CREATE SEQUENCE free;
@@ -208,6 +209,20 @@ fn what_others_wrote_at_the_target_is_overwritten_only_by_force() {
     sync(&pair, &["--force"]).expect(0).says("target-written");
     pair.assert_equal_ends();
     sync(&pair, &[]).expect(0);
+    // A sequence that the target's application has drawn from gives out no number twice.
+    pair.at_target("SELECT setval('free', 6000)")
+        .expect("somebody draws at the target");
+    for more in [&["--table", "basket"][..], &["--dry-run"]] {
+        sync(&pair, more).expect(0);
+    }
+    for more in [&[][..], &["--skip-schema"]] {
+        let refused = sync(&pair, more).expect(4);
+        assert_eq!(findings(&refused, "target-written"), ["public.free"]);
+    }
+    let at = "SELECT last_value FROM free";
+    assert_eq!(pair.at_target(at).expect("a position"), "6000");
+    sync(&pair, &["--force"]).expect(0).says("target-written");
+    pair.assert_equal_ends();
 }
 
 #[test]
@@ -247,6 +262,49 @@ fn drift_is_named_before_anything_is_changed() {
     pair.at_source("DROP TABLE plum").expect("one table less");
     let refused = sync(&pair, &[]).expect(4);
     assert_eq!(findings(&refused, "table-extra"), ["public.plum"]);
+    let verify = |code| {
+        pair.pgconvoy(&["verify"])
+            .expect("verify runs")
+            .expect(code)
+    };
+    verify(3).says("[table-extra] public.plum");
+    // What neither end has is equal.
+    pair.at_target("DROP TABLE plum")
+        .expect("the target follows");
+    sync(&pair, &[]).expect(0);
+    verify(0);
+    // Another name: neither the old table nor the new one is as it was planned.
+    pair.at_source("ALTER TABLE pear RENAME TO quince")
+        .expect("the source moves on");
+    verify(3)
+        .says("[table-extra] public.pear")
+        .says("[table-missing] public.quince");
+    pair.at_target("ALTER TABLE pear RENAME TO quince")
+        .expect("the target follows");
+    verify(3).says("[table-missing] public.quince");
+    pair.at_source("INSERT INTO quince (v) VALUES ('new')")
+        .expect("a change");
+    sync(&pair, &[]).expect(0);
+    verify(0);
+    pair.assert_equal_ends();
+
+    // What would refuse a row in the middle of a sync is named before it.
+    pair.at_source("ALTER TYPE mood ADD VALUE 'sad'")
+        .expect("the source moves on");
+    pair.at_source("UPDATE basket SET mood = 'sad'; UPDATE apple SET v = NULL WHERE id = 1; UPDATE quince SET v = ''")
+        .expect("rows that use it");
+    pair.at_target(
+        "ALTER TABLE apple ALTER v SET NOT NULL; ALTER TABLE quince ADD CHECK (v <> '')",
+    )
+    .expect("the target is stricter");
+    let refused = sync(&pair, &[]).expect(4);
+    let mut drifted = findings(&refused, "columns-differ");
+    drifted.sort();
+    assert_eq!(drifted, ["public.apple", "public.basket", "public.quince"]);
+    pair.at_target("ALTER TYPE mood ADD VALUE 'sad'; ALTER TABLE apple ALTER v DROP NOT NULL; ALTER TABLE quince DROP CONSTRAINT quince_v_check")
+        .expect("the target follows");
+    sync(&pair, &[]).expect(0);
+    pair.assert_equal_ends();
 }
 
 #[test]
@@ -272,6 +330,9 @@ fn a_selection_is_synced_alone_with_what_belongs_to_it() {
         "501|500|f|500"
     );
     sync(&pair, &["--table", "basket", "--table", "apple"]).expect(0);
+    // The others stand where the migration left them: nobody has moved them.
+    let dry = sync(&pair, &["--skip-data", "--dry-run"]).expect(0);
+    assert_eq!(findings(&dry, "target-written"), [""; 0]);
     sync(&pair, &[]).expect(0);
     pair.assert_equal_ends();
     // Copied again whole, beside somebody who reads it.
@@ -398,4 +459,36 @@ fn rows_that_break_a_check_which_is_not_valid_come_again() {
         .expect("rows to mend");
     sync(&pair, &["--force"]).expect(0);
     pair.assert_equal_ends();
+}
+
+#[test]
+fn what_was_made_at_both_ends_later_is_brought_up_to_the_source_too() {
+    let pair = Pair::new().expect("two servers and two agents");
+    pair.at_source(
+        "CREATE TABLE apple (id int PRIMARY KEY); INSERT INTO apple SELECT generate_series(1, 9)",
+    )
+    .expect("apples");
+    pair.migrate(&[]);
+    let later =
+        "CREATE MATERIALIZED VIEW apples AS SELECT count(*) AS n FROM apple; CREATE SEQUENCE free";
+    pair.at_target(later).expect("the target follows");
+    pair.at_source(&format!(
+        "{later}; INSERT INTO apple VALUES (10); REFRESH MATERIALIZED VIEW apples; SELECT setval('free', 77);
+         CREATE ROLE painter; SELECT lo_from_bytea(9001, 'picture'); ALTER LARGE OBJECT 9001 OWNER TO painter"
+    ))
+    .expect("the source moves on");
+    pair.at_target("CREATE ROLE painter").expect("a role");
+    sync(&pair, &[]).expect(0);
+    for sql in [
+        "SELECT n FROM apples",
+        "SELECT last_value FROM free",
+        "SELECT lomowner::regrole FROM pg_largeobject_metadata",
+    ] {
+        let source = pair.at_source(sql).expect("the source");
+        assert_eq!(pair.at_target(sql).expect("the target"), source, "{sql}");
+    }
+    pair.at_source("SELECT lo_unlink(9001)")
+        .expect("the last large object goes");
+    sync(&pair, &[]).expect(0);
+    pair.pgconvoy(&["verify"]).expect("verify runs").expect(0);
 }

@@ -1,8 +1,10 @@
 //! Whatever is killed: a copy that is resumed under another snapshot keeps what has arrived, and a sync leaves no table half done.
+use std::fs;
+
 use pgconvoy_tests::hold::Hold;
 use pgconvoy_tests::pair::DATABASE;
 use pgconvoy_tests::workload::Workload;
-use pgconvoy_tests::{PATIENCE, eventually};
+use pgconvoy_tests::{PATIENCE, Pair, eventually};
 
 use crate::depot::{self, BIG_ROWS, Halfway, SMALL_PARTS};
 
@@ -163,4 +165,48 @@ fn a_sync_survives_the_crash_of_the_target_server() {
 #[test]
 fn a_sync_survives_the_crash_of_the_source_server() {
     survives(Victim::SourcePostgres, "sync");
+}
+
+/// Everything is brought over and nothing that follows from it is begun: no table says any more that there is something left to do.
+#[test]
+fn a_sync_that_was_killed_behind_its_last_row_refreshes_what_reads_the_rows() {
+    let pair = Pair::new().expect("two servers and two agents");
+    pair.at_source(
+        "CREATE TABLE apple (id int PRIMARY KEY); INSERT INTO apple SELECT generate_series(1, 9);
+         CREATE MATERIALIZED VIEW apples AS SELECT count(*) AS n FROM apple",
+    )
+    .expect("apples");
+    pair.migrate(&[]);
+    pair.at_source("INSERT INTO apple VALUES (10); REFRESH MATERIALIZED VIEW apples")
+        .expect("a change");
+    let hold = Hold::transaction(
+        &pair.target,
+        DATABASE,
+        "LOCK TABLE pgconvoy.steps IN SHARE MODE",
+    )
+    .expect("a lock");
+    // Somebody has begun to verify before, and ends when the sync is under way.
+    let checks = "[[check]]\nname = 'slow'\nexpect = 'at-least 1'\nsql = 'SELECT count(*) FROM pg_advisory_xact_lock_shared(4711)'\n";
+    fs::write(pair.folder().join("checks.toml"), checks).expect("a file");
+    let standing = Hold::advisory_lock(&pair.target, DATABASE, 4711).expect("the lock");
+    let verify = pair
+        .spawn(&["verify", "--checks", "checks.toml"])
+        .expect("verify starts");
+    eventually("verify has read the rows", PATIENCE, || {
+        depot::waiting(&pair) > 0
+    });
+    let sync = pair.spawn(&["sync"]).expect("sync starts");
+    eventually("the sync is about to record its steps", PATIENCE, || {
+        let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'pgconvoy.steps'::regclass";
+        depot::count(&pair, waiting) > 0
+    });
+    assert_eq!(depot::count(&pair, "SELECT count(*) FROM apple"), 10);
+    sync.kill().expect("it dies");
+    hold.release();
+    standing.release();
+    let verify = verify.wait(PATIENCE).expect("verify ends");
+    verify.expect(3).says("its ledger is left alone");
+    depot::assert_unfinished(&pair);
+    pair.pgconvoy(&["resume"]).expect("resume runs").expect(0);
+    assert_eq!(depot::count(&pair, "SELECT n FROM apples"), 10);
 }
