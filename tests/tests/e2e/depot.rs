@@ -165,7 +165,10 @@ impl Halfway {
     /// One index waits in the middle of its build, others are built, and the rows of some tables are still to come: what
     /// happens to the source matters still.
     pub fn in_the_indexes_before_the_last_rows(pair: &Pair) -> Self {
-        let hold = stop_at(pair, "index");
+        // The index of an expression waits for all rows.
+        pair.at_target(DDL_TRAP)
+            .expect("an event trigger at the target");
+        let hold = stop_at(pair, "label");
         let gate = Gate::to(pair.target_agent.port()).expect("a gate").shut();
         let url = gate.url();
         let migrate = pair
@@ -253,8 +256,10 @@ const DDL_TRAP: &str = "
 CREATE SCHEMA IF NOT EXISTS pgconvoy;
 CREATE FUNCTION pgconvoy.test_trap() RETURNS event_trigger LANGUAGE plpgsql AS $$
 BEGIN
-  IF current_setting('pgconvoy_test.hold', true) = 'ddl' AND EXISTS (
-    SELECT FROM pg_event_trigger_ddl_commands() WHERE object_identity = 'depot.shelf_5' AND command_tag = 'CREATE TABLE'
+  IF EXISTS (
+    SELECT FROM pg_event_trigger_ddl_commands()
+    WHERE (current_setting('pgconvoy_test.hold', true), object_identity, command_tag)
+       IN (('ddl', 'depot.shelf_5', 'CREATE TABLE'), ('label', 'depot.shelf_5_label', 'CREATE INDEX'))
   ) THEN
     PERFORM pg_advisory_lock_shared(4711);
   END IF;
