@@ -17,8 +17,9 @@ use tonic::service::RoutesBuilder;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
-use crate::database::{self, Database};
+use crate::database::Database;
 use crate::facts;
+use crate::session::Session;
 use crate::storage::StorageArgs;
 
 /// How long calls in flight may go on after SIGTERM.
@@ -115,10 +116,7 @@ pub async fn run(serving: Serving, mut routes: RoutesBuilder) -> anyhow::Result<
     let (reporter, health) = tonic_health::server::health_reporter();
     routes.add_service(health);
 
-    let seen = match notice_pooler(&database).await {
-        Err(error) => Err(error.to_string()),
-        Ok(()) => look(&database).await,
-    };
+    let seen = first_look(&database).await;
     report(&reporter, &seen).await;
     println!(
         "{program} {} ready: listening on {}, database {} ({}), identity {}",
@@ -156,24 +154,28 @@ pub fn version_text(version: u32) -> String {
     format!("{}.{}", version / 10_000, version % 10_000)
 }
 
-/// Before anything else: what a pooler lends to the application must not keep settings of ours.
-async fn notice_pooler(database: &Database) -> Result<(), database::Error> {
-    let Ok(session) = database.connect("pgconvoy health").await else {
-        return Ok(());
-    };
+/// A pooler is noticed: what it lends to the application must not keep settings of ours.
+async fn first_look(database: &Database) -> Result<u32, String> {
+    let session = health_session(database).await?;
     if let Err(error) = facts::has_own_backend(&session, database).await {
         tracing::warn!(%error, "whether this is a transaction pooler cannot be told");
     }
-    database.refuse_pooler()
+    database
+        .refuse_pooler()
+        .map_err(|error| error.to_string())?;
+    Ok(session.server_version())
 }
 
 async fn look(database: &Database) -> Result<u32, String> {
-    let look = async {
-        database.refuse_pooler()?;
-        database.connect("pgconvoy health").await
-    };
-    let session = look.await.map_err(|error| error.to_string())?;
-    Ok(session.server_version())
+    database
+        .refuse_pooler()
+        .map_err(|error| error.to_string())?;
+    Ok(health_session(database).await?.server_version())
+}
+
+async fn health_session(database: &Database) -> Result<Session, String> {
+    let session = database.connect("pgconvoy health").await;
+    session.map_err(|error| error.to_string())
 }
 
 async fn report(reporter: &HealthReporter, seen: &Result<u32, String>) {

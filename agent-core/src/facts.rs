@@ -92,7 +92,8 @@ pub async fn collation_version(session: &Session) -> Result<CollationVersion, Er
 }
 
 /// Two sessions that are open at once have two backends, but behind a transaction pooler, which lends one to whoever asks next: then what
-/// our sessions are set to is undone, for those who get it after us, and no session sets anything any more. `session` is in no transaction: in one it has a backend of its own.
+/// our sessions are set to is undone, for those who get it after us, and no session sets anything any more. `session` is in no
+/// transaction: in one it has a backend of its own.
 pub async fn has_own_backend(session: &Session, database: &Database) -> Result<bool, Error> {
     match database.connect("pgconvoy pooler check").await {
         Ok(other) if other.backend_pid() == session.backend_pid() => {

@@ -7,7 +7,7 @@ use std::path::Path;
 use bytes::{Bytes, BytesMut};
 use pgconvoy_agent_core::child::{self, Running};
 use pgconvoy_agent_core::database::Database;
-use pgconvoy_agent_core::session::Session;
+use pgconvoy_agent_core::session::{Session, qualified};
 use pgconvoy_agent_core::snapshot::Snapshot;
 use pgconvoy_agent_core::status;
 use pgconvoy_agent_core::tools::Tools;
@@ -112,8 +112,7 @@ async fn unreadable(
             &[&selected],
         )
         .await?;
-    let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
-    let pattern = |row: &Row| format!("{}.{}", quoted(row.get(0)), quoted(row.get(1)));
+    let pattern = |row: &Row| qualified(row.get(0), row.get(1));
     Ok(rows.iter().map(pattern).collect())
 }
 

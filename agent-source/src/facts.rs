@@ -198,7 +198,7 @@ async fn size(session: &Session, selected: &[Table]) -> Result<u64, Error> {
                      SELECT unnest($1::oid[]) UNION
                      SELECT p.relid FROM unnest($1::oid[]) t (oid) CROSS JOIN LATERAL pg_partition_tree(t.oid) p) r (oid)
                  LEFT JOIN pg_class c ON c.oid = r.oid
-                 LEFT JOIN (SELECT DISTINCT relation FROM waited_for) w ON w.relation = r.oid"
+                 LEFT JOIN waited_for w ON w.relation = r.oid"
             ),
             &[&oids],
         )

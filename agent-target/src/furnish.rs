@@ -4,6 +4,7 @@ use std::path::Path;
 
 use pgconvoy_agent_core::child;
 use pgconvoy_agent_core::database::Database;
+use pgconvoy_agent_core::session::quote_ident;
 use pgconvoy_agent_core::tools::Tools;
 use tonic::Status;
 
@@ -55,7 +56,8 @@ pub async fn furnish(
         .args(
             schemas
                 .iter()
-                .map(|schema| format!("--schema={}", pattern(schema))),
+                // A pattern that is this name and no other (psql's patterns).
+                .map(|schema| format!("--schema={}", quote_ident(schema))),
         )
         .args(["--dbname", &libpq.conninfo]);
     run(command, &mut tokio::io::sink()).await?;
@@ -97,9 +99,4 @@ async fn run(
         ))
     })?;
     Ok(())
-}
-
-/// A pattern that is this name and no other (psql's patterns).
-fn pattern(schema: &str) -> String {
-    format!("\"{}\"", schema.replace('"', "\"\""))
 }

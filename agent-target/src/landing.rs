@@ -9,6 +9,9 @@ use tokio_postgres::{Error, Row};
 
 use crate::{large_objects, unvalidated};
 
+/// PostgreSQL's notation. Readers of a table that is to be had alone are waited for so long; then it is done without.
+pub const READERS_WAIT: &str = "3s";
+
 pub struct Landing {
     /// COPY ... FROM STDIN
     pub copy_in: String,

@@ -4,7 +4,7 @@ use pgconvoy_proto::model::Table;
 use tokio_postgres::types::Type;
 use tokio_postgres::{Error, Row};
 
-use crate::landing::is_refused;
+use crate::landing::{READERS_WAIT, is_refused};
 
 /// Of the table, its partitions and the domains of their columns. Not foreign keys: these do not fire.
 const ANY: &str = "WITH RECURSIVE relation AS (
@@ -24,9 +24,6 @@ const OWN: &str = "SELECT k.conname::text, pg_get_constraintdef(k.oid), obj_desc
     WHERE k.conrelid = $1::text::regclass AND NOT k.convalidated AND k.contype <> 'f' AND k.coninhcount = 0
       AND coalesce((to_jsonb(k) ->> 'conenforced')::bool, true)
       AND NOT EXISTS (SELECT FROM pg_inherits WHERE inhparent = k.conrelid)";
-
-/// PostgreSQL's notation. Readers of the table are waited for so long.
-const READERS_WAIT: &str = "3s";
 
 /// Whether rows that are at the source may be refused.
 pub async fn any(session: &Session, table: &Table) -> Result<bool, Error> {

@@ -235,7 +235,7 @@ async fn keys(session: &Session, oids: &[Oid]) -> Result<HashMap<Oid, Vec<Vec<i1
 /// A CTE: relations that somebody else waits for to have alone, where this session has no lock yet. Whoever asks for their size queues behind
 /// him, and he may be waiting for a snapshot that is held for the very migration that is to be resumed.
 pub const WAITED_FOR: &str = "waited_for AS (
-    SELECT w.relation FROM pg_locks w
+    SELECT DISTINCT w.relation FROM pg_locks w
     WHERE NOT w.granted AND w.mode = 'AccessExclusiveLock' AND w.relation IS NOT NULL
       AND w.database = (SELECT oid FROM pg_database WHERE datname = current_database())
       AND NOT EXISTS (SELECT FROM pg_locks own WHERE own.pid = pg_backend_pid() AND own.granted AND own.relation = w.relation))";
@@ -253,7 +253,7 @@ async fn sizes(session: &Session, oids: &[Oid]) -> Result<HashMap<Oid, (u32, u64
                  CROSS JOIN LATERAL (SELECT r.oid UNION SELECT relid::oid FROM pg_partition_tree(r.oid)) AS l
                  CROSS JOIN block b
                  LEFT JOIN pg_class c ON c.oid = l.oid
-                 LEFT JOIN (SELECT DISTINCT relation FROM waited_for) w ON w.relation = l.oid
+                 LEFT JOIN waited_for w ON w.relation = l.oid
                  GROUP BY 1"
             ),
             &[&oids],

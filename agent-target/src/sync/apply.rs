@@ -13,12 +13,9 @@ use super::merge::Differing;
 use super::places::{self, Places};
 use super::{Frames, LOCK_WAIT, Sync, spilled};
 use crate::copy_in::copy_in;
-use crate::landing::Landing;
+use crate::landing::{Landing, READERS_WAIT};
 use crate::large_objects;
 use crate::wal_writer::WalWriter;
-
-/// PostgreSQL's notation. Readers of a table that is to be truncated are waited for so long; then its rows are deleted beside them.
-const READERS_WAIT: &str = "3s";
 
 impl Sync<'_> {
     /// Deletes what is surplus, then loads the rows, which are asked for meanwhile.
@@ -93,7 +90,7 @@ impl Sync<'_> {
         self.load(session, landing, frames, expected, &[]).await
     }
 
-    /// False: somebody reads the table, and goes on reading.
+    /// False: somebody reads the table, and goes on reading; its rows are deleted beside him then.
     async fn truncate(&self, session: &Session) -> Result<bool, Status> {
         let truncate = format!(
             "SAVEPOINT truncate; SET LOCAL lock_timeout = '{READERS_WAIT}'; TRUNCATE {}; RELEASE SAVEPOINT truncate",

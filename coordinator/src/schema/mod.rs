@@ -190,11 +190,13 @@ pub async fn compare_ends(
     let mut anew = anew(ledger, &source, &target, whole);
     anew.retain(|object| !is_partly_left_out(object, ledger, left_out));
     let mut settled = Vec::new();
-    let news = match ledger.is_compared() {
-        true => leave_out_facts(differences.clone(), &told_before(&ledger.findings)),
-        false => leave_out(differences.clone(), &ledger.findings),
+    // Asked by a sync that is coming, and by nobody else.
+    let refusing = match sequences {
+        Sequences::Coming => {
+            refusing::refusing(&news(differences.clone(), ledger), &source, &target)
+        }
+        _ => Refusing::new(),
     };
-    let refusing = refusing::refusing(&news, &source, &target);
     let precedes_first = !ledger.is_compared() && left_out.exceeds(&ledger.options);
     let (mut found, mut told_before) = if ledger.is_compared() {
         let told = told_before(&ledger.findings);
@@ -330,6 +332,14 @@ fn first_findings(differences: Vec<Difference>, ledger: &Ledger) -> (Vec<Finding
         .collect();
     all.retain(|(object, ..)| !open.contains(object.as_str()));
     (found, as_findings(&all))
+}
+
+/// What was not told and accepted before.
+fn news(differences: Vec<Difference>, ledger: &Ledger) -> Vec<Difference> {
+    match ledger.is_compared() {
+        true => leave_out_facts(differences, &told_before(&ledger.findings)),
+        false => leave_out(differences, &ledger.findings),
+    }
 }
 
 /// The sequences that the migration, or a sync after it, has set.

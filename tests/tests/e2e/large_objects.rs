@@ -134,11 +134,7 @@ fn an_owner_who_is_no_superuser_migrates_his_objects() {
             pair.at_target("CREATE ROLE shopkeeper")?;
             Ok(())
         }),
-        source_url: Some(|server| {
-            let address = server.url(DATABASE);
-            let (_, host) = address.rsplit_once('@').expect("a user in the URL");
-            format!("postgres://shopkeeper:shop@{host}")
-        }),
+        source_url: Some(|server| server.url_as("shopkeeper", Some("shop"), DATABASE)),
         ..Options::default()
     })
     .expect("two servers and two agents");

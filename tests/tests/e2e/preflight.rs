@@ -137,11 +137,7 @@ fn a_schema_that_is_left_out_need_not_be_readable() {
             )?;
             Ok(())
         }),
-        source_url: Some(|server| {
-            let address = server.url(DATABASE);
-            let (_, host) = address.rsplit_once('@').expect("a user in the URL");
-            format!("postgres://mover:moving@{host}")
-        }),
+        source_url: Some(|server| server.url_as("mover", Some("moving"), DATABASE)),
         ..Options::default()
     })
     .expect("two servers and two agents");
