@@ -7,8 +7,10 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 pub mod fields;
 pub mod join;
+pub mod padding;
 mod split;
 
+use padding::Padding;
 use split::{Splitter, Step};
 
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -42,13 +44,43 @@ impl RowDigester {
         self.digest.rows
     }
 
-    pub fn feed(&mut self, mut data: &[u8]) -> Result<(), Error> {
+    pub fn feed(&mut self, data: &[u8]) -> Result<(), Error> {
+        self.pass(data, |_, _| {})
+    }
+
+    /// The same; and `out` gets the data, without the padding of rows that lie whole in it. They are digested as they came.
+    pub fn feed_unpadded(
+        &mut self,
+        data: &[u8],
+        padding: &Padding,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Error> {
+        self.pass(data, |whole, taken| match whole {
+            Some(row) => {
+                padding.take_off(row, out);
+                out.extend_from_slice(&taken[row.len()..]);
+            }
+            None => out.extend_from_slice(taken),
+        })
+    }
+
+    /// `each` sees the data piece by piece, with the row that lies whole in it, at its beginning, if one does.
+    fn pass(
+        &mut self,
+        mut data: &[u8],
+        mut each: impl FnMut(Option<&[u8]>, &[u8]),
+    ) -> Result<(), Error> {
         while !data.is_empty() {
             let (step, rest) = self.splitter.step(data)?;
+            let taken = &data[..data.len() - rest.len()];
             match step {
-                Step::Skip => {}
-                Step::RowEnd(bytes) => self.end_row(bytes),
+                Step::Skip => each(None, taken),
+                Step::RowEnd(bytes) => {
+                    each(self.cut.is_none().then_some(bytes), taken);
+                    self.end_row(bytes);
+                }
                 Step::RowPart(bytes) => {
+                    each(None, taken);
                     let (hash, length) = self.cut.get_or_insert_with(|| (Box::new(Xxh3::new()), 0));
                     hash.update(bytes);
                     *length += bytes.len() as u64;

@@ -273,6 +273,7 @@ mod tests {
             through_root: false,
             unlogged: false,
             generated: Vec::new(),
+            padded: Vec::new(),
             fixed: Vec::new(),
             managed: false,
             of_extension: false,

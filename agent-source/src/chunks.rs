@@ -9,7 +9,8 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use futures_util::TryStreamExt;
 use pgconvoy_agent_core::progress::Counters;
-use pgconvoy_agent_core::rows::RowDigester;
+use pgconvoy_agent_core::rows::padding::Padding;
+use pgconvoy_agent_core::rows::{self, RowDigester};
 use pgconvoy_agent_core::session::Session;
 use pgconvoy_proto::frame::{CHUNK_BYTES, Sealer};
 use pgconvoy_proto::model::{Digest, Format};
@@ -21,6 +22,9 @@ use tonic::Status;
 const CHUNKS_READ: usize = 2;
 /// For the channel that takes sealed chunks.
 pub const CHUNKS_SEALED: usize = 4;
+/// Rows without their padding make a chunk when there are so many bytes of them: what is cut into [`CHUNK_BYTES`] at the database is
+/// less then, and together no chunk is longer than both.
+const ENOUGH_BYTES: usize = CHUNK_BYTES / 2;
 
 enum Raw {
     Data(Bytes),
@@ -132,10 +136,11 @@ pub struct Sealing {
 }
 
 impl Sealing {
-    /// What the cutter is given comes out of `frames` sealed, then the trailer. `level`: of zstd; INVALID_ARGUMENT when zstd
-    /// refuses it.
+    /// What the cutter is given comes out of `frames` sealed, without `padding`, then the trailer. `level`: of zstd; INVALID_ARGUMENT
+    /// when zstd refuses it.
     pub fn start<F>(
         format: Format,
+        padding: Option<Padding>,
         level: i32,
         frames: mpsc::Sender<F>,
         counters: Arc<Counters>,
@@ -150,7 +155,7 @@ impl Sealing {
             chunks,
             counters: counters.clone(),
         };
-        let rows = RowDigester::new(format);
+        let rows = Outgoing::new(format, padding);
         let thread =
             tokio::task::spawn_blocking(move || seal(sealer, rows, raw, &frames, &counters));
         Ok((cutter, Self { thread }))
@@ -169,31 +174,72 @@ pub fn sealer(level: i32) -> Result<Sealer, Status> {
     Sealer::new(level).map_err(|e| Status::invalid_argument(format!("zstd level {level}: {e}")))
 }
 
+/// Rows on their way from the database into chunks.
+struct Outgoing {
+    digester: RowDigester,
+    padding: Option<Padding>,
+    /// Rows without their padding: they wait until there are [`ENOUGH_BYTES`].
+    unpadded: Vec<u8>,
+}
+
+impl Outgoing {
+    fn new(format: Format, padding: Option<Padding>) -> Self {
+        Self {
+            digester: RowDigester::new(format),
+            padding,
+            unpadded: Vec::new(),
+        }
+    }
+
+    /// Digests the data; returns the next chunk, if there is enough for one.
+    fn add(&mut self, data: Bytes) -> Result<Option<Bytes>, rows::Error> {
+        let Some(padding) = &self.padding else {
+            self.digester.feed(&data)?;
+            return Ok(Some(data));
+        };
+        self.unpadded.reserve(data.len());
+        self.digester
+            .feed_unpadded(&data, padding, &mut self.unpadded)?;
+        Ok((self.unpadded.len() >= ENOUGH_BYTES).then(|| self.rest()))
+    }
+
+    fn rest(&mut self) -> Bytes {
+        std::mem::take(&mut self.unpadded).into()
+    }
+}
+
 fn seal<F: From<Sealed>>(
     mut sealer: Sealer,
-    mut rows: RowDigester,
+    mut rows: Outgoing,
     mut raw: mpsc::Receiver<Raw>,
     frames: &mpsc::Sender<F>,
     counters: &Counters,
 ) -> Result<Option<Digest>, Error> {
     let send = |sealed: Sealed| frames.blocking_send(sealed.into()).is_ok();
     let mut chunks = 0;
+    let mut counted = 0;
     while let Some(next) = raw.blocking_recv() {
-        let Raw::Data(data) = next else {
-            let digest = rows.finish()?;
+        let (chunk, is_last) = match next {
+            Raw::Data(data) => (rows.add(data)?, false),
+            Raw::End => (Some(rows.rest()), true),
+        };
+        if let Some(chunk) = chunk.filter(|chunk| !chunk.is_empty()) {
+            let chunk = sealer.seal(chunk)?;
+            let digested = rows.digester.rows();
+            counters.add(digested - counted, 0, chunk.payload.len() as u64);
+            counted = digested;
+            chunks += 1;
+            if !send(Sealed::Chunk(chunk)) {
+                return Ok(None);
+            }
+        }
+        if is_last {
+            let digest = rows.digester.finish()?;
             let trailer = wire::PartTrailer {
                 digest: Some(digest.into()),
                 chunks,
             };
             return Ok(send(Sealed::Trailer(trailer)).then_some(digest));
-        };
-        let before = rows.rows();
-        rows.feed(&data)?;
-        let chunk = sealer.seal(data)?;
-        counters.add(rows.rows() - before, 0, chunk.payload.len() as u64);
-        chunks += 1;
-        if !send(Sealed::Chunk(chunk)) {
-            return Ok(None);
         }
     }
     Ok(None)

@@ -3,6 +3,7 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use pgconvoy_agent_core::progress::Counters;
+use pgconvoy_agent_core::rows::padding::Padding;
 use pgconvoy_agent_core::scan;
 use pgconvoy_agent_core::snapshot::Snapshot;
 use pgconvoy_agent_core::status;
@@ -53,6 +54,7 @@ pub async fn copy_part(
     frame_sender.send(header).await.ok();
     let (cutter, sealing) = Sealing::start(
         job.table.format,
+        Padding::of(&job.table),
         job.compression,
         frame_sender,
         counters.clone(),

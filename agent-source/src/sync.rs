@@ -160,7 +160,7 @@ impl Talk<'_> {
         frames: mpsc::Sender<wire::SyncFrame>,
     ) -> Result<Sealing, Status> {
         let (format, level) = (self.job.table.format, self.job.compression);
-        let (cutter, sealing) = Sealing::start(format, level, frames, self.counters.clone())?;
+        let (cutter, sealing) = Sealing::start(format, None, level, frames, self.counters.clone())?;
         let reader = self.snapshot.reader(&self.job.table).await?;
         let sent = match how {
             How::Copy => {

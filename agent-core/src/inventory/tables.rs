@@ -111,6 +111,7 @@ pub async fn relations(session: &Session, filter: &Filter) -> Result<Vec<Table>,
             through_root: row.get(4),
             unlogged: row.get(3),
             generated: Vec::new(),
+            padded: Vec::new(),
             fixed: Vec::new(),
             managed: false,
             of_extension: row.get(6),
@@ -168,6 +169,8 @@ pub async fn describe(session: &Session, tables: &mut [Table]) -> Result<(), Err
         let mut all = own.iter().chain(&generated);
         let binary = !own.is_empty() && all.all(|column| column.binary);
         table.format = if binary { Format::Binary } else { Format::Text };
+        let padded = own.iter().filter(|column| column.padded);
+        table.padded = padded.map(|column| column.name.clone()).collect();
         table.columns = own.into_iter().map(|column| column.name).collect();
         table.generated = generated.into_iter().map(|column| column.name).collect();
         (table.blocks, table.size_bytes) = sizes.get(&table.oid).copied().unwrap_or_default();
@@ -182,6 +185,8 @@ struct Column {
     binary: bool,
     /// Stored: computed at both ends.
     generated: bool,
+    /// `character(n)`: a `bpchar` of no length, and a domain, keep what they are given.
+    padded: bool,
 }
 
 async fn columns(session: &Session, oids: &[Oid]) -> Result<HashMap<Oid, Vec<Column>>, Error> {
@@ -190,7 +195,8 @@ async fn columns(session: &Session, oids: &[Oid]) -> Result<HashMap<Oid, Vec<Col
             "SELECT a.attrelid, a.attnum, a.attname, a.attnotnull,
                     t.oid < 16384 AND t.typnamespace = 'pg_catalog'::regnamespace
                     AND (t.typname = ANY ($2) OR e.typname = ANY ($2) AND t.typcategory = 'A'),
-                    a.attgenerated = 's'
+                    a.attgenerated = 's',
+                    a.atttypid = 'bpchar'::regtype AND a.atttypmod > 0
              FROM pg_attribute a
              JOIN pg_type t ON t.oid = a.atttypid
              LEFT JOIN pg_type e ON e.oid = t.typelem AND e.typarray = t.oid
@@ -207,6 +213,7 @@ async fn columns(session: &Session, oids: &[Oid]) -> Result<HashMap<Oid, Vec<Col
             not_null: row.get(3),
             binary: row.get::<_, Option<bool>>(4).unwrap_or(false),
             generated: row.get(5),
+            padded: row.get(6),
         });
     }
     Ok(columns)

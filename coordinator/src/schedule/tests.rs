@@ -18,6 +18,7 @@ fn table(oid: Oid) -> Table {
         through_root: false,
         unlogged: false,
         generated: Vec::new(),
+        padded: Vec::new(),
         fixed: Vec::new(),
         managed: false,
         of_extension: false,

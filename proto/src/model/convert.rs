@@ -59,6 +59,7 @@ impl TryFrom<wire::Table> for Table {
             through_root: table.through_root,
             unlogged: table.unlogged,
             generated: table.generated,
+            padded: table.padded,
             fixed: table
                 .fixed
                 .into_iter()
@@ -88,6 +89,7 @@ impl From<Table> for wire::Table {
             through_root: table.through_root,
             unlogged: table.unlogged,
             generated: table.generated,
+            padded: table.padded,
             large_objects: table.relation.into(),
             fixed: table
                 .fixed

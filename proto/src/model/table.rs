@@ -47,6 +47,9 @@ pub struct Table {
     /// Stored generated columns: not copied, but digested by `verify`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub generated: Vec<String>,
+    /// Copied columns of type `character(n)`: PostgreSQL pads their values with blanks to n characters, whatever it is given.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub padded: Vec<String>,
     /// Set on all rows in the transaction that loads some: column, and value as SQL writes it. Neither copied nor digested.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fixed: Vec<(String, String)>,
@@ -196,6 +199,7 @@ mod tests {
             through_root: false,
             unlogged: false,
             generated: Vec::new(),
+            padded: Vec::new(),
             fixed: Vec::new(),
             managed: false,
             of_extension: false,

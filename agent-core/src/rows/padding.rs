@@ -1,0 +1,190 @@
+//! Takes the blanks off rows that pad the values of `character(n)`.
+//!
+//! "Values of type character are physically padded with spaces to the specified width n, and are stored and displayed that way"
+//! (PostgreSQL manual, "Character Types"): whatever is loaded without its padding is stored with it. So the padding need not be
+//! compressed, sent, checked and read by COPY, which counts the characters of every value that it is given, one by one, and none of
+//! the blanks that it adds.
+use memchr::memchr_iter;
+use pgconvoy_proto::model::{Format, Table};
+
+/// Before each field of a binary row.
+const LENGTH_BYTES: usize = 4;
+const BLANKS: [u8; 16] = [b' '; 16];
+
+/// Knows which fields of a table's rows are padded.
+pub struct Padding {
+    format: Format,
+    /// Of every column up to the last that is padded, whether it is.
+    columns: Vec<bool>,
+}
+
+impl Padding {
+    /// None for a table without such columns, and for one that somebody else makes: the columns there may be of another type.
+    pub fn of(table: &Table) -> Option<Self> {
+        if table.comes_with_keys() {
+            return None;
+        }
+        let is_padded = |name| table.padded.contains(name);
+        let last = table.columns.iter().rposition(is_padded)?;
+        Some(Self {
+            format: table.format,
+            columns: table.columns[..=last].iter().map(is_padded).collect(),
+        })
+    }
+
+    /// Appends a whole row as COPY wrote it (a line of text without its end) to `out`, but not the padding. What is not a row of this
+    /// table is appended as it is.
+    pub fn take_off(&self, row: &[u8], out: &mut Vec<u8>) {
+        match self.format {
+            Format::Text => self.take_off_text(row, out),
+            Format::Binary => self.take_off_binary(row, out),
+        }
+    }
+
+    /// A blank is never escaped, and ends no escape: those before the tab are padding.
+    fn take_off_text(&self, row: &[u8], out: &mut Vec<u8>) {
+        let ends = memchr_iter(b'\t', row).chain([row.len()]);
+        let (mut begin, mut done) = (0, 0);
+        for (end, &padded) in ends.zip(&self.columns) {
+            if padded {
+                out.extend_from_slice(&row[done..begin + unpadded(&row[begin..end])]);
+                done = end;
+            }
+            begin = end + 1;
+        }
+        out.extend_from_slice(&row[done..]);
+    }
+
+    fn take_off_binary(&self, row: &[u8], out: &mut Vec<u8>) {
+        // The count of fields is passed.
+        let (mut begin, mut done) = (2, 0);
+        for &padded in &self.columns {
+            let Some(value) = value(row, begin) else {
+                break;
+            };
+            let end = begin + LENGTH_BYTES + value.len();
+            if padded {
+                let kept = &value[..unpadded(value)];
+                if kept.len() < value.len() {
+                    out.extend_from_slice(&row[done..begin]);
+                    out.extend_from_slice(&(kept.len() as i32).to_be_bytes());
+                    out.extend_from_slice(kept);
+                    done = end;
+                }
+            }
+            begin = end;
+        }
+        out.extend_from_slice(&row[done..]);
+    }
+}
+
+/// The value of the binary field at `begin`, empty for a null; none when it is not there whole.
+fn value(row: &[u8], begin: usize) -> Option<&[u8]> {
+    let (length, rest) = row.get(begin..)?.split_first_chunk()?;
+    match i32::from_be_bytes(*length) {
+        -1 => Some(&[]),
+        length => rest.get(..usize::try_from(length).ok()?),
+    }
+}
+
+/// The length of a value without the blanks at its end.
+fn unpadded(mut value: &[u8]) -> usize {
+    while let Some((rest, &BLANKS)) = value.split_last_chunk() {
+        value = rest;
+    }
+    value
+        .iter()
+        .rposition(|byte| *byte != b' ')
+        .map_or(0, |last| last + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::rows::RowDigester;
+
+    type Row = Vec<Option<String>>;
+
+    fn encode(format: Format, rows: &[Row]) -> Vec<u8> {
+        let mut data = Vec::new();
+        if format == Format::Binary {
+            data.extend(b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0");
+        }
+        for row in rows {
+            match format {
+                Format::Text => {
+                    let null = "\\N".to_owned();
+                    let values: Vec<&str> = row
+                        .iter()
+                        .map(|value| value.as_ref().unwrap_or(&null).as_str())
+                        .collect();
+                    data.extend(values.join("\t").bytes().chain([b'\n']));
+                }
+                Format::Binary => {
+                    data.extend((row.len() as i16).to_be_bytes());
+                    for value in row {
+                        let length = value.as_ref().map_or(-1, |value| value.len() as i32);
+                        data.extend(length.to_be_bytes());
+                        data.extend(value.iter().flat_map(|value| value.bytes()));
+                    }
+                }
+            }
+        }
+        if format == Format::Binary {
+            data.extend((-1i16).to_be_bytes());
+        }
+        data
+    }
+
+    fn padding(format: Format, padded: &[bool]) -> Padding {
+        let last = padded.iter().rposition(|padded| *padded).unwrap();
+        Padding {
+            format,
+            columns: padded[..=last].to_vec(),
+        }
+    }
+
+    proptest! {
+        /// Wherever the data is cut: rows that lie whole between two cuts lose their padding and nothing else, all others stay, and the
+        /// digest is that of the data as it came.
+        #[test]
+        fn only_padding_of_whole_rows_goes(
+            rows in prop::collection::vec(prop::collection::vec(prop::option::of("[ab ]{0,3} {0,40}"), 4), 0..20),
+            mut padded in prop::collection::vec(any::<bool>(), 4),
+            cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..4),
+            binary in any::<bool>(),
+        ) {
+            padded[2] = true;
+            let format = if binary { Format::Binary } else { Format::Text };
+            let data = encode(format, &rows);
+            let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(data.len() + 1)).collect();
+            cuts.sort_unstable();
+            let (mut out, mut from) = (Vec::new(), 0);
+            let mut digester = RowDigester::new(format);
+            for &cut in cuts.iter().chain([&data.len()]) {
+                digester.feed_unpadded(&data[from..cut], &padding(format, &padded), &mut out).unwrap();
+                from = cut;
+            }
+            let mut whole = RowDigester::new(format);
+            whole.feed(&data).unwrap();
+            prop_assert_eq!(digester.finish().unwrap(), whole.finish().unwrap());
+
+            let mut end = if binary { 19 } else { 0 };
+            let expected: Vec<Row> = rows.iter().map(|row| {
+                let begin = end;
+                end = begin + encode(format, std::slice::from_ref(row)).len() - if binary { 21 } else { 0 };
+                if cuts.iter().any(|cut| (begin + 1..end).contains(cut)) {
+                    return row.clone();
+                }
+                row.iter().zip(&padded).map(|(value, padded)| match value {
+                    Some(value) if *padded => Some(value.trim_end_matches(' ').to_owned()),
+                    value => value.clone(),
+                }).collect()
+            }).collect();
+            prop_assert_eq!(out, encode(format, &expected));
+        }
+    }
+}
