@@ -38,6 +38,10 @@ impl Plan {
         if options.skip_data {
             tables.clear();
         }
+        if options.skip_schema {
+            // Whoever made the tables may have given their columns other types.
+            tables.iter_mut().for_each(|table| table.padded.clear());
+        }
         tables.sort_by_key(|table| (std::cmp::Reverse(table.size_bytes), table.oid));
         works.push(Work::PreData);
         if works.iter().any(|w| {

@@ -149,8 +149,12 @@ fn same_tables(run: &Run, inventory: &Inventory) -> anyhow::Result<HashMap<Oid, 
             {
                 changed.push(format!("{planned} has changed"));
             }
-            // The format is the plan's: the digests of both ends are in it.
-            Some(table) => table.format = planned.format,
+            // The format is the plan's: the digests of both ends are in it. The types of the columns are those that the target's
+            // were made with.
+            Some(table) => {
+                table.format = planned.format;
+                table.padded.clone_from(&planned.padded);
+            }
         }
     }
     let known = |table: &&Table| run.ledger.table(table.oid).is_none();

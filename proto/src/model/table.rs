@@ -47,7 +47,8 @@ pub struct Table {
     /// Stored generated columns: not copied, but digested by `verify`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub generated: Vec<String>,
-    /// Copied columns of type `character(n)`: PostgreSQL pads their values with blanks to n characters, whatever it is given.
+    /// Copied columns of type `character(n)` in a table that the migration makes at the target: PostgreSQL pads their values with
+    /// blanks to n characters, whatever it is given.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub padded: Vec<String>,
     /// Set on all rows in the transaction that loads some: column, and value as SQL writes it. Neither copied nor digested.

@@ -108,7 +108,15 @@ fn rows_cross_into_a_schema_that_is_there() {
          ALTER TABLE app.entry ENABLE ALWAYS TRIGGER refuse",
     )
     .expect("a trigger");
+    // Of another type there, and with the same bytes.
+    pair.at_source(
+        "CREATE TABLE app.tag (code char(5) PRIMARY KEY); INSERT INTO app.tag VALUES ('ab')",
+    )
+    .expect("padded");
+    pair.at_target("CREATE TABLE app.tag (code text PRIMARY KEY)")
+        .expect("not padded");
     pair.migrate(&["--skip-schema"]).says("proven");
+    assert_eq!(target(&pair, "SELECT length(code) FROM app.tag"), "5");
     let rows = "SELECT (SELECT count(*) FROM app.account), (SELECT count(*) FROM app.entry), (SELECT count(*) FROM log.line)";
     assert_eq!(target(&pair, rows), "100|1000|500");
     let trigger = "SELECT tgenabled FROM pg_trigger WHERE tgname = 'refuse'";
