@@ -50,7 +50,7 @@ pub async fn server(session: &Session, database: &Database) -> Result<ServerFact
         server_clock_us: row.get(12),
         agent_clock_us: agent_clock.as_micros() as i64,
         cpus: std::thread::available_parallelism().map_or(1, |n| n.get() as u32),
-        machine: database.is_on_this_machine().then(running_kernel).flatten(),
+        machine: machine(database),
         login_triggers: login_triggers(session).await?,
         agent_version: env!("CARGO_PKG_VERSION").into(),
     })
@@ -65,6 +65,11 @@ async fn login_triggers(session: &Session) -> Result<Vec<String>, Error> {
         )
         .await?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+/// Which machine both the server and the agent run on, where that can be told.
+pub fn machine(database: &Database) -> Option<String> {
+    database.is_on_this_machine().then(running_kernel).flatten()
 }
 
 /// Of every boot of a kernel another one (random(4)); containers that share processors have the same.

@@ -3,6 +3,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pgconvoy_agent_core::database::Database;
+use pgconvoy_agent_core::facts;
 use pgconvoy_agent_core::inventory::access::Found;
 use pgconvoy_agent_core::inventory::{access, addresses, built, large_objects, roles, system};
 use pgconvoy_agent_core::session::Session;
@@ -71,6 +72,7 @@ pub async fn open(
         snapshot: snapshot.id.clone(),
         database: database.describe(),
         server_version: snapshot.holder().await?.server_version(),
+        machine: facts::machine(&database).unwrap_or_default(),
     };
     snapshots.keep(&migration, snapshot, position, lease);
 

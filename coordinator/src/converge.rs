@@ -115,7 +115,7 @@ impl Converger {
             source: Some(scanned.source.into()),
             buckets: scanned.buckets.clone().map(Into::into),
             target_rows: scanned.target.rows,
-            jobs: digester.jobs_for(&scanned.table),
+            jobs: digester.sessions_for(&scanned.table),
             dry_run: self.dry_run,
             compression: self.compression,
         };

@@ -14,6 +14,8 @@ pub struct Inventory {
     pub snapshot: String,
     pub database: String,
     pub server_version: u32,
+    /// As in [`pgconvoy_proto::facts::ServerFacts`].
+    pub machine: Option<String>,
     pub tables: Vec<Table>,
     pub works: Vec<Work>,
     pub findings: Vec<Finding>,
@@ -90,6 +92,7 @@ pub async fn open(
                 inventory.snapshot = header.snapshot;
                 inventory.database = header.database;
                 inventory.server_version = header.server_version;
+                inventory.machine = Some(header.machine).filter(|machine| !machine.is_empty());
             }
             Item::Table(table) => inventory.tables.push(table.try_into()?),
             Item::Work(work) => inventory.works.push(parse_json(&work)?),

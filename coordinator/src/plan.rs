@@ -30,11 +30,11 @@ impl Plan {
             database,
             server_version,
             mut tables,
-            works,
+            mut works,
             mut findings,
             skipped,
+            ..
         } = inventory;
-        let mut works = works;
         if options.skip_data {
             tables.clear();
         }

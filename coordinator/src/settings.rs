@@ -1,4 +1,5 @@
 //! How a migration uses what is there: streams, index jobs, compression and the size of parts, from what preflight has measured.
+use pgconvoy_proto::facts::ServerFacts;
 use pgconvoy_proto::frame::THRIFTY;
 use pgconvoy_proto::model::Options;
 
@@ -42,10 +43,16 @@ pub fn of(effort: &Effort, facts: &Facts) -> Settings {
         Compression::Auto => 1,
     };
     let for_link = (facts.link.round_trip_seconds / STREAM_PER).round() as u32;
+    let streams = effort.streams.unwrap_or((cpus + for_link).clamp(2, 8)) as usize;
     let round_trips = facts.link.round_trip_seconds / SMALL_STREAM_PER;
     Settings {
         small_streams: (round_trips as usize).min(MOST_SMALL_STREAMS),
-        streams: effort.streams.unwrap_or((cpus + for_link).clamp(2, 8)) as usize,
+        streams,
+        scan_sessions: scan_sessions(
+            streams,
+            facts.source.server.machine.as_deref(),
+            &facts.target.server,
+        ),
         index_jobs: effort.index_jobs.unwrap_or(cpus.clamp(1, 4)) as usize,
         compression,
     }
@@ -84,6 +91,18 @@ pub fn with_part_size(
 /// Both servers and both agents share no more processors than one stream uses.
 fn are_few_processors(facts: &Facts) -> bool {
     let (source, target) = (&facts.source.server, &facts.target.server);
-    let one_machine = source.machine.is_some() && source.machine == target.machine;
-    one_machine && target.cpus <= PROCESSORS_OF_A_STREAM
+    is_one_machine(source.machine.as_deref(), target) && target.cpus <= PROCESSORS_OF_A_STREAM
+}
+
+fn is_one_machine(source: Option<&str>, target: &ServerFacts) -> bool {
+    source.is_some() && source == target.machine.as_deref()
+}
+
+/// How many sessions read a large table at one end, `streams` at most. Both ends are read at once: on one machine each has half of the
+/// processors, and one session reads with the least of them (`is_read_whole` in the agents' scan.rs).
+pub fn scan_sessions(streams: usize, source_machine: Option<&str>, target: &ServerFacts) -> usize {
+    match is_one_machine(source_machine, target) {
+        true => streams.min(target.cpus as usize / 2).max(1),
+        false => streams,
+    }
 }

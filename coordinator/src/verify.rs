@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use anyhow::bail;
+use pgconvoy_proto::facts::ServerFacts;
 use pgconvoy_proto::model::{
     Check, Finding, OF_COMPARISON, Options, ROWS_NOT_BROUGHT, Relation, RoleChoice, Selection,
     Severity, Table,
@@ -30,7 +31,7 @@ use crate::phases::verify::{Digester, Held};
 use crate::run_dir::RunDir;
 use crate::schema::{self, Question, Sequences};
 use crate::verdict::Verdict;
-use crate::{Ended, access, checks, preflight, report, unknown};
+use crate::{Ended, access, checks, preflight, report, settings, unknown};
 pub use critical::{Counted, count};
 use rows::{Comparison, Digests};
 
@@ -41,7 +42,7 @@ pub async fn verify(args: VerifyArgs, global: &Global, reporter: &Arc<Reporter>)
     args.profile.profile.check(&ledger)?;
     let dir = RunDir::create(&global.run_dir, &ledger.id)?;
     reporter.log_to(dir.events()?);
-    let cpus = ends.target_facts(&[]).await?.server.cpus;
+    let target = ends.target_facts(&[]).await?.server;
     let options = Options {
         storage_objects: ledger.options.storage_objects || args.storage_objects,
         ..ledger.options.clone()
@@ -56,7 +57,8 @@ pub async fn verify(args: VerifyArgs, global: &Global, reporter: &Arc<Reporter>)
             rls: args.skip_rls,
         },
         checks: checks::with(&ledger.options.checks, given.unwrap_or_default()),
-        jobs: args.streams.unwrap_or(cpus.clamp(2, 8)) as usize,
+        jobs: args.streams.unwrap_or(target.cpus.clamp(2, 8)) as usize,
+        target,
         verbose: args.verbose,
     };
     if args.critical_only {
@@ -90,6 +92,7 @@ struct Asked<'a> {
     left_out: LeftOut,
     checks: Vec<Check>,
     jobs: usize,
+    target: ServerFacts,
     verbose: bool,
 }
 
@@ -165,6 +168,11 @@ async fn look(
             migration: ledger.id.clone(),
             ends: ends.clone(),
             jobs: asked.jobs,
+            scan_sessions: settings::scan_sessions(
+                asked.jobs,
+                inventory.machine.as_deref(),
+                &asked.target,
+            ),
             reporter: reporter.clone(),
             live: live.clone(),
         },

@@ -106,7 +106,7 @@ async fn compare(
 ) -> anyhow::Result<Differences> {
     let _source = digester.live.start(End::Source, format!("rows of {table}"));
     let _target = digester.live.start(End::Target, format!("rows of {table}"));
-    let jobs = digester.jobs_for(table);
+    let jobs = digester.sessions_for(table);
     let at_source = async {
         let request = wire::SourcePairsRequest {
             migration: held.key.clone(),

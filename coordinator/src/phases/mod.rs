@@ -160,6 +160,8 @@ pub struct Settings {
     pub streams: usize,
     /// More of them, for small tables only.
     pub small_streams: usize,
+    /// That read one large table at one end.
+    pub scan_sessions: usize,
     pub index_jobs: usize,
     /// As [`pgconvoy_proto::frame::Sealer::new`] takes it.
     pub compression: i32,

@@ -30,7 +30,10 @@ const LARGE_BYTES: u64 = 256 << 20;
 pub struct Digester {
     pub migration: String,
     pub ends: Ends,
+    /// Tables at once.
     pub jobs: usize,
+    /// That read one large table at one end.
+    pub scan_sessions: usize,
     pub reporter: Arc<Reporter>,
     pub live: Arc<Live>,
 }
@@ -48,14 +51,15 @@ impl Digester {
             migration: run.ledger.id.clone(),
             ends: run.ends.clone(),
             jobs: run.settings.streams,
+            scan_sessions: run.settings.scan_sessions,
             reporter: run.reporter.clone(),
             live: run.live.clone(),
         }
     }
 
-    pub fn jobs_for(&self, table: &Table) -> u32 {
+    pub fn sessions_for(&self, table: &Table) -> u32 {
         if table.size_bytes > LARGE_BYTES {
-            self.jobs as u32
+            self.scan_sessions as u32
         } else {
             1
         }
@@ -75,7 +79,7 @@ impl Digester {
             let request = wire::TargetDigestRequest {
                 migration: self.migration.clone(),
                 table: table.oid,
-                jobs: self.jobs_for(table),
+                jobs: self.sessions_for(table),
                 buckets,
                 keep: keep.into(),
                 planned: (keep == Keep::Unspecified).then(|| table.clone().into()),
@@ -101,7 +105,7 @@ impl Digester {
                 migration: held.key.clone(),
                 snapshot: held.snapshot.clone(),
                 table: Some(table.clone().into()),
-                jobs: self.jobs_for(table),
+                jobs: self.sessions_for(table),
                 buckets,
             };
             async move { last(source.digest_table(request).await?.into_inner()).await }

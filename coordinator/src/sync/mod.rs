@@ -14,6 +14,7 @@ mod without_rows;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use pgconvoy_proto::facts::ServerFacts;
 use pgconvoy_proto::model::{
     Finding, RoleChoice, Selection, Severity, SyncUnderWay, Table, to_json,
 };
@@ -34,7 +35,7 @@ use crate::phases::{Run, Settings, snapshot};
 use crate::run_dir::RunDir;
 use crate::schema::{self, Question, Sequences};
 use crate::verdict::Verdict;
-use crate::{Ended, backup, gone, objects, platform, preflight, unknown};
+use crate::{Ended, backup, gone, objects, platform, preflight, settings, unknown};
 use conclude::conclude;
 pub use forecast::forecast;
 use outcome::{Outcome, TableOutcome};
@@ -145,10 +146,13 @@ async fn begin(
     Filter::new(&asked.selection)?;
     let dir = RunDir::create(&global.run_dir, &ledger.id)?;
     reporter.log_to(dir.events()?);
-    let cpus = ends.target_facts(&[]).await?.server.cpus;
+    let target = ends.target_facts(&[]).await?.server;
+    let cpus = target.cpus;
+    let streams = effort.streams.unwrap_or(cpus.clamp(2, 8)) as usize;
     let settings = Settings {
-        streams: effort.streams.unwrap_or(cpus.clamp(2, 8)) as usize,
+        streams,
         small_streams: 0,
+        scan_sessions: streams,
         index_jobs: effort.index_jobs.unwrap_or(cpus.clamp(1, 4)) as usize,
         // The link is not measured: that takes seconds, while the application waits.
         compression: match effort.compression {
@@ -166,7 +170,7 @@ async fn begin(
     };
     let ended = driven.drive(async |run| match asked.left_out.data {
         true => without_rows::sync(run, &asked).await,
-        false => run_sync(run, &asked).await,
+        false => run_sync(run, &asked, &target).await,
     });
     let ended = ended.await;
     ended.map_err(|error| {
@@ -177,7 +181,7 @@ async fn begin(
 }
 
 /// All of it.
-async fn run_sync(run: &mut Run, asked: &Asked) -> Ended {
+async fn run_sync(run: &mut Run, asked: &Asked, target: &ServerFacts) -> Ended {
     let started = Instant::now();
     if let Some(open) = scope::opened(run, asked) {
         return blocked(run, vec![open]).await;
@@ -208,6 +212,8 @@ async fn run_sync(run: &mut Run, asked: &Asked) -> Ended {
         run.ledger.options.tenancy = Some(Box::new(again.tenancy.clone()));
     }
     let inventory = open(run).await?;
+    let (streams, source) = (run.settings.streams, inventory.machine.as_deref());
+    run.settings.scan_sessions = settings::scan_sessions(streams, source, target);
     let _lease = snapshot::keep_alive(run.ends.source.clone(), run.ledger.id.clone());
     let unknown = unknown::findings(&run.ledger, &asked.selection, &inventory)?;
     if !unknown.is_empty() {
