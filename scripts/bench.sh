@@ -3,6 +3,7 @@
 #   scripts/bench.sh                  all data sets, 5 rounds, full size (about 10 GB of disk, some hours)
 #   scripts/bench.sh --quick          a tenth of the data, one round: minutes
 #   scripts/bench.sh --wan            through emulated links between two network namespaces; needs root
+#   scripts/bench.sh --micro          the pieces of the data path alone, by criterion; all other arguments are its
 # All other arguments go to the bench itself (`scripts/bench.sh --help`), and win over what is said here:
 #   scripts/bench.sh --data pgbench --percent 30 --rounds 3 --only unverified,pgcopydb --timeline
 set -euo pipefail
@@ -11,11 +12,12 @@ set -euo pipefail
 
 arguments=()
 given=" $* "
-quick= wan=
+quick= wan= micro=
 for argument in "$@"; do
   case "$argument" in
     --quick) quick=1 ;;
     --wan) wan=1 ;;
+    --micro) micro=1 ;;
     *) arguments+=("$argument") ;;
   esac
 done
@@ -23,6 +25,10 @@ done
 default() { case "$given" in *" $1 "* | *" $1="*) ;; *) arguments+=("$@") ;; esac; }
 
 set_up
+
+if [ -n "$micro" ]; then
+  exec cargo bench --locked --manifest-path tests/micro/Cargo.toml --target-dir "$target_dir" -- "${arguments[@]}"
+fi
 
 # Debian's package; other peers are measured if they are on PATH.
 install_peers() {

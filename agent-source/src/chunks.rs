@@ -19,6 +19,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tonic::Status;
 
+use crate::steering::{Stage, Steering};
+
 const CHUNKS_READ: usize = 2;
 /// For the channel that takes sealed chunks.
 pub const CHUNKS_SEALED: usize = 4;
@@ -136,29 +138,25 @@ pub struct Sealing {
 }
 
 impl Sealing {
-    /// What the cutter is given comes out of `frames` sealed, without `padding`, then the trailer. `level`: of zstd; INVALID_ARGUMENT
-    /// when zstd refuses it.
+    /// What the cutter is given comes out of `frames` sealed, then the trailer.
     pub fn start<F>(
-        format: Format,
-        padding: Option<Padding>,
-        level: i32,
+        rows: Outgoing,
+        packing: Packing,
         frames: mpsc::Sender<F>,
         counters: Arc<Counters>,
-    ) -> Result<(Cutter, Self), Status>
+    ) -> (Cutter, Self)
     where
         F: From<Sealed> + Send + 'static,
     {
-        let sealer = sealer(level)?;
         let (chunks, raw) = mpsc::channel(CHUNKS_READ);
         let cutter = Cutter {
             chunk: BytesMut::with_capacity(CHUNK_BYTES),
             chunks,
             counters: counters.clone(),
         };
-        let rows = Outgoing::new(format, padding);
         let thread =
-            tokio::task::spawn_blocking(move || seal(sealer, rows, raw, &frames, &counters));
-        Ok((cutter, Self { thread }))
+            tokio::task::spawn_blocking(move || seal(packing, rows, raw, &frames, &counters));
+        (cutter, Self { thread })
     }
 
     /// The digest of what was sent, or none when another stage ended first.
@@ -175,7 +173,7 @@ pub fn sealer(level: i32) -> Result<Sealer, Status> {
 }
 
 /// Rows on their way from the database into chunks.
-struct Outgoing {
+pub struct Outgoing {
     digester: RowDigester,
     padding: Option<Padding>,
     /// Rows without their padding: they wait until there are [`ENOUGH_BYTES`].
@@ -183,7 +181,8 @@ struct Outgoing {
 }
 
 impl Outgoing {
-    fn new(format: Format, padding: Option<Padding>) -> Self {
+    /// `padding`: what is not to travel.
+    pub fn new(format: Format, padding: Option<Padding>) -> Self {
         Self {
             digester: RowDigester::new(format),
             padding,
@@ -208,8 +207,42 @@ impl Outgoing {
     }
 }
 
+/// How chunks are compressed: at one level, or at the one that suits the link.
+pub struct Packing {
+    sealer: Sealer,
+    steering: Option<Steering>,
+}
+
+impl Packing {
+    /// `level`: as [`Sealer::new`] takes it; INVALID_ARGUMENT when zstd refuses it.
+    pub fn at(level: i32) -> Result<Self, Status> {
+        Self::steered(level, 0)
+    }
+
+    /// The same, to begin with. `link_share`: as [`Steering::new`] takes it.
+    pub fn steered(level: i32, link_share: u64) -> Result<Self, Status> {
+        Ok(Self {
+            sealer: sealer(level)?,
+            steering: Steering::new(level, link_share),
+        })
+    }
+
+    fn spent(&mut self, stage: Stage) {
+        if let Some(steering) = &mut self.steering {
+            steering.spent(stage);
+        }
+    }
+
+    fn sent(&mut self, payload: usize) -> std::io::Result<()> {
+        match self.steering.as_mut().and_then(|s| s.sent(payload)) {
+            Some(level) => self.sealer.set_level(level),
+            None => Ok(()),
+        }
+    }
+}
+
 fn seal<F: From<Sealed>>(
-    mut sealer: Sealer,
+    mut packing: Packing,
     mut rows: Outgoing,
     mut raw: mpsc::Receiver<Raw>,
     frames: &mpsc::Sender<F>,
@@ -219,19 +252,24 @@ fn seal<F: From<Sealed>>(
     let mut chunks = 0;
     let mut counted = 0;
     while let Some(next) = raw.blocking_recv() {
+        packing.spent(Stage::Reading);
         let (chunk, is_last) = match next {
             Raw::Data(data) => (rows.add(data)?, false),
             Raw::End => (Some(rows.rest()), true),
         };
         if let Some(chunk) = chunk.filter(|chunk| !chunk.is_empty()) {
-            let chunk = sealer.seal(chunk)?;
+            let chunk = packing.sealer.seal(chunk)?;
+            let payload = chunk.payload.len();
             let digested = rows.digester.rows();
-            counters.add(digested - counted, 0, chunk.payload.len() as u64);
+            counters.add(digested - counted, 0, payload as u64);
             counted = digested;
             chunks += 1;
+            packing.spent(Stage::Sealing);
             if !send(Sealed::Chunk(chunk)) {
                 return Ok(None);
             }
+            packing.spent(Stage::Sending);
+            packing.sent(payload)?;
         }
         if is_last {
             let digest = rows.digester.finish()?;

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
-use crate::chunks::{CHUNKS_SEALED, Sealing, Stop, read};
+use crate::chunks::{CHUNKS_SEALED, Outgoing, Packing, Sealing, Stop, read};
 use crate::lanes::{Lanes, from_target};
 
 pub struct PartJob {
@@ -24,6 +24,8 @@ pub struct PartJob {
     pub part: Part,
     /// As [`pgconvoy_proto::frame::Sealer::new`] takes it.
     pub compression: i32,
+    /// As [`Steering::new`] takes it.
+    pub link_share: u64,
 }
 
 /// Loaded, as the ledger says it: the digest, and whether it was there before.
@@ -52,13 +54,9 @@ pub async fn copy_part(
     };
     // The channel is empty.
     frame_sender.send(header).await.ok();
-    let (cutter, sealing) = Sealing::start(
-        job.table.format,
-        Padding::of(&job.table),
-        job.compression,
-        frame_sender,
-        counters.clone(),
-    )?;
+    let rows = Outgoing::new(job.table.format, Padding::of(&job.table));
+    let packing = Packing::steered(job.compression, job.link_share)?;
+    let (cutter, sealing) = Sealing::start(rows, packing, frame_sender, counters.clone());
     let statement = scan::copy_out(&job.table, Some(&job.part));
     let receipt = {
         let mut read = pin!(read(&reader, &statement, cutter));

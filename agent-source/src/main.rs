@@ -27,6 +27,7 @@ mod position;
 mod secrets;
 mod service;
 mod snapshots;
+mod steering;
 mod survey;
 mod sync;
 

@@ -211,6 +211,7 @@ impl Source for Service {
             table: required(request.table, "table")?.try_into()?,
             part: required(request.part, "part")?.try_into()?,
             compression: request.compression,
+            link_share: request.link_share,
         };
         let counters = Arc::new(Counters::default());
         let copy = copy_part(snapshot, self.lanes.clone(), job, counters.clone());

@@ -25,7 +25,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
-use crate::chunks::{CHUNKS_SEALED, Cutter, Sealing, Stop, read, sealer};
+use crate::chunks::{CHUNKS_SEALED, Cutter, Outgoing, Packing, Sealing, Stop, read, sealer};
 use crate::lanes::{Lanes, from_target};
 
 /// 720 KB before compression.
@@ -160,7 +160,8 @@ impl Talk<'_> {
         frames: mpsc::Sender<wire::SyncFrame>,
     ) -> Result<Sealing, Status> {
         let (format, level) = (self.job.table.format, self.job.compression);
-        let (cutter, sealing) = Sealing::start(format, None, level, frames, self.counters.clone())?;
+        let (rows, packing) = (Outgoing::new(format, None), Packing::at(level)?);
+        let (cutter, sealing) = Sealing::start(rows, packing, frames, self.counters.clone());
         let reader = self.snapshot.reader(&self.job.table).await?;
         let sent = match how {
             How::Copy => {

@@ -55,6 +55,10 @@ pub fn of(effort: &Effort, facts: &Facts) -> Settings {
         ),
         index_jobs: effort.index_jobs.unwrap_or(cpus.clamp(1, 4)) as usize,
         compression,
+        link_share: match effort.compression {
+            Compression::Auto if link <= FAST_LINK => link as u64 / streams as u64,
+            _ => 0,
+        },
     }
 }
 

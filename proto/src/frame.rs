@@ -72,6 +72,14 @@ impl Sealer {
         })
     }
 
+    /// For the chunks that follow, of a sealer that compresses. Errors when zstd refuses the level.
+    pub fn set_level(&mut self, level: i32) -> std::io::Result<()> {
+        match &mut self.zstd {
+            Some(zstd) => zstd.set_compression_level(level),
+            None => Ok(()),
+        }
+    }
+
     pub fn seal(&mut self, raw: Bytes) -> std::io::Result<wire::Chunk> {
         let digest = Bytes::copy_from_slice(&xxh3_128(&raw).to_be_bytes());
         let raw_length = raw.len() as u32;

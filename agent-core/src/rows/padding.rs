@@ -14,11 +14,15 @@ const BLANKS: [u8; 16] = [b' '; 16];
 /// Knows which fields of a table's rows are padded.
 pub struct Padding {
     format: Format,
-    /// Of every column up to the last that is padded, whether it is.
     columns: Vec<bool>,
 }
 
 impl Padding {
+    /// `columns`: of every column up to the last that is padded, whether it is.
+    pub fn new(format: Format, columns: Vec<bool>) -> Self {
+        Self { format, columns }
+    }
+
     /// None for a table without such columns, and for one that somebody else makes: the columns there may be of another type.
     pub fn of(table: &Table) -> Option<Self> {
         if table.comes_with_keys() {
@@ -26,10 +30,8 @@ impl Padding {
         }
         let is_padded = |name| table.padded.contains(name);
         let last = table.columns.iter().rposition(is_padded)?;
-        Some(Self {
-            format: table.format,
-            columns: table.columns[..=last].iter().map(is_padded).collect(),
-        })
+        let columns = table.columns[..=last].iter().map(is_padded);
+        Some(Self::new(table.format, columns.collect()))
     }
 
     /// Appends a whole row as COPY wrote it (a line of text without its end) to `out`, but not the padding. What is not a row of this
@@ -139,14 +141,6 @@ mod tests {
         data
     }
 
-    fn padding(format: Format, padded: &[bool]) -> Padding {
-        let last = padded.iter().rposition(|padded| *padded).unwrap();
-        Padding {
-            format,
-            columns: padded[..=last].to_vec(),
-        }
-    }
-
     proptest! {
         /// Wherever the data is cut: rows that lie whole between two cuts lose their padding and nothing else, all others stay, and the
         /// digest is that of the data as it came.
@@ -164,8 +158,9 @@ mod tests {
             cuts.sort_unstable();
             let (mut out, mut from) = (Vec::new(), 0);
             let mut digester = RowDigester::new(format);
+            let padding = Padding::new(format, padded.clone());
             for &cut in cuts.iter().chain([&data.len()]) {
-                digester.feed_unpadded(&data[from..cut], &padding(format, &padded), &mut out).unwrap();
+                digester.feed_unpadded(&data[from..cut], &padding, &mut out).unwrap();
                 from = cut;
             }
             let mut whole = RowDigester::new(format);

@@ -204,6 +204,7 @@ struct Copier {
     migration: String,
     snapshot: String,
     compression: i32,
+    link_share: u64,
     ends: crate::ends::Ends,
     reporter: Arc<crate::events::Reporter>,
     live: Arc<Live>,
@@ -232,6 +233,7 @@ impl Copier {
             migration: run.ledger.id.clone(),
             snapshot: run.ledger.snapshot.clone(),
             compression: run.settings.compression,
+            link_share: run.settings.link_share,
             ends: run.ends.clone(),
             reporter: run.reporter.clone(),
             live,
@@ -287,6 +289,7 @@ impl Copier {
             table: Some(table.clone().into()),
             part: Some(part.into()),
             compression: self.compression,
+            link_share: self.link_share,
         };
         let mut counted = self.live.count();
         let mut events = source.copy_part(request).await?.into_inner();

@@ -165,6 +165,8 @@ pub struct Settings {
     pub index_jobs: usize,
     /// As [`pgconvoy_proto::frame::Sealer::new`] takes it.
     pub compression: i32,
+    /// Bytes per second of the link for each stream, whose level follows the stage that the others wait for; 0: it stays.
+    pub link_share: u64,
 }
 
 /// A migration that is being driven.

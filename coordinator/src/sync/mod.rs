@@ -160,6 +160,7 @@ async fn begin(
             Compression::Level(level) => level,
             Compression::Auto => 1,
         },
+        link_share: 0,
     };
     let driven = Driven {
         ends,
