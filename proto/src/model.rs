@@ -51,8 +51,8 @@ pub use sync::{How, SyncCounts, SyncUnderWay};
 pub use system::SystemGrants;
 pub use table::{Format, OTHER_ROWS, Part, Relation, Table};
 pub use work::{
-    Access, Column, Entry, ForeignKey, Grant, IndexOn, KeyStatements, LargeObjects, Made,
-    NOT_CALLED, Note, SequenceValue, Step, View, Work,
+    Access, Column, DefaultPrivileges, Entry, ForeignKey, Grant, IndexOn, KeyStatements,
+    LargeObjects, Made, NOT_CALLED, Note, SequenceValue, Step, View, Work,
 };
 
 /// An object identifier of the *source* database.

@@ -8,7 +8,7 @@ use pgconvoy_proto::model::{
 use tokio_postgres::types::Type;
 use tokio_postgres::{Error, Row};
 
-use super::{constraints, foreign_schema, identity, query_quoted};
+use super::{constraints, default_privileges, foreign_schema, identity, query_quoted};
 use crate::session::{Session, qualified, quote_ident};
 
 /// Publications of whole schemas are known from here on.
@@ -32,6 +32,7 @@ pub async fn read(session: &Session, asked: &HoldingsAsked) -> Result<Holdings, 
         objects: objects(session, &schemas).await?,
         tables: tables(session, &schemas).await?,
         roles: names(session, "SELECT rolname::text FROM pg_roles ORDER BY 1").await?,
+        default_privileges: default_privileges::read(session).await?,
         versions: versions(session, &asked.versions).await?,
         schemas,
     };

@@ -116,6 +116,7 @@ impl Settled {
                 tables: self.vacate.clone(),
             });
         }
+        inventory.works.extend(self.defaults.clone());
         let derived = self.tenancy.platform.derived.iter();
         let missing = derived.filter(|derived| self.is_filled_here(&derived.of));
         inventory.works.extend(missing.cloned().map(Work::Derive));

@@ -4,6 +4,7 @@ mod again;
 mod ask;
 mod compare;
 mod config;
+mod defaults;
 mod divide;
 mod fit;
 mod recognise;
@@ -17,7 +18,7 @@ use std::collections::HashSet;
 use pgconvoy_proto::facts::TargetFacts;
 use pgconvoy_proto::model::{
     Count, Entry, Finding, HeldTable, Holding, Holdings, Named, Platform, Question, RowRule, Rules,
-    Severity, Shape, Tenancy,
+    Severity, Shape, Tenancy, Work,
 };
 
 pub use again::again;
@@ -55,6 +56,8 @@ pub struct Settled {
     pub vacate: Vec<(String, String)>,
     /// Policies and triggers at the target that are replaced.
     pub clashes: Vec<Named>,
+    /// What the target's default privileges become.
+    defaults: Option<Work>,
     source_tables: HashSet<String>,
     target_tables: HashSet<String>,
 }
@@ -243,7 +246,13 @@ impl Ground {
         findings.extend(told::held(&held, &counts, force));
         findings.extend(self.sealed(ends).await?);
         findings.extend(shared.findings);
+        let both = (&self.source, &self.target);
+        let defaults = defaults::work(&self.rules, both, &tenancy.absent_roles, scope);
+        if let Some(work) = defaults.as_ref().filter(|_| !scope.skip_schema) {
+            findings.extend(defaults::told(work, &self.target));
+        }
         Ok(Settled {
+            defaults,
             tenancy,
             division,
             findings,

@@ -1,7 +1,7 @@
 //! What each end holds in the schemas that a platform manages, and of the whole database: what the two are told apart by.
 use serde::{Deserialize, Serialize};
 
-use super::{Entry, Named};
+use super::{DefaultPrivileges, Entry, Named};
 
 /// How the definition of a trigger ends that has arguments: they may be keys.
 pub const UNTOLD: &str = "(its arguments are not told)";
@@ -145,6 +145,7 @@ pub struct Holdings {
     pub objects: Vec<Holding>,
     pub tables: Vec<HeldTable>,
     pub roles: Vec<String>,
+    pub default_privileges: Vec<DefaultPrivileges>,
     /// Of those that were asked for and can be read: column, and its highest value.
     pub versions: Vec<(String, String)>,
 }

@@ -82,7 +82,8 @@ pub fn divide(rules: &Rules, source: &Holdings, target: &Holdings, scope: &Scope
                 oid: object.entry.oid,
             });
         }
-        if object.schema.is_none() || object.kind == DEFAULTS {
+        let is_wide = object.schema.is_none() && object.kind != DEFAULTS;
+        if is_wide || is_platforms_defaults(rules, object) {
             division.theirs.push(object.named());
         }
         if whose == Whose::Skewed && dividing.is_apart(object) && dividing.is_chosen(object) {
@@ -91,6 +92,9 @@ pub fn divide(rules: &Rules, source: &Holdings, target: &Holdings, scope: &Scope
             apart.entry(on).or_default().push(object);
         }
     }
+    let own = target.objects.iter();
+    let own = own.filter(|object| is_platforms_defaults(rules, object));
+    division.theirs.extend(own.map(Holding::named));
     dividing.with_their_schemas(source, &mut division);
     division.tables = dividing.tables(source, target, &division);
     division.findings = apart.into_iter().map(not_carried).collect();
@@ -144,7 +148,7 @@ impl Dividing<'_> {
         match object.kind.as_str() {
             "schema" if !self.is_managed(object) => None,
             _ if self.is_to_be_made(object) => None,
-            DEFAULTS => Some(self.by_owner(object)),
+            DEFAULTS => self.whose_defaults(object),
             "event trigger" => Some(self.event_trigger(object)),
             // As in any migration where the target lacks it.
             "extension" | "language" | "foreign-data wrapper" | "server" => {
@@ -153,6 +157,14 @@ impl Dividing<'_> {
             _ if object.schema.is_none() => Some(self.by_owner(object)),
             _ => Some(self.in_schema(object)),
         }
+    }
+
+    /// In schemas of the user's, of roles that are none of the platform's: as in any migration where the target lacks them.
+    fn whose_defaults(&self, object: &Holding) -> Option<Whose> {
+        if !is_users_defaults(self.rules, object) {
+            return Some(self.by_owner(object));
+        }
+        self.is_there(object).then_some(Whose::Shared)
     }
 
     fn by_owner(&self, object: &Holding) -> Whose {
@@ -272,6 +284,19 @@ impl Dividing<'_> {
             .map(|table| (table.clone(), there(table)))
             .collect()
     }
+}
+
+fn is_platforms_defaults(rules: &Rules, object: &Holding) -> bool {
+    object.kind == DEFAULTS && !is_users_defaults(rules, object)
+}
+
+/// What a role of the user's makes in the user's schemas, or anywhere, is granted as the user says.
+fn is_users_defaults(rules: &Rules, object: &Holding) -> bool {
+    let managed = object
+        .schema
+        .as_deref()
+        .is_some_and(|s| rules.is_managed(s));
+    !managed && !rules.is_owner(&object.owner)
 }
 
 /// All but one for nobody but the platform's own roles.

@@ -1,5 +1,6 @@
 -- Level 9: other columns, types, labels, tables, triggers; no prefixes.
 CREATE ROLE harbour_live;
+ALTER DEFAULT PRIVILEGES FOR ROLE postgres IN SCHEMA public GRANT SELECT ON TABLES TO harbour_live;
 CREATE TYPE core.factor AS ENUM ('code', 'key', 'phone');
 ALTER TYPE core.factor OWNER TO harbour_core;
 CREATE DOMAIN core.code AS text;
