@@ -1,6 +1,7 @@
 //! One table of the platform: how its rows are carried, and what is told of those that are not.
 use pgconvoy_proto::model::{Finding, HeldColumn, HeldTable, RowRule, Severity, Shape, Version};
 
+use super::types::is_null;
 use super::{Answers, Apart, Inquiry, Judged, Levels, Loss, fixed, is_fixed};
 
 pub struct Judging<'a> {
@@ -209,7 +210,9 @@ fn required(source: &HeldTable, target: &HeldTable, left_out: &[String]) -> Vec<
         let given = source
             .column(&column.name)
             .is_some_and(|c| !c.generated && !left_out.contains(&c.name));
-        let filled = column.default.is_some() || column.identity || column.generated;
+        let default = column.default.as_deref();
+        let has_default = default.is_some_and(|sql| !is_null(sql));
+        let filled = has_default || column.identity || column.generated;
         column.not_null && !filled && !given
     });
     missing.map(|column| column.name.clone()).collect()

@@ -9,7 +9,7 @@ CREATE TABLE core.contact (id int PRIMARY KEY, mail text, age int, code core.cod
 CREATE TABLE core.levels (level text PRIMARY KEY);
 INSERT INTO core.levels VALUES ('5'), ('7'), ('9');
 CREATE TABLE core.account (
-    id int PRIMARY KEY, mail text UNIQUE, nick text, locale text NOT NULL DEFAULT 'en', secret text, phone text, touched int,
+    id int PRIMARY KEY, mail text UNIQUE, nick varchar(40) DEFAULT NULL, locale text NOT NULL DEFAULT 'en', secret text, phone text, touched int,
     known text GENERATED ALWAYS AS (coalesce(mail, phone)) STORED, created_at timestamptz NOT NULL DEFAULT now());
 CREATE TRIGGER touch BEFORE INSERT OR UPDATE ON core.account FOR EACH ROW EXECUTE FUNCTION core.touch();
 CREATE TABLE core.factor_of (id int PRIMARY KEY, account int NOT NULL REFERENCES core.account ON DELETE CASCADE, kind core.factor, seen text, last_at timestamptz);
