@@ -163,7 +163,10 @@ async fn objects(session: &Session, schemas: &[String]) -> Result<Vec<Holding>, 
          SELECT o.class, o.oid, i.type, {}, n.nspname::text, o.of_class, o.of_oid, pg_get_userbyid(o.owner)::text,
                 fn.nspname::text, p.proname::text, pg_get_userbyid(p.proowner)::text, e.extname::text, o.definition,
                 ARRAY(SELECT pg_get_userbyid(r)::text FROM pg_policy y, unnest(y.polroles) r
-                      WHERE o.class = 'pg_policy'::regclass AND y.oid = o.oid AND r <> 0)
+                      WHERE o.class = 'pg_policy'::regclass AND y.oid = o.oid AND r <> 0),
+                ARRAY(SELECT a.adrelid FROM pg_depend u JOIN pg_attrdef a ON a.oid = u.objid
+                      WHERE i.type = 'sequence' AND o.of_oid IS NULL AND u.classid = 'pg_attrdef'::regclass
+                        AND u.refclassid = o.class AND u.refobjid = o.oid)
          FROM o CROSS JOIN LATERAL pg_identify_object(o.class, o.oid, 0) i
          LEFT JOIN pg_namespace n ON n.oid = o.schema
          LEFT JOIN pg_proc p ON p.oid = o.fn LEFT JOIN pg_namespace fn ON fn.oid = p.pronamespace
@@ -180,15 +183,19 @@ async fn objects(session: &Session, schemas: &[String]) -> Result<Vec<Holding>, 
 
 fn holding(row: &Row) -> Holding {
     let of: (Option<u32>, Option<u32>) = (row.get(5), row.get(6));
+    let class: u32 = row.get(0);
+    let feeds: Vec<u32> = row.get(14);
     let function = (|| Some((row.get::<_, Option<_>>(8)?, row.get(9), row.get(10))))();
     Holding {
         entry: Entry {
-            class: row.get(0),
+            class,
             oid: row.get(1),
         },
         kind: row.get(2),
         identity: row.get(3),
         schema: row.get(4),
+        // Sequences and tables are in one catalog.
+        feeds: feeds.into_iter().map(|oid| Entry { class, oid }).collect(),
         of: of.0.zip(of.1).map(|(class, oid)| Entry { class, oid }),
         owner: row.get(7),
         function,

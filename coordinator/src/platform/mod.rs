@@ -302,7 +302,7 @@ impl Ground {
         target
     }
 
-    /// Those that tables own whose rows are carried, and that the target has.
+    /// Those of tables whose rows are carried, by their columns or by their defaults, and that the target has.
     fn sequences(&self, division: &Division, shapes: &[Shape]) -> Vec<String> {
         let carried: HashSet<Entry> = division
             .tables
@@ -318,12 +318,18 @@ impl Ground {
             let mut objects = self.target.objects.iter();
             objects.any(|o| o.kind == "sequence" && o.identity == identity)
         };
-        let owned = self.source.objects.iter().filter(|object| {
+        let of_carried = |object: &Holding| match object.of {
+            Some(of) => carried.contains(&of),
+            None => {
+                !object.feeds.is_empty() && object.feeds.iter().all(|fed| carried.contains(fed))
+            }
+        };
+        let numbering = self.source.objects.iter().filter(|object| {
             object.kind == "sequence"
-                && object.of.is_some_and(|of| carried.contains(&of))
+                && of_carried(object)
                 && (object.extension.is_some() || there(&object.identity))
         });
-        owned
+        numbering
             .map(|object| object.identity.replace('"', ""))
             .collect()
     }

@@ -20,6 +20,8 @@ pub struct Holding {
     pub schema: Option<String>,
     /// The relation, type or publication that it is part of.
     pub of: Option<Entry>,
+    /// Of a sequence that no column owns: the tables whose defaults take their values from it.
+    pub feeds: Vec<Entry>,
     /// Of what it is part of, where it has none of its own.
     pub owner: String,
     /// Of a trigger: schema, name and owner of its function.

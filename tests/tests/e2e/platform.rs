@@ -154,6 +154,7 @@ pub fn assert_arrived(pair: &Pair) {
         "SELECT id, mail, secret, touched, known, created_at FROM core.account ORDER BY 1",
         "SELECT id, value, account FROM core.token ORDER BY 1",
         "SELECT last_value, is_called FROM core.token_id_seq",
+        "SELECT last_value, is_called FROM clock.jobid_seq",
         "SELECT id, box, name FROM files.item ORDER BY 1",
         "SELECT * FROM files.box ORDER BY 1",
         "SELECT * FROM files.extra ORDER BY 1",

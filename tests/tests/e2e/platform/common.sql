@@ -23,8 +23,11 @@ ALTER DEFAULT PRIVILEGES FOR ROLE harbour_admin IN SCHEMA public GRANT ALL ON TA
 CREATE PUBLICATION harbour_live;
 ALTER PUBLICATION harbour_live OWNER TO postgres;
 
-CREATE TABLE clock.job (jobid serial PRIMARY KEY, command text NOT NULL, active boolean NOT NULL DEFAULT true);
+-- As pg_cron has it: no column owns the sequence.
+CREATE SEQUENCE clock.jobid_seq;
+CREATE TABLE clock.job (jobid bigint PRIMARY KEY DEFAULT nextval('clock.jobid_seq'), command text NOT NULL, active boolean NOT NULL DEFAULT true);
 ALTER TABLE clock.job OWNER TO harbour_admin;
+ALTER SEQUENCE clock.jobid_seq OWNER TO harbour_admin;
 CREATE TABLE core.sealed (id int PRIMARY KEY, secret text);
 ALTER TABLE core.sealed OWNER TO harbour_core;
 CREATE FUNCTION core.touch() RETURNS trigger LANGUAGE plpgsql AS $$
