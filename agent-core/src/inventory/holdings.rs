@@ -137,7 +137,16 @@ fn objects_query(version: u32) -> String {
         in_schema("pg_ts_dict", "dict"),
         in_schema("pg_ts_config", "cfg"),
         of_database("pg_extension", "o.extowner", "true"),
-        of_database("pg_publication", "o.pubowner", "true"),
+        // to_jsonb(): what it does with generated columns is known from 18 on.
+        "SELECT o.tableoid, o.oid, NULL, NULL, NULL, o.pubowner, NULL,
+                format('CREATE PUBLICATION %I%s WITH (publish = %L, publish_via_partition_root = %s%s)', o.pubname,
+                       CASE WHEN o.puballtables THEN ' FOR ALL TABLES' END,
+                       concat_ws(', ', CASE WHEN o.pubinsert THEN 'insert' END, CASE WHEN o.pubupdate THEN 'update' END,
+                                 CASE WHEN o.pubdelete THEN 'delete' END, CASE WHEN o.pubtruncate THEN 'truncate' END),
+                       o.pubviaroot,
+                       CASE to_jsonb(o) ->> 'pubgencols' WHEN 's' THEN ', publish_generated_columns = stored' END)
+         FROM pg_publication o"
+            .to_owned(),
         "SELECT o.tableoid, o.oid, NULL, NULL, NULL, o.evtowner, o.evtfoid, NULL FROM pg_event_trigger o"
             .to_owned(),
         "SELECT o.tableoid, o.oid, nullif(o.defaclnamespace, 0), NULL, NULL, o.defaclrole, NULL, NULL FROM pg_default_acl o"

@@ -52,6 +52,22 @@ fn verify_sees_the_users_objects_on_the_platforms_tables_and_not_the_platforms_o
         "publication harbour_live: it differs in tables",
         "ALTER PUBLICATION harbour_live ADD TABLE shop.orders",
     );
+    differs(
+        "ALTER PUBLICATION harbour_live SET (publish = 'insert')",
+        "publication harbour_live: it differs in publishes",
+        "ALTER PUBLICATION harbour_live SET (publish = 'insert, update, delete, truncate')",
+    );
+    pair.at_source("DROP PUBLICATION harbour_live; CREATE PUBLICATION harbour_live FOR ALL TABLES")
+        .expect("another publication");
+    pair.pgconvoy(&["preflight"])
+        .expect("preflight runs")
+        .expect(4)
+        .says("WARNING [managed-publication] publication harbour_live: the target has this publication already")
+        .says("CREATE PUBLICATION \"harbour_live\" FOR ALL TABLES WITH (publish = 'insert, update, delete, truncate'");
+    pair.pgconvoy(&["verify"])
+        .expect("verify runs")
+        .expect(3)
+        .says("publication harbour_live: it differs in all tables");
     pair.at_source("CREATE POLICY later ON files.item FOR DELETE TO member USING (true)")
         .expect("a new policy");
     pair.pgconvoy(&["verify"])

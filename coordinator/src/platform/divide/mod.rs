@@ -15,7 +15,7 @@ use pgconvoy_proto::model::{Entry, Finding, HeldTable, Holding, Holdings, Named,
 use super::scope::{Scope, by_entry};
 use crate::compare::known::plain;
 pub use told::more_policies;
-use told::{no_table_for, not_carried, row_security};
+use told::{no_table_for, not_carried, publications, row_security};
 
 #[derive(Debug, Default)]
 pub struct Division {
@@ -99,6 +99,10 @@ pub fn divide(rules: &Rules, source: &Holdings, target: &Holdings, scope: &Scope
     division.tables = dividing.tables(source, target, &division);
     division.findings = apart.into_iter().map(not_carried).collect();
     division.findings.extend(no_table_for(&stranded));
+    if scope.admits_all_of(None) && !scope.skip_schema {
+        let told = publications(rules, source, target);
+        division.findings.extend(told);
+    }
     if !scope.left_out.rls {
         division.findings.extend(row_security(&division.tables));
     }
