@@ -40,7 +40,7 @@ pub use platform::{
     Derived, Fixed, Named, Platform, Problem, RowRule, Rules, Shape, Signs, Tenancy, Told, Version,
 };
 pub use roles::{
-    Membership, ParameterGrant, Properties, Role, RoleChoice, Roles, Setting, is_built_in,
+    Membership, ParameterGrant, Properties, Role, RoleChoice, Roles, Setting, is_built_in, veiled,
 };
 pub use schema::{
     Catalog, Definition, MASK, OF_SCHEMA, OF_STEPS, RLS_SKIPPED, SCHEMA_COMPARED, SchemaObject,

@@ -197,7 +197,7 @@ impl Ground {
                 "",
             ),
         };
-        let (source, target) = both(&changes);
+        let (source, target) = both(object, &changes);
         Finding::new(severity, code, object.name(), message)
             .values(source, target)
             .hint(hint)
@@ -241,7 +241,7 @@ fn clash(object: &SchemaObject, changes: &[Change], when: When) -> Finding {
             "make it at the target as it is at the source",
         ),
     };
-    let (source, target) = both(&changes);
+    let (source, target) = both(object, &changes);
     Finding::new(severity, "managed-clash", object.name(), message)
         .values(source, target)
         .hint(hint)

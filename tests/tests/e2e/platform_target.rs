@@ -115,16 +115,17 @@ fn what_both_ends_have_and_have_differently_is_told_and_policies_stop_the_migrat
             .says("BLOCKER [managed-clash] policy \"Sellers read\" on files.item: it is yours, and the target has another one of this name, which differs in using")
             .says("source: using: (box = 'open'::text); target: using: true")
             .says("WARNING [managed-differs] function core.uid(): both ends have it, at one level of the service (7), and it differs in body")
-            .says("mine.uid")
-            .says("harbour.uid")
+            .says("current_setting('(masked, here only)', true)")
             .says("WARNING [managed-differs] index core.account_note: both ends have it")
             .says("WARNING [managed-grants] table core.account: the source grants more to roles of yours")
             .says("source: clerk=SELECT/(owner)")
             .says("WARNING [managed-grants] column core.account.mail")
             .says("it differs in grants: somebody has changed it at one end, or another release of the platform (source: grants: guest=SELECT/(owner); target: grants: nothing more)");
         assert!(
-            !told.text().contains("own.example.org"),
-            "arguments of a trigger are told"
+            !["own.example.org", "mine.uid", "harbour.uid"]
+                .iter()
+                .any(|text| told.text().contains(text)),
+            "what may be a key is told"
         );
     }
     let after = (
