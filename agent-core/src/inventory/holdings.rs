@@ -32,6 +32,7 @@ pub async fn read(session: &Session, asked: &HoldingsAsked) -> Result<Holdings, 
         objects: objects(session, &schemas).await?,
         tables: tables(session, &schemas).await?,
         roles: names(session, "SELECT rolname::text FROM pg_roles ORDER BY 1").await?,
+        extensions: extensions(session).await?,
         default_privileges: default_privileges::read(session).await?,
         versions: versions(session, &asked.versions).await?,
         schemas,
@@ -43,6 +44,12 @@ pub async fn read(session: &Session, asked: &HoldingsAsked) -> Result<Holdings, 
 async fn names(session: &Session, query: &str) -> Result<Vec<String>, Error> {
     let rows = session.query(query, &[]).await?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+async fn extensions(session: &Session) -> Result<Vec<(String, String)>, Error> {
+    let query = "SELECT extname::text, extversion FROM pg_extension ORDER BY 1";
+    let rows = session.query(query, &[]).await?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
 /// Schemas of this database that one of the globs matches.

@@ -27,7 +27,7 @@ pub use config::{Profile, stated};
 pub use divide::Division;
 pub use fit::fit;
 pub use scope::Scope;
-pub use shared::{Shared, When};
+pub use shared::{Shared, When, made_extensions};
 pub use told::{checklist, checklist_json};
 
 use crate::ends::Ends;

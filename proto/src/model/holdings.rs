@@ -148,6 +148,8 @@ pub struct Holdings {
     pub tables: Vec<HeldTable>,
     pub roles: Vec<String>,
     pub default_privileges: Vec<DefaultPrivileges>,
+    /// Name and version.
+    pub extensions: Vec<(String, String)>,
     /// Of those that were asked for and can be read: column, and its highest value.
     pub versions: Vec<(String, String)>,
 }
@@ -155,6 +157,11 @@ pub struct Holdings {
 impl Holdings {
     pub fn table(&self, plain: &str) -> Option<&HeldTable> {
         self.tables.iter().find(|table| table.plain() == plain)
+    }
+
+    pub fn extension_version(&self, extension: &str) -> Option<&str> {
+        let found = self.extensions.iter().find(|(name, _)| name == extension);
+        found.map(|(_, version)| version.as_str())
     }
 
     pub fn version(&self, column: &str) -> Option<&str> {

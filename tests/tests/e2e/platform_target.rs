@@ -100,6 +100,16 @@ fn what_both_ends_have_and_have_differently_is_told_and_policies_stop_the_migrat
         "CREATE TRIGGER web_hook AFTER INSERT ON files.item FOR EACH ROW EXECUTE FUNCTION files.call_out('https://own.example.org/key')",
     )
     .expect("a webhook of the target's own");
+    for server in [&pair.source, &pair.target] {
+        server
+            .psql(DATABASE, "CREATE EXTENSION citext SCHEMA core")
+            .expect("an extension of the platform's");
+    }
+    pair.at_source(
+        "GRANT EXECUTE ON FUNCTION core.citext_cmp(core.citext, core.citext) TO clerk;
+         REVOKE EXECUTE ON FUNCTION core.citext_larger(core.citext, core.citext) FROM PUBLIC",
+    )
+    .expect("what somebody has changed of its members");
     pair.at_target("CREATE POLICY own_only ON files.box FOR SELECT TO guest USING (true)")
         .expect("a policy that the target alone has");
     let before = (
@@ -120,6 +130,9 @@ fn what_both_ends_have_and_have_differently_is_told_and_policies_stop_the_migrat
             .says("WARNING [managed-grants] table core.account: the source grants more to roles of yours")
             .says("source: clerk=SELECT/(owner)")
             .says("WARNING [managed-grants] column core.account.mail")
+            .says("WARNING [managed-grants] function core.citext_cmp(")
+            .says("WARNING [managed-differs] extension citext: 1 of its members differ in grants")
+            .says("PUBLIC=EXECUTE/(owner)")
             .says("it differs in grants: somebody has changed it at one end, or another release of the platform (source: grants: guest=SELECT/(owner); target: grants: nothing more)");
         assert!(
             !["own.example.org", "mine.uid", "harbour.uid"]
