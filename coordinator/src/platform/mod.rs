@@ -186,8 +186,10 @@ impl Ground {
             if finding.code == "role-differs" && self.rules.is_reserved(role) {
                 finding.severity = Severity::Info;
             }
-            // Where a platform has its extensions is its own affair.
-            if finding.code == EXTENSION_SCHEMA {
+            // Where a platform has its extensions is its own affair: that of what names them is too.
+            let schemas = [&finding.source_value, &finding.target_value];
+            let is_own = schemas.iter().all(|schema| self.rules.is_managed(schema));
+            if finding.code == EXTENSION_SCHEMA && is_own {
                 finding.severity = Severity::Warning;
             }
         }

@@ -76,6 +76,29 @@ fn verify_sees_the_users_objects_on_the_platforms_tables_and_not_the_platforms_o
         .says("policy later on files.item: it is missing at the target");
 }
 
+/// In schemas of the platform it may lie where each end has it; what is the user's names it where it lies.
+fn extension_elsewhere(pair: &Pair) {
+    pair.at_source("CREATE EXTENSION hstore SCHEMA public")
+        .expect("the user's own place");
+    pair.at_target("CREATE EXTENSION hstore SCHEMA files")
+        .expect("the platform's");
+    pair.pgconvoy(&["preflight"])
+        .expect("preflight runs")
+        .expect(4)
+        .says("BLOCKER [extension-schema] hstore: the target has the extension in another schema");
+    pair.at_source("ALTER EXTENSION hstore SET SCHEMA core")
+        .expect("another one of the platform's");
+    pair.pgconvoy(&["preflight"])
+        .expect("preflight runs")
+        .expect(4)
+        .says("WARNING [extension-schema] hstore");
+    for server in [&pair.source, &pair.target] {
+        server
+            .psql(DATABASE, "DROP EXTENSION hstore")
+            .expect("it goes");
+    }
+}
+
 /// At one level of the services.
 #[test]
 fn what_both_ends_have_and_have_differently_is_told_and_policies_stop_the_migration() {
@@ -110,6 +133,7 @@ fn what_both_ends_have_and_have_differently_is_told_and_policies_stop_the_migrat
          REVOKE EXECUTE ON FUNCTION core.citext_larger(core.citext, core.citext) FROM PUBLIC",
     )
     .expect("what somebody has changed of its members");
+    extension_elsewhere(&pair);
     pair.at_target("CREATE POLICY own_only ON files.box FOR SELECT TO guest USING (true)")
         .expect("a policy that the target alone has");
     let before = (
