@@ -1,5 +1,5 @@
 //! Default privileges: what pg_default_acl holds, and the statements that change it.
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
 use pgconvoy_proto::model::DefaultPrivileges;
 use tokio_postgres::Error;
@@ -47,7 +47,11 @@ pub fn statements(now: &DefaultPrivileges, wanted: Option<&DefaultPrivileges>) -
     });
     let alter = format!("ALTER DEFAULT PRIVILEGES FOR ROLE {role}{place}");
     let on = &now.objects;
-    let grantees: HashSet<&str> = now.grants.iter().map(|g| g.grantee.as_str()).collect();
+    let mut grantees: BTreeSet<&str> = now.grants.iter().map(|g| g.grantee.as_str()).collect();
+    if now.schema.is_none() {
+        // Of PostgreSQL's own default, where there is no row.
+        grantees.extend(["", &now.role]);
+    }
     let mut statements: Vec<String> = grantees
         .into_iter()
         .map(|grantee| format!("{alter} REVOKE ALL ON {on} FROM {}", who(grantee)))

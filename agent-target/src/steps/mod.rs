@@ -235,7 +235,9 @@ impl Runner {
                     findings.extend(system_grants::apply(session, changes).await?);
                 }
                 Work::DefaultPrivileges { wanted, gone } => {
-                    findings.extend(default_privileges::apply(session, wanted, gone).await?);
+                    let source = migration.source_version;
+                    findings
+                        .extend(default_privileges::apply(session, source, wanted, gone).await?);
                 }
                 Work::Refresh { views } => findings.extend(rest::refresh(session, views).await?),
                 Work::LargeObjects { access, notes } => {

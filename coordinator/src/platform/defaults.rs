@@ -6,7 +6,7 @@ use pgconvoy_proto::model::{DefaultPrivileges, Finding, Holdings, Rules, Severit
 
 use super::Scope;
 
-/// What makes those that the target has already those of the source. A role that is not at the source is the target's own.
+/// What makes them those of the source. Of a role that is not at the source they are the target's own.
 pub fn work(
     rules: &Rules,
     (source, target): (&Holdings, &Holdings),
@@ -15,46 +15,56 @@ pub fn work(
 ) -> Option<Work> {
     let ours = |of: &&DefaultPrivileges| {
         let managed = of.schema.as_deref().is_some_and(|s| rules.is_managed(s));
-        !managed && !rules.is_owner(&of.role) && scope.admits_all_of(of.schema.as_deref())
+        !managed && !rules.is_owner(&of.role)
     };
     let absent: HashSet<&String> = absent_roles.iter().collect();
-    let mut wanted = Vec::new();
-    let mut gone = Vec::new();
-    for now in target.default_privileges.iter().filter(ours) {
-        let mut of_source = source.default_privileges.iter();
-        match of_source.find(|of| of.is_of(now)).cloned() {
-            Some(mut of) => {
-                of.grants.retain(|grant| !absent.contains(&grant.grantee));
-                if !of.is_same(now) {
-                    wanted.push(of);
-                }
-            }
-            None if source.roles.contains(&now.role) => gone.push(now.clone()),
-            None => {}
-        }
-    }
+    let of_source = source.default_privileges.iter().filter(ours);
+    let wanted: Vec<DefaultPrivileges> = of_source
+        .filter(|of| of.schema.is_none() || scope.admits_all_of(of.schema.as_deref()))
+        .cloned()
+        .map(|mut of| {
+            of.grants.retain(|grant| !absent.contains(&grant.grantee));
+            of
+        })
+        .collect();
+    let at_source = |now: &DefaultPrivileges| {
+        let mut all = source.default_privileges.iter();
+        all.any(|of| of.is_of(now)) || !source.roles.contains(&now.role)
+    };
+    let of_target = target.default_privileges.iter().filter(ours);
+    let gone: Vec<DefaultPrivileges> = of_target
+        .filter(|now| !at_source(now) && scope.admits_all_of(now.schema.as_deref()))
+        .cloned()
+        .collect();
     let is_idle = wanted.is_empty() && gone.is_empty();
     (!is_idle).then_some(Work::DefaultPrivileges { wanted, gone })
 }
 
-/// What becomes of each.
+/// What becomes of those that the target has.
 pub fn told(work: &Work, target: &Holdings) -> Vec<Finding> {
     let Work::DefaultPrivileges { wanted, gone } = work else {
         return Vec::new();
     };
     let finding = |of: &DefaultPrivileges, source: String| {
-        let now = target.default_privileges.iter().find(|now| now.is_of(of));
-        let message = "the target has other default privileges for this role: they become the source's, with what is made there later";
-        Finding::new(
+        let mut here = target.default_privileges.iter();
+        let now = here.find(|now| now.is_of(of) && !now.is_same(of))?;
+        let message = "the target has other default privileges for this role: they become the source's, for what is made there later";
+        let told = Finding::new(
             Severity::Info,
             "default-privileges-changed",
             of.identity(),
             message,
-        )
-        .values(source, now.map(grants).unwrap_or_default())
+        );
+        Some(told.values(source, grants(now)))
     };
-    let changed = wanted.iter().map(|of| finding(of, grants(of)));
-    let ended = gone.iter().map(|of| finding(of, "none".into()));
+    let changed = wanted.iter().filter_map(|of| finding(of, grants(of)));
+    let ended = gone.iter().filter_map(|of| {
+        let none = DefaultPrivileges {
+            grants: Vec::new(),
+            ..of.clone()
+        };
+        finding(&none, "none".into())
+    });
     changed.chain(ended).collect()
 }
 

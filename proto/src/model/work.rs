@@ -210,7 +210,7 @@ pub enum Work {
     SystemGrants {
         changes: Vec<SystemGrants>,
     },
-    /// Default privileges that the target of a platform has already become those of the source; `gone`: the source has none of these.
+    /// The user's default privileges on a platform, which has some of its own at both ends; `gone`: the source has none of these.
     DefaultPrivileges {
         wanted: Vec<DefaultPrivileges>,
         gone: Vec<DefaultPrivileges>,

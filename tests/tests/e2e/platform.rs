@@ -174,7 +174,7 @@ pub fn assert_arrived(pair: &Pair) {
         "SELECT conname, convalidated FROM pg_constraint WHERE connamespace = 'shop'::regnamespace ORDER BY 1",
         "SELECT rolname FROM pg_roles WHERE rolname IN ('seller', 'clerk') ORDER BY 1",
         "SELECT pg_has_role('guest', 'seller', 'MEMBER')",
-        "SELECT defaclrole::regrole, defaclnamespace::regnamespace, defaclobjtype, ARRAY(SELECT a::text FROM unnest(defaclacl) a WHERE a::text NOT LIKE 'harbour_live=%' ORDER BY 1)
+        "SELECT defaclrole::regrole, defaclnamespace::regnamespace, defaclobjtype, ARRAY(SELECT replace(a::text, 'xtm/', 'xt/') FROM unnest(defaclacl) a WHERE a::text NOT LIKE 'harbour_live=%' ORDER BY 1)
          FROM pg_default_acl ORDER BY 1, 2, 3",
     ] {
         same(query);

@@ -152,7 +152,7 @@ impl Dividing<'_> {
         match object.kind.as_str() {
             "schema" if !self.is_managed(object) => None,
             _ if self.is_to_be_made(object) => None,
-            DEFAULTS => self.whose_defaults(object),
+            DEFAULTS => Some(self.whose_defaults(object)),
             "event trigger" => Some(self.event_trigger(object)),
             // As in any migration where the target lacks it.
             "extension" | "language" | "foreign-data wrapper" | "server" => {
@@ -163,12 +163,12 @@ impl Dividing<'_> {
         }
     }
 
-    /// In schemas of the user's, of roles that are none of the platform's: as in any migration where the target lacks them.
-    fn whose_defaults(&self, object: &Holding) -> Option<Whose> {
-        if !is_users_defaults(self.rules, object) {
-            return Some(self.by_owner(object));
+    /// The user's are made by a step of their own.
+    fn whose_defaults(&self, object: &Holding) -> Whose {
+        match is_users_defaults(self.rules, object) {
+            true => Whose::Shared,
+            false => self.by_owner(object),
         }
-        self.is_there(object).then_some(Whose::Shared)
     }
 
     fn by_owner(&self, object: &Holding) -> Whose {
