@@ -164,5 +164,11 @@ fn explain(error: child::Error) -> Status {
             "pg_dump could not lock a table within {LOCK_WAIT}: somebody waits for an exclusive lock. {text}"
         ));
     }
+    // What is not read is not locked: a platform's services drop tables of their own.
+    if text.contains("LOCK TABLE") && text.contains("does not exist") {
+        return Status::aborted(format!(
+            "a table was dropped before pg_dump had locked it: {text}"
+        ));
+    }
     Status::internal(text)
 }

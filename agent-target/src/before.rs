@@ -11,7 +11,7 @@ use pgconvoy_proto::model::{
     Access, DefaultPrivileges, Entry, Properties, SchemaObject, Selection, SequenceValue,
     SystemGrants,
 };
-use pgconvoy_proto::selection::Filter;
+use pgconvoy_proto::selection::{Filter, Unread};
 use serde::{Deserialize, Serialize};
 use tokio_postgres::Error;
 
@@ -65,7 +65,7 @@ impl Before {
             default_privileges: default_privileges::read(session).await?,
             system: system::changed(session).await?,
             database: roles::properties(session, true).await?,
-            sequences: built::sequences(session, &HashSet::new()).await?,
+            sequences: built::sequences(session, &HashSet::new(), &Unread::default()).await?,
             tables: facts::tables(session).await?,
         })
     }

@@ -25,7 +25,7 @@ pub use again::again;
 pub use compare::leave_out;
 pub use config::{Profile, stated};
 pub use divide::Division;
-pub use fit::fit;
+pub use fit::{fit, read_tables};
 pub use scope::Scope;
 pub use shared::{Shared, When, made_extensions};
 pub use told::{checklist, checklist_json};

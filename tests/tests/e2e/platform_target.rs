@@ -342,6 +342,15 @@ fn a_killed_migration_of_a_platform_is_resumed_with_the_same_rules() {
         };
         target(&pair, loaded) == "1" && parts("=") > 1 && parts("<>") > 3
     });
+    // The snapshot is open; the source's services go on with what is theirs.
+    pair.at_source(
+        "BEGIN; SET LOCAL lock_timeout = '10s'; LOCK TABLE core.sealed, core.flow, core.levels IN ACCESS EXCLUSIVE MODE;
+         DROP TABLE live.message; COMMIT",
+    )
+    .expect("nobody holds the tables that are never carried");
+    let locked =
+        "SELECT count(*) > 0 FROM pg_locks WHERE relation = 'core.token'::regclass AND granted";
+    assert_eq!(pair.at_source(locked).expect("the source"), "t");
     pair.target_agent.kill().expect("the agent is killed");
     migrate.wait(PATIENCE).expect("it ends").expect(1);
     hold.release();

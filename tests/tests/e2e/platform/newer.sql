@@ -37,7 +37,7 @@ CREATE POLICY platform_reads ON files.box FOR SELECT TO harbour_live USING (true
 ALTER TABLE files.item ENABLE ROW LEVEL SECURITY;
 ALTER TABLE files.box ENABLE ROW LEVEL SECURITY;
 CREATE SCHEMA live AUTHORIZATION harbour_live;
-CREATE TABLE live.message (id int PRIMARY KEY);
+CREATE TABLE live.message (id serial PRIMARY KEY);
 ALTER TABLE live.message OWNER TO harbour_live;
 INSERT INTO live.message VALUES (1);
 GRANT CREATE ON DATABASE app TO harbour_live;
