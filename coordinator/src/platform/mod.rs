@@ -34,7 +34,7 @@ use crate::ends::Ends;
 use crate::events::Reporter;
 use crate::preflight::{EXTENSION_SCHEMA, Facts};
 use crate::schema;
-use ask::{count, fill, measure};
+use ask::{count, fill, measure, name_rows};
 use divide::{divide, more_policies};
 use scope::by_entry;
 use skew::Levels;
@@ -267,6 +267,7 @@ impl Ground {
 
     /// What of the rows both ends can hold, and what would be lost.
     async fn judge(
+        name_rows(ends, &self.platform.fixed, &mut findings).await?;
         &self,
         ends: &Ends,
         division: &Division,

@@ -131,6 +131,7 @@ fn what_would_be_lost_stops_the_migration_before_anything_is_changed() {
             .says("[encrypted-values] core.account.secret: 2 values")
             .says("[sealed-values] core.sealed: 2 of them: they need the root key")
             .says("[fixed-values] clock.job.active: 1 rows")
+            .says("UPDATE clock.job SET active = true WHERE jobid IN (1)")
             .says("core.flow (7 rows)");
     };
     told("plan");

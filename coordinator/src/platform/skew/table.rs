@@ -2,7 +2,7 @@
 use pgconvoy_proto::model::{Finding, HeldColumn, HeldTable, RowRule, Severity, Shape, Version};
 
 use super::types::is_null;
-use super::{Answers, Apart, Inquiry, Judged, Levels, Loss, fixed, is_fixed};
+use super::{Answers, Apart, FIXED_VALUES, Inquiry, Judged, Levels, Loss, fixed, is_fixed};
 
 pub struct Judging<'a> {
     pub levels: &'a Levels<'a>,
@@ -183,7 +183,7 @@ impl Judging<'_> {
                 let message = format!(
                     "{count} rows have another value than {value}, which they get at the target"
                 );
-                Finding::new(Severity::Warning, "fixed-values", name, message)
+                Finding::new(Severity::Warning, FIXED_VALUES, name, message)
                     .hint(why.map_or("", |fixed| &fixed.why))
             });
         told.collect()
