@@ -30,6 +30,7 @@ pub use scope::Scope;
 pub use shared::{Shared, When, made_extensions};
 pub use told::{checklist, checklist_json};
 
+use crate::compare::known::plain;
 use crate::ends::Ends;
 use crate::events::Reporter;
 use crate::preflight::{EXTENSION_SCHEMA, Facts};
@@ -193,8 +194,14 @@ impl Ground {
                 finding.severity = Severity::Warning;
             }
         }
-        let of_others = ["default-privileges-were-there", "extension-was-there"];
-        findings.retain(|finding| !of_others.contains(&finding.code.as_str()));
+        // Those that the source has too are the platform's, or become the source's.
+        let defaults = self.target.default_privileges.iter();
+        let own: HashSet<String> = defaults
+            .filter(|of| !self.source.roles.contains(&of.role))
+            .map(|of| plain(&of.identity()))
+            .collect();
+        let were_there = "default-privileges-were-there";
+        findings.retain(|f| f.code != were_there || own.contains(&plain(&f.object)));
     }
 
     /// Whose is what, what both ends can hold of the rows, and what would be lost.
