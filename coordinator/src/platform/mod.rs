@@ -112,10 +112,28 @@ impl Ground {
         })
     }
 
-    /// The same with a rehearsal's scratch database in the target's place: what its services have made is there as in the target.
-    pub async fn of_scratch(self, ends: &Ends, rehearsal: &str) -> anyhow::Result<Self> {
+    /// Extensions of the source that the target does not have.
+    pub fn extensions_to_make(&self) -> Vec<String> {
+        let there = |name: &String| self.target.extension_version(name).is_some();
+        let names = self.source.extensions.iter().map(|(name, _)| name);
+        names.filter(|name| !there(name)).cloned().collect()
+    }
+
+    /// The same with a rehearsal's scratch database in the target's place: what its services have made is there as in the target. Extensions
+    /// that are `refused` there are taken for made, so that nobody makes them; their tables are not there.
+    pub async fn of_scratch(
+        self,
+        ends: &Ends,
+        rehearsal: &str,
+        refused: &[String],
+    ) -> anyhow::Result<Self> {
         let mut scratch = Self::read(ends, self.platform, rehearsal).await?;
         scratch.target.versions = self.target.versions;
+        let of_source = scratch.source.objects.iter();
+        let refused = of_source.filter(|object| {
+            object.kind == "extension" && refused.contains(&plain(&object.identity))
+        });
+        scratch.target.objects.extend(refused.cloned());
         Ok(scratch)
     }
 
@@ -249,6 +267,7 @@ impl Ground {
         });
         let mut findings = told::ground(&self.platform, &self.source, &self.target, &division);
         findings.extend(judged.findings);
+        name_rows(ends, &self.platform.fixed, &mut findings).await?;
         // Also those stay that would have gone, had the source one of their name.
         findings.extend(more_policies(&self.source, &self.target, scope));
         findings.extend(told::role(target));
@@ -274,7 +293,6 @@ impl Ground {
 
     /// What of the rows both ends can hold, and what would be lost.
     async fn judge(
-        name_rows(ends, &self.platform.fixed, &mut findings).await?;
         &self,
         ends: &Ends,
         division: &Division,

@@ -25,7 +25,7 @@ pub fn pair(source: &str, target: &str) -> Pair {
     pair_of(Options::default(), source, target)
 }
 
-fn pair_of(options: Options, source: &str, target: &str) -> Pair {
+pub fn pair_of(options: Options, source: &str, target: &str) -> Pair {
     let pair = Pair::with(options).expect("two servers and two agents");
     for (server, level) in [(&pair.source, source), (&pair.target, target)] {
         for sql in [COMMON, level, OWNERS] {
