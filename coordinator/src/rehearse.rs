@@ -8,6 +8,7 @@ use pgconvoy_proto::wire;
 use serde_json::{Value, json};
 
 use crate::cli::{Global, RehearseArgs};
+use crate::compare::findings::WERE_THERE;
 use crate::drive::Driven;
 use crate::ends::{self, Ends, said};
 use crate::events::{Event, Reporter};
@@ -138,7 +139,11 @@ async fn run(
     let lease = Lease::Migration;
     let inventory = migrate::inventory(&mut ends, id, &options, &facts, settled, lease).await?;
     let options = settings::with_part_size(options, &inventory, settings, &facts);
-    let plan = Plan::new(inventory, options);
+    let mut plan = Plan::new(inventory, options);
+    // What the scratch database has of the target's: its comparison goes by what the plan has told.
+    let were_there = |f: &&Finding| WERE_THERE.iter().any(|(_, code)| f.code == *code);
+    plan.findings
+        .extend(findings.iter().filter(were_there).cloned());
     migrate::create(&mut ends, id, plan, None).await?;
     let driven = Driven {
         ends,
