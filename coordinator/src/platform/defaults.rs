@@ -6,6 +6,11 @@ use pgconvoy_proto::model::{DefaultPrivileges, Finding, Holdings, Rules, Severit
 
 use super::Scope;
 
+/// What a role of the user's makes in the user's schemas, or anywhere, is granted as the user says.
+pub fn are_users(rules: &Rules, schema: Option<&str>, role: &str) -> bool {
+    !schema.is_some_and(|schema| rules.is_managed(schema)) && !rules.is_owner(role)
+}
+
 /// What makes them those of the source. Of a role that is not at the source they are the target's own.
 pub fn work(
     rules: &Rules,
@@ -13,10 +18,7 @@ pub fn work(
     absent_roles: &[String],
     scope: &Scope,
 ) -> Option<Work> {
-    let ours = |of: &&DefaultPrivileges| {
-        let managed = of.schema.as_deref().is_some_and(|s| rules.is_managed(s));
-        !managed && !rules.is_owner(&of.role)
-    };
+    let ours = |of: &&DefaultPrivileges| are_users(rules, of.schema.as_deref(), &of.role);
     let absent: HashSet<&String> = absent_roles.iter().collect();
     let of_source = source.default_privileges.iter().filter(ours);
     let wanted: Vec<DefaultPrivileges> = of_source

@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use pgconvoy_proto::model::{Entry, Finding, HeldTable, Holding, Holdings, Named, Rules};
 
+use super::defaults;
 use super::scope::{Scope, by_entry};
 use crate::compare::known::plain;
 pub use told::more_policies;
@@ -294,13 +295,8 @@ fn is_platforms_defaults(rules: &Rules, object: &Holding) -> bool {
     object.kind == DEFAULTS && !is_users_defaults(rules, object)
 }
 
-/// What a role of the user's makes in the user's schemas, or anywhere, is granted as the user says.
 fn is_users_defaults(rules: &Rules, object: &Holding) -> bool {
-    let managed = object
-        .schema
-        .as_deref()
-        .is_some_and(|s| rules.is_managed(s));
-    !managed && !rules.is_owner(&object.owner)
+    defaults::are_users(rules, object.schema.as_deref(), &object.owner)
 }
 
 /// All but one for nobody but the platform's own roles.
