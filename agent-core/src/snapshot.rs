@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use pgconvoy_proto::model::{Oid, Relation, Table};
-use pgconvoy_proto::selection::Filter;
+use pgconvoy_proto::selection::{Filter, Unread};
 use tokio::sync::OwnedMutexGuard;
 use tokio_postgres::error::SqlState;
 
@@ -38,7 +38,8 @@ pub enum Error {
 
 /// Which tables are locked and read.
 pub enum Scope {
-    Selected(Filter),
+    /// What is selected; but for what is not read.
+    Selected(Filter, Unread),
     /// These, by name: for one table at the target.
     Named(Vec<Table>),
 }
@@ -239,7 +240,7 @@ async fn attempt(
     if !after.iter().all(|table| locked.contains(&table.oid)) {
         return Ok(None);
     }
-    if let Scope::Selected(filter) = scope {
+    if let Scope::Selected(filter, _) = scope {
         tables::describe(session, &mut after).await?;
         if filter.admits_large_objects() {
             after.extend(large_objects::relation(session).await?);
@@ -257,7 +258,11 @@ fn lockable(table: &Table) -> Option<String> {
 
 async fn list(session: &Session, scope: &Scope) -> Result<Vec<Table>, tokio_postgres::Error> {
     match scope {
-        Scope::Selected(filter) => tables::relations(session, filter).await,
+        Scope::Selected(filter, unread) => {
+            let mut tables = tables::relations(session, filter).await?;
+            tables.retain(|table| !unread.holds(&table.schema, &table.name));
+            Ok(tables)
+        }
         Scope::Named(tables) => Ok(tables.clone()),
     }
 }

@@ -164,5 +164,32 @@ fn explain(error: child::Error) -> Status {
             "pg_dump could not lock a table within {LOCK_WAIT}: somebody waits for an exclusive lock. {text}"
         ));
     }
+    // What is not read is not locked: a platform's services drop tables of their own.
+    if has_vanished(&text) {
+        return Status::aborted(format!(
+            "a table was dropped before pg_dump had locked it: {text}"
+        ));
+    }
     Status::internal(text)
+}
+
+/// `text`: what pg_dump says; the query that failed is not in it.
+fn has_vanished(text: &str) -> bool {
+    text.contains("ERROR:  relation ") && text.contains(" does not exist")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_that_went_before_it_was_locked_is_known() {
+        let failed = |what: &str| format!("pg_dump: error: query failed: ERROR:  {what}");
+        assert!(has_vanished(&failed(
+            "relation \"live.message\" does not exist"
+        )));
+        assert!(!has_vanished(&failed(
+            "permission denied for table message"
+        )));
+    }
 }

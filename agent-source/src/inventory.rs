@@ -12,7 +12,7 @@ use pgconvoy_agent_core::status;
 use pgconvoy_proto::model::{
     Access, Entry, Finding, Relation, RoleChoice, Selection, Severity, Table, Work, to_json,
 };
-use pgconvoy_proto::selection::Filter;
+use pgconvoy_proto::selection::{Filter, Unread};
 use pgconvoy_proto::wire;
 use pgconvoy_proto::wire::inventory_item::Item;
 use tokio::sync::mpsc;
@@ -36,6 +36,8 @@ pub struct Opening {
     pub selection: Selection,
     pub lease: Option<Duration>,
     pub roles: RoleChoice,
+    /// Of a platform.
+    pub unread: Unread,
 }
 
 pub async fn open(
@@ -49,11 +51,12 @@ pub async fn open(
         selection,
         lease,
         roles,
+        unread,
     } = opening;
     snapshots.close(&migration);
     let filter = || Filter::new(&selection).map_err(|e| Status::invalid_argument(e.to_string()));
     let application = format!("pgconvoy {migration}");
-    let scope = Scope::Selected(filter()?);
+    let scope = Scope::Selected(filter()?, unread.clone());
     let snapshot = Arc::new(Snapshot::open(&database, &application, &scope).await?);
     let failed = |error| status::postgres("reading the catalogs", &error);
     let (inventory, position) = {
@@ -61,7 +64,7 @@ pub async fn open(
         let position = position::of_snapshot(&session, &snapshot.tables)
             .await
             .map_err(failed)?;
-        let mut inventory = read(&session, &filter()?, snapshot.tables.clone())
+        let mut inventory = read(&session, &filter()?, &unread, snapshot.tables.clone())
             .await
             .map_err(failed)?;
         let beside = beside(&session, &inventory.skipped, &selection, roles);
@@ -115,6 +118,7 @@ pub async fn open(
 async fn read(
     session: &Session,
     filter: &Filter,
+    unread: &Unread,
     tables: Vec<Table>,
 ) -> Result<Inventory, tokio_postgres::Error> {
     let excluded = built::excluded_relations(session, filter).await?;
@@ -127,7 +131,7 @@ async fn read(
     if !views.is_empty() {
         works.push(Work::Refresh { views });
     }
-    let values = built::sequences(session, &excluded).await?;
+    let values = built::sequences(session, &excluded, unread).await?;
     works.extend(
         values
             .chunks(ACCESS_PER_STEP)

@@ -14,6 +14,7 @@ use pgconvoy_proto::model::{
     Ask, Buckets, Place, Question, RoleChoice, Selection, Table, bucket_count, object, parse_json,
     required, to_json,
 };
+use pgconvoy_proto::selection::Unread;
 use pgconvoy_proto::serve::admit;
 use pgconvoy_proto::wire;
 use pgconvoy_proto::wire::source_server::Source;
@@ -134,6 +135,7 @@ impl Source for Service {
         let request = command(request)?;
         let opening = inventory::Opening {
             roles: RoleChoice::try_from(request.roles())?,
+            unread: Unread::new(&request.managed_schemas, &request.managed_tables)?,
             migration: request.migration,
             selection: Selection::from(request.selection.unwrap_or_default()),
             lease: (request.lease_seconds > 0)

@@ -5,12 +5,13 @@
 //! settings are veiled, and what [`schema`] tells of secrets are digests.
 use std::collections::HashSet;
 
-use pgconvoy_agent_core::inventory::{access, built, roles, schema, system};
+use pgconvoy_agent_core::inventory::{access, built, default_privileges, roles, schema, system};
 use pgconvoy_agent_core::session::Session;
 use pgconvoy_proto::model::{
-    Access, Entry, Grant, Properties, SchemaObject, Selection, SequenceValue, SystemGrants,
+    Access, DefaultPrivileges, Entry, Properties, SchemaObject, Selection, SequenceValue,
+    SystemGrants,
 };
-use pgconvoy_proto::selection::Filter;
+use pgconvoy_proto::selection::{Filter, Unread};
 use serde::{Deserialize, Serialize};
 use tokio_postgres::Error;
 
@@ -31,17 +32,6 @@ pub struct Before {
     pub sequences: Vec<SequenceValue>,
     /// Tables, with whether they held rows.
     pub tables: Vec<(String, bool)>,
-}
-
-/// A row of pg_default_acl.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DefaultPrivileges {
-    pub role: String,
-    /// None: in all.
-    pub schema: Option<String>,
-    /// What ALTER DEFAULT PRIVILEGES calls the objects: TABLES.
-    pub objects: String,
-    pub grants: Vec<Grant>,
 }
 
 impl Before {
@@ -72,10 +62,10 @@ impl Before {
             schema,
             access: owned.into_iter().map(|found| found.access).collect(),
             ownerless: ownerless(session).await?.iter().map(|o| o.entry).collect(),
-            default_privileges: default_privileges(session).await?,
+            default_privileges: default_privileges::read(session).await?,
             system: system::changed(session).await?,
             database: roles::properties(session, true).await?,
-            sequences: built::sequences(session, &HashSet::new()).await?,
+            sequences: built::sequences(session, &HashSet::new(), &Unread::default()).await?,
             tables: facts::tables(session).await?,
         })
     }
@@ -193,47 +183,4 @@ pub async fn ownerless(session: &Session) -> Result<Vec<Ownerless>, Error> {
         }));
     }
     Ok(found)
-}
-
-pub async fn default_privileges(session: &Session) -> Result<Vec<DefaultPrivileges>, Error> {
-    let rows = session
-        .query(
-            "SELECT pg_get_userbyid(d.defaclrole)::text, n.nspname::text,
-                    CASE d.defaclobjtype WHEN 'r' THEN 'TABLES' WHEN 'S' THEN 'SEQUENCES' WHEN 'f' THEN 'FUNCTIONS'
-                         WHEN 'T' THEN 'TYPES' WHEN 'n' THEN 'SCHEMAS' ELSE 'LARGE OBJECTS' END,
-                    pg_get_userbyid(a.grantor)::text,
-                    CASE a.grantee WHEN 0 THEN '' ELSE pg_get_userbyid(a.grantee)::text END, a.privilege_type, a.is_grantable
-             FROM pg_default_acl d LEFT JOIN pg_namespace n ON n.oid = d.defaclnamespace
-             LEFT JOIN LATERAL aclexplode(d.defaclacl) a ON true ORDER BY 1, 2, 3",
-            &[],
-        )
-        .await?;
-    let mut found: Vec<DefaultPrivileges> = Vec::new();
-    for row in rows {
-        let next = DefaultPrivileges {
-            role: row.get(0),
-            schema: row.get(1),
-            objects: row.get(2),
-            grants: Vec::new(),
-        };
-        if found.last().is_none_or(|last| !last.is_of(&next)) {
-            found.push(next);
-        }
-        if let (Some(last), Some(grantor)) = (found.last_mut(), row.get(3)) {
-            last.grants.push(Grant {
-                grantor,
-                grantee: row.get(4),
-                privilege: row.get(5),
-                grantable: row.get(6),
-            });
-        }
-    }
-    Ok(found)
-}
-
-impl DefaultPrivileges {
-    /// Both are about the same objects.
-    pub fn is_of(&self, other: &Self) -> bool {
-        (&self.role, &self.schema, &self.objects) == (&other.role, &other.schema, &other.objects)
-    }
 }

@@ -501,21 +501,27 @@ impl Target for Service {
         let wire::OpenRehearsalRequest {
             migration,
             managed_schemas,
+            extensions,
         } = command(request)?;
         let removed = rehearsal::clear(&self.runner).await?;
         let sessions = &self.runner.sessions;
         let database = rehearsal::open(sessions, &migration).await?;
+        let scratch = sessions.database(&migration);
         furnish::furnish(
             &sessions.live,
-            &sessions.database(&migration),
+            &scratch,
             &managed_schemas,
             self.pg_bin.as_deref(),
             &self.data_dir,
         )
         .await?;
+        let refused = furnish::refused(&scratch, &extensions).await?.into_iter();
         Ok(Response::new(wire::OpenRehearsalResponse {
             database,
             removed,
+            refused: refused
+                .map(|(name, reason)| wire::RefusedExtension { name, reason })
+                .collect(),
         }))
     }
 

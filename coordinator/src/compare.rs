@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use pgconvoy_proto::model::{Catalog, SchemaObject};
 
+pub mod code;
 pub mod findings;
 pub mod known;
 pub mod level;

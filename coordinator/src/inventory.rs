@@ -70,7 +70,10 @@ pub async fn open(
     roles: RoleChoice,
     lease: Lease,
 ) -> anyhow::Result<Inventory> {
+    let tenancy = options.tenancy.as_deref();
     let request = wire::OpenSnapshotRequest {
+        managed_schemas: tenancy.map_or_else(Vec::new, |t| t.platform.managed_schemas.clone()),
+        managed_tables: tenancy.map_or_else(Vec::new, platform::read_tables),
         migration: migration.into(),
         selection: Some(options.selection.clone().into()),
         roles: wire::RoleChoice::from(roles).into(),

@@ -3,11 +3,12 @@
 //! The phases, the agents' work and the comparison are those of `migrate`: only the database is another one.
 use std::sync::Arc;
 
-use pgconvoy_proto::model::{Options, REHEARSAL};
+use pgconvoy_proto::model::{Finding, Options, REHEARSAL, Severity};
 use pgconvoy_proto::wire;
 use serde_json::{Value, json};
 
 use crate::cli::{Global, RehearseArgs};
+use crate::compare::findings::WERE_THERE;
 use crate::drive::Driven;
 use crate::ends::{self, Ends, said};
 use crate::events::{Event, Reporter};
@@ -38,9 +39,11 @@ pub async fn rehearse(args: RehearseArgs, global: &Global, reporter: &Arc<Report
     let managed = ground
         .as_ref()
         .map(|ground| ground.platform.managed_schemas.clone());
+    let extensions = ground.as_ref().map(Ground::extensions_to_make);
     let request = wire::OpenRehearsalRequest {
         migration: id.clone(),
         managed_schemas: managed.unwrap_or_default(),
+        extensions: extensions.unwrap_or_default(),
     };
     let opened = ends.target.open_rehearsal(request).await;
     let opened = opened.map_err(said("target"))?.into_inner();
@@ -51,7 +54,15 @@ pub async fn rehearse(args: RehearseArgs, global: &Global, reporter: &Arc<Report
     }
     reporter.line(&format!("rehearsal in database {}", opened.database));
     let closing = ends.clone();
-    let ended = Box::pin(run(ends, &args, &id, ground, dir, reporter)).await;
+    let ended = Box::pin(run(
+        ends,
+        &args,
+        &id,
+        (ground, &opened.refused),
+        dir,
+        reporter,
+    ))
+    .await;
     // Also of one that failed: it is not resumed.
     match close(closing, &id).await {
         Ok(()) => reporter.line("the scratch database is dropped; the target is as it was"),
@@ -74,7 +85,7 @@ async fn run(
     mut ends: Ends,
     args: &RehearseArgs,
     id: &str,
-    ground: Option<Ground>,
+    (ground, refused): (Option<Ground>, &[wire::RefusedExtension]),
     dir: RunDir,
     reporter: &Arc<Reporter>,
 ) -> Ended {
@@ -97,7 +108,8 @@ async fn run(
         facts.target.tables.clear();
         let scope = Scope::new(&selection, LeftOut::default())?;
         let shared = ground.look_at_shared(&ends, &scope, true, reporter).await?;
-        let scratch = ground.of_scratch(&ends, id).await?;
+        let names: Vec<String> = refused.iter().map(|refused| refused.name.clone()).collect();
+        let scratch = ground.of_scratch(&ends, id, &names).await?;
         let asked = Settling {
             ends: &ends,
             scope: &scope,
@@ -107,6 +119,7 @@ async fn run(
         };
         let now = scratch.settle(&mut facts.target, asked).await?;
         findings.extend(now.findings.iter().cloned());
+        findings.extend(refused.iter().map(not_rehearsed));
         settled = Some(now);
     }
     for finding in &findings {
@@ -126,7 +139,11 @@ async fn run(
     let lease = Lease::Migration;
     let inventory = migrate::inventory(&mut ends, id, &options, &facts, settled, lease).await?;
     let options = settings::with_part_size(options, &inventory, settings, &facts);
-    let plan = Plan::new(inventory, options);
+    let mut plan = Plan::new(inventory, options);
+    // What the scratch database has of the target's: its comparison goes by what the plan has told.
+    let were_there = |f: &&Finding| WERE_THERE.iter().any(|(_, code)| f.code == *code);
+    plan.findings
+        .extend(findings.iter().filter(were_there).cloned());
     migrate::create(&mut ends, id, plan, None).await?;
     let driven = Driven {
         ends,
@@ -143,6 +160,15 @@ async fn run(
         Ok((verdict, result))
     };
     driven.drive(timed).await
+}
+
+fn not_rehearsed(refused: &wire::RefusedExtension) -> Finding {
+    let message = format!(
+        "the scratch database cannot have it: {}: the rehearsal is without it and its tables, the migration is not",
+        refused.reason
+    );
+    let object = format!("extension {}", refused.name);
+    Finding::new(Severity::Warning, "not-rehearsed", object, message)
 }
 
 /// How long each phase took: what the real run will take, into this server over this link.

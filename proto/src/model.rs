@@ -40,7 +40,7 @@ pub use platform::{
     Derived, Fixed, Named, Platform, Problem, RowRule, Rules, Shape, Signs, Tenancy, Told, Version,
 };
 pub use roles::{
-    Membership, ParameterGrant, Properties, Role, RoleChoice, Roles, Setting, is_built_in,
+    Membership, ParameterGrant, Properties, Role, RoleChoice, Roles, Setting, is_built_in, veiled,
 };
 pub use schema::{
     Catalog, Definition, MASK, OF_SCHEMA, OF_STEPS, RLS_SKIPPED, SCHEMA_COMPARED, SchemaObject,
@@ -51,8 +51,8 @@ pub use sync::{How, SyncCounts, SyncUnderWay};
 pub use system::SystemGrants;
 pub use table::{Format, OTHER_ROWS, Part, Relation, Table};
 pub use work::{
-    Access, Column, Entry, ForeignKey, Grant, IndexOn, KeyStatements, LargeObjects, Made,
-    NOT_CALLED, Note, SequenceValue, Step, View, Work,
+    Access, Column, DefaultPrivileges, Entry, ForeignKey, Grant, IndexOn, KeyStatements,
+    LargeObjects, Made, NOT_CALLED, Note, SequenceValue, Step, View, Work,
 };
 
 /// An object identifier of the *source* database.

@@ -1,4 +1,6 @@
 //! Which tables and schemas a command is about.
+use std::collections::HashSet;
+
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use serde::{Deserialize, Serialize};
 
@@ -126,6 +128,28 @@ fn unmatched(
 /// Globs over the names of schemas.
 pub fn schemas(globs: &[String]) -> Result<GlobSet, Malformed> {
     compile("managed-schemas", globs).map_err(|error| Malformed::new(error.to_string()))
+}
+
+/// Tables of a platform that nobody reads: all in its schemas, but for those that are named. Who holds them locked makes its services wait,
+/// which drop and make some every day.
+#[derive(Clone, Default)]
+pub struct Unread {
+    schemas: GlobSet,
+    read: HashSet<String>,
+}
+
+impl Unread {
+    /// Globs over the names of schemas; `schema.table` of those that are read all the same.
+    pub fn new(schemas: &[String], read: &[String]) -> Result<Self, Malformed> {
+        Ok(Self {
+            schemas: self::schemas(schemas)?,
+            read: read.iter().cloned().collect(),
+        })
+    }
+
+    pub fn holds(&self, schema: &str, table: &str) -> bool {
+        self.schemas.is_match(schema) && !self.read.contains(&format!("{schema}.{table}"))
+    }
 }
 
 fn compile(flag: &'static str, globs: &[String]) -> Result<GlobSet, Error> {

@@ -6,7 +6,7 @@ use pgconvoy_proto::model::{
     Column, Entry, Finding, ForeignKey, IndexOn, KeyStatements, Oid, SequenceValue, Severity, View,
     Work,
 };
-use pgconvoy_proto::selection::Filter;
+use pgconvoy_proto::selection::{Filter, Unread};
 use tokio_postgres::Error;
 
 use super::{FIRST_NORMAL_OID, foreign_schema, query_quoted};
@@ -283,10 +283,12 @@ pub async fn nullable_children(
         .collect())
 }
 
-/// Where sequences stand. Positions are not transactional: read after the snapshot, they are never behind its rows.
+/// Where sequences stand. Positions are not transactional: read after the snapshot, they are never behind its rows. Those of tables that are
+/// not read are left alone: reading one locks it until the transaction ends.
 pub async fn sequences(
     session: &Session,
     excluded: &HashSet<Oid>,
+    unread: &Unread,
 ) -> Result<Vec<SequenceValue>, Error> {
     let query = format!(
         "SELECT c.oid, n.nspname, c.relname, tn.nspname, t.relname
@@ -307,6 +309,10 @@ pub async fn sequences(
         .map(|row| {
             let owner: (Option<String>, Option<String>) = (row.get(3), row.get(4));
             ((row.get(1), row.get(2)), owner.0.zip(owner.1))
+        })
+        .filter(|(_, owner): &(_, Option<Names>)| {
+            let is_unread = |(schema, table): &Names| unread.holds(schema, table);
+            !owner.as_ref().is_some_and(is_unread)
         })
         .collect();
     let mut values = Vec::with_capacity(named.len());

@@ -8,7 +8,7 @@ use pgconvoy_proto::model::{
 use tokio_postgres::types::Type;
 use tokio_postgres::{Error, Row};
 
-use super::{constraints, foreign_schema, identity, query_quoted};
+use super::{constraints, default_privileges, foreign_schema, identity, query_quoted};
 use crate::session::{Session, qualified, quote_ident};
 
 /// Publications of whole schemas are known from here on.
@@ -32,6 +32,8 @@ pub async fn read(session: &Session, asked: &HoldingsAsked) -> Result<Holdings, 
         objects: objects(session, &schemas).await?,
         tables: tables(session, &schemas).await?,
         roles: names(session, "SELECT rolname::text FROM pg_roles ORDER BY 1").await?,
+        extensions: extensions(session).await?,
+        default_privileges: default_privileges::read(session).await?,
         versions: versions(session, &asked.versions).await?,
         schemas,
     };
@@ -42,6 +44,12 @@ pub async fn read(session: &Session, asked: &HoldingsAsked) -> Result<Holdings, 
 async fn names(session: &Session, query: &str) -> Result<Vec<String>, Error> {
     let rows = session.query(query, &[]).await?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+async fn extensions(session: &Session) -> Result<Vec<(String, String)>, Error> {
+    let query = "SELECT extname::text, extversion FROM pg_extension ORDER BY 1";
+    let rows = session.query(query, &[]).await?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
 /// Schemas of this database that one of the globs matches.
@@ -136,7 +144,16 @@ fn objects_query(version: u32) -> String {
         in_schema("pg_ts_dict", "dict"),
         in_schema("pg_ts_config", "cfg"),
         of_database("pg_extension", "o.extowner", "true"),
-        of_database("pg_publication", "o.pubowner", "true"),
+        // to_jsonb(): what it does with generated columns is known from 18 on.
+        "SELECT o.tableoid, o.oid, NULL, NULL, NULL, o.pubowner, NULL,
+                format('CREATE PUBLICATION %I%s WITH (publish = %L, publish_via_partition_root = %s%s)', o.pubname,
+                       CASE WHEN o.puballtables THEN ' FOR ALL TABLES' END,
+                       concat_ws(', ', CASE WHEN o.pubinsert THEN 'insert' END, CASE WHEN o.pubupdate THEN 'update' END,
+                                 CASE WHEN o.pubdelete THEN 'delete' END, CASE WHEN o.pubtruncate THEN 'truncate' END),
+                       o.pubviaroot,
+                       CASE to_jsonb(o) ->> 'pubgencols' WHEN 's' THEN ', publish_generated_columns = stored' END)
+         FROM pg_publication o"
+            .to_owned(),
         "SELECT o.tableoid, o.oid, NULL, NULL, NULL, o.evtowner, o.evtfoid, NULL FROM pg_event_trigger o"
             .to_owned(),
         "SELECT o.tableoid, o.oid, nullif(o.defaclnamespace, 0), NULL, NULL, o.defaclrole, NULL, NULL FROM pg_default_acl o"
@@ -162,7 +179,10 @@ async fn objects(session: &Session, schemas: &[String]) -> Result<Vec<Holding>, 
          SELECT o.class, o.oid, i.type, {}, n.nspname::text, o.of_class, o.of_oid, pg_get_userbyid(o.owner)::text,
                 fn.nspname::text, p.proname::text, pg_get_userbyid(p.proowner)::text, e.extname::text, o.definition,
                 ARRAY(SELECT pg_get_userbyid(r)::text FROM pg_policy y, unnest(y.polroles) r
-                      WHERE o.class = 'pg_policy'::regclass AND y.oid = o.oid AND r <> 0)
+                      WHERE o.class = 'pg_policy'::regclass AND y.oid = o.oid AND r <> 0),
+                ARRAY(SELECT a.adrelid FROM pg_depend u JOIN pg_attrdef a ON a.oid = u.objid
+                      WHERE i.type = 'sequence' AND o.of_oid IS NULL AND u.classid = 'pg_attrdef'::regclass
+                        AND u.refclassid = o.class AND u.refobjid = o.oid)
          FROM o CROSS JOIN LATERAL pg_identify_object(o.class, o.oid, 0) i
          LEFT JOIN pg_namespace n ON n.oid = o.schema
          LEFT JOIN pg_proc p ON p.oid = o.fn LEFT JOIN pg_namespace fn ON fn.oid = p.pronamespace
@@ -179,15 +199,19 @@ async fn objects(session: &Session, schemas: &[String]) -> Result<Vec<Holding>, 
 
 fn holding(row: &Row) -> Holding {
     let of: (Option<u32>, Option<u32>) = (row.get(5), row.get(6));
+    let class: u32 = row.get(0);
+    let feeds: Vec<u32> = row.get(14);
     let function = (|| Some((row.get::<_, Option<_>>(8)?, row.get(9), row.get(10))))();
     Holding {
         entry: Entry {
-            class: row.get(0),
+            class,
             oid: row.get(1),
         },
         kind: row.get(2),
         identity: row.get(3),
         schema: row.get(4),
+        // Sequences and tables are in one catalog.
+        feeds: feeds.into_iter().map(|oid| Entry { class, oid }).collect(),
         of: of.0.zip(of.1).map(|(class, oid)| Entry { class, oid }),
         owner: row.get(7),
         function,

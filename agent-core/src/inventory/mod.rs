@@ -6,6 +6,7 @@ pub mod addresses;
 pub mod built;
 pub mod built_in;
 mod constraints;
+pub mod default_privileges;
 pub mod holdings;
 pub mod large_objects;
 pub mod newer;

@@ -11,6 +11,7 @@ use pgconvoy_agent_core::snapshot::{Scope, Snapshot};
 use pgconvoy_agent_core::tools::{Tool, Tools};
 use pgconvoy_agent_core::{scan, status};
 use pgconvoy_proto::model::{Digest, Table};
+use pgconvoy_proto::selection::Unread;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tonic::Status;
 use xxhash_rust::xxh3::Xxh3;
@@ -56,8 +57,12 @@ impl Vault {
         folder: &Path,
     ) -> Result<Manifest, Status> {
         rights::refuse_unreadable(&database.connect(APPLICATION).await?).await?;
-        let snapshot =
-            Snapshot::open(database, APPLICATION, &Scope::Selected(everything())).await?;
+        let snapshot = Snapshot::open(
+            database,
+            APPLICATION,
+            &Scope::Selected(everything(), Unread::default()),
+        )
+        .await?;
         let (before, server_version) = {
             let holder = snapshot.holder().await?;
             let before = Before::under(&holder).await;

@@ -13,6 +13,7 @@ use pgconvoy_agent_core::session::{Session, quote_ident};
 use pgconvoy_agent_core::snapshot::{Scope, Snapshot};
 use pgconvoy_agent_core::{scan, status};
 use pgconvoy_proto::model::{Digest, Finding, Severity};
+use pgconvoy_proto::selection::Unread;
 use tonic::Status;
 
 use super::Backup;
@@ -199,7 +200,7 @@ async fn listed(
 
 /// Tables whose rows are not those of the backup, by reading them.
 pub async fn rows_differ(database: &Database, backup: &Backup) -> Result<Vec<Finding>, Status> {
-    let scope = Scope::Selected(everything());
+    let scope = Scope::Selected(everything(), Unread::default());
     let snapshot = Snapshot::open(database, "pgconvoy rollback", &scope).await?;
     let mut findings = Vec::new();
     for (was, digest) in &backup.manifest.rows {

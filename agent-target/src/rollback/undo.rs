@@ -2,16 +2,18 @@
 //! settings and comments; and the roles that it created. What is refused shows in the comparison that follows.
 use std::collections::HashSet;
 
+use pgconvoy_agent_core::inventory::default_privileges::{self, who};
 use pgconvoy_agent_core::inventory::{roles, system};
 use pgconvoy_agent_core::session::{Session, qualified, quote_ident, quote_literal};
 use pgconvoy_agent_core::status;
-use pgconvoy_proto::model::{Access, Grant, Properties, Relation, SystemGrants, Work};
+use pgconvoy_proto::model::{
+    Access, DefaultPrivileges, Grant, Properties, Relation, SystemGrants, Work,
+};
 use tokio_postgres::Error;
 use tokio_postgres::error::SqlState;
 use tonic::Status;
 
 use super::Undone;
-use crate::before::{self, DefaultPrivileges};
 use crate::steps::{self, Among, managed};
 
 /// Tables that were there were empty: only then were they loaded. Sequences go back to where they stood.
@@ -172,18 +174,14 @@ pub(super) async fn default_privileges(
     session: &Session,
     before: &[DefaultPrivileges],
 ) -> Result<(), Error> {
-    let now = before::default_privileges(session).await?;
+    let now = default_privileges::read(session).await?;
     session.batch_execute("BEGIN").await?;
-    let same = |one: &DefaultPrivileges, other: &DefaultPrivileges| {
-        let set = |of: &DefaultPrivileges| of.grants.iter().cloned().collect::<HashSet<Grant>>();
-        one.is_of(other) && set(one) == set(other)
-    };
     let changed = now
         .iter()
-        .filter(|now| !before.iter().any(|was| same(was, now)));
+        .filter(|now| !before.iter().any(|was| was.is_same(now)));
     for now in changed {
         let was = before.iter().find(|was| was.is_of(now));
-        for statement in privileges_again(now, was) {
+        for statement in default_privileges::statements(now, was) {
             tell(&statement, steps::attempt(session, &statement).await?);
         }
     }
@@ -191,57 +189,11 @@ pub(super) async fn default_privileges(
         .iter()
         .filter(|was| !now.iter().any(|now| now.is_of(was)));
     for was in lost {
-        for statement in privileges_again(was, Some(was)) {
+        for statement in default_privileges::statements(was, Some(was)) {
             tell(&statement, steps::attempt(session, &statement).await?);
         }
     }
     session.batch_execute("COMMIT").await
-}
-
-fn privileges_again(now: &DefaultPrivileges, was: Option<&DefaultPrivileges>) -> Vec<String> {
-    let role = quote_ident(&now.role);
-    let place = now.schema.as_ref().map_or_else(String::new, |schema| {
-        format!(" IN SCHEMA {}", quote_ident(schema))
-    });
-    let alter = format!("ALTER DEFAULT PRIVILEGES FOR ROLE {role}{place}");
-    let on = &now.objects;
-    let grantees: HashSet<&str> = now.grants.iter().map(|g| g.grantee.as_str()).collect();
-    let mut statements: Vec<String> = grantees
-        .into_iter()
-        .map(|grantee| format!("{alter} REVOKE ALL ON {on} FROM {}", who(grantee)))
-        .collect();
-    match was {
-        Some(was) => statements.extend(was.grants.iter().map(|grant| {
-            let option = if grant.grantable && !grant.grantee.is_empty() {
-                " WITH GRANT OPTION"
-            } else {
-                ""
-            };
-            format!(
-                "{alter} GRANT {} ON {on} TO {}{option}",
-                grant.privilege,
-                who(&grant.grantee)
-            )
-        })),
-        // In a schema nothing is granted by default. Elsewhere: acldefault() (src/backend/utils/adt/acl.c).
-        None if now.schema.is_none() => {
-            statements.push(format!("{alter} GRANT ALL ON {on} TO {role}"));
-            match on.as_str() {
-                "FUNCTIONS" => statements.push(format!("{alter} GRANT EXECUTE ON {on} TO PUBLIC")),
-                "TYPES" => statements.push(format!("{alter} GRANT USAGE ON {on} TO PUBLIC")),
-                _ => {}
-            }
-        }
-        None => {}
-    }
-    statements
-}
-
-fn who(grantee: &str) -> String {
-    match grantee {
-        "" => "PUBLIC".into(),
-        role => quote_ident(role),
-    }
 }
 
 /// What makes of the grants that PostgreSQL's own objects have now those that they had.

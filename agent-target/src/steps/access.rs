@@ -14,8 +14,8 @@ use tonic::Status;
 use super::attempt;
 
 /// PostgreSQL 17 knows one privilege more than its predecessors.
-const MAINTAIN: &str = "MAINTAIN";
-const MAINTAIN_SINCE: u32 = 170_000;
+pub(super) const MAINTAIN: &str = "MAINTAIN";
+pub(super) const MAINTAIN_SINCE: u32 = 170_000;
 
 type Here = HashMap<(String, String), Access>;
 

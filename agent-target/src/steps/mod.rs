@@ -6,6 +6,7 @@
 mod access;
 mod archive;
 mod database;
+mod default_privileges;
 pub mod foreign_key;
 mod key;
 mod large_objects;
@@ -232,6 +233,11 @@ impl Runner {
                 }
                 Work::SystemGrants { changes } => {
                     findings.extend(system_grants::apply(session, changes).await?);
+                }
+                Work::DefaultPrivileges { wanted, gone } => {
+                    let source = migration.source_version;
+                    findings
+                        .extend(default_privileges::apply(session, source, wanted, gone).await?);
                 }
                 Work::Refresh { views } => findings.extend(rest::refresh(session, views).await?),
                 Work::LargeObjects { access, notes } => {

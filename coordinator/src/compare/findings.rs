@@ -1,6 +1,7 @@
 //! Differences as findings, readable.
 use pgconvoy_proto::model::{Finding, MASK, SchemaObject, Severity};
 
+use super::code::{self, BODIES};
 use super::{Change, Counts, Difference, MADE_BY};
 
 /// What the target had before the migration: kind of object, code of the plan's finding about it.
@@ -33,6 +34,8 @@ const LISTS: &[&str] = &[
     "revoked grants",
     "tables",
 ];
+/// The property that says what a function's body is written in.
+const LANGUAGE: &str = "language";
 /// Characters of a value that are shown, from shortly before the first one that differs.
 const SHOWN: usize = 400;
 const BEFORE: usize = 60;
@@ -118,7 +121,7 @@ fn differs(object: &SchemaObject, changes: &[Change], known: &[Finding]) -> Vec<
     let (by_operator, others): (Vec<&Change>, Vec<&Change>) = changes.iter().partition(chosen);
     let finding = |severity, code, changes: &[&Change]| {
         let message = format!("{DIFFERS_IN}{}", properties(changes));
-        let (source, target) = both(changes);
+        let (source, target) = both(object, changes);
         Finding::new(severity, code, object.name(), message).values(source, target)
     };
     let mut findings = Vec::new();
@@ -147,9 +150,14 @@ pub fn properties(changes: &[&Change]) -> String {
     names.join(", ")
 }
 
-/// What the source has of them, and the target.
-pub fn both(changes: &[&Change]) -> (String, String) {
-    let said = changes.iter().map(|change| values(change));
+/// What the source has of them, and the target. `object`: the source's.
+pub fn both(object: &SchemaObject, changes: &[&Change]) -> (String, String) {
+    let language = match changes.iter().any(|change| change.property == LANGUAGE) {
+        // What is code in the one is text in the other.
+        true => "",
+        false => object.get(LANGUAGE).unwrap_or_default(),
+    };
+    let said = changes.iter().map(|change| values(change, language));
     let (source, target): (Vec<String>, Vec<String>) = said.unzip();
     (source.join("; "), target.join("; "))
 }
@@ -184,15 +192,19 @@ fn plural(kind: &str) -> String {
 
 /// An object that only one end has: its properties, long values cut.
 pub fn shape(object: &SchemaObject) -> String {
-    let each = object
-        .properties
-        .iter()
-        .map(|(name, value)| format!("{name}: {}", excerpt(value, 0)));
+    let language = object.get(LANGUAGE).unwrap_or_default();
+    let each = object.properties.iter().map(|(name, value)| {
+        let value = match BODIES.contains(&name.as_str()) {
+            true => &code::masked(language, value, None),
+            false => value,
+        };
+        format!("{name}: {}", excerpt(value, 0))
+    });
     each.collect::<Vec<_>>().join("; ")
 }
 
-/// What the two ends have of a property.
-fn values(change: &Change) -> (String, String) {
+/// What the two ends have of a property; `language`: of a function.
+fn values(change: &Change, language: &str) -> (String, String) {
     let (source, target) = (change.source.as_deref(), change.target.as_deref());
     let (mut a, mut b) = (
         source.unwrap_or_default().to_owned(),
@@ -200,6 +212,12 @@ fn values(change: &Change) -> (String, String) {
     );
     if LISTS.contains(&change.property.as_str()) && source.is_some() && target.is_some() {
         (a, b) = (lines_not_in(&a, &b), lines_not_in(&b, &a));
+    }
+    if BODIES.contains(&change.property.as_str()) {
+        (a, b) = (
+            code::masked(language, &a, target),
+            code::masked(language, &b, source),
+        );
     }
     let from = first_difference(&a, &b).saturating_sub(BEFORE);
     let say = |value: Option<&str>, shown: &str| match value {

@@ -1,8 +1,9 @@
 //! What the ledger has a finding about already: the migration said so when it happened, and it is not said twice.
 use std::collections::BTreeSet;
 
-use pgconvoy_proto::model::{Catalog, Finding, SchemaObject, Severity, TOLD};
+use pgconvoy_proto::model::{Catalog, Finding, SchemaObject, Severity, TOLD, veiled};
 
+use super::code::BODIES;
 use super::findings::{masked, shape};
 use super::{Change, Difference};
 
@@ -44,7 +45,11 @@ pub fn facts(differences: &[Difference]) -> BTreeSet<Fact> {
 }
 
 pub(super) fn at_target(change: &Change) -> String {
-    change.target.as_deref().map_or("none".into(), masked)
+    let shown = match BODIES.contains(&change.property.as_str()) {
+        true => veiled,
+        false => masked,
+    };
+    change.target.as_deref().map_or("none".into(), shown)
 }
 
 /// For the ledger: a later comparison leaves these out, and what changed since it tells.

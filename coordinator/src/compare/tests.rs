@@ -423,7 +423,13 @@ fn secrets_are_shown_as_masked() {
 #[test]
 fn of_a_long_value_the_part_that_differs_is_shown() {
     let body = |word: &str| format!("{}{word}{}", "x".repeat(5000), "y".repeat(5000));
-    let of = |word| object(("function", "f()"), "", &[("body", &body(word))]);
+    let of = |word| {
+        object(
+            ("function", "f()"),
+            "",
+            &[("body", &body(word)), ("language", "sql")],
+        )
+    };
     let found = compared(catalog(V15, &[of("one")]), catalog(V15, &[of("two")]), &[]);
     assert!(found[0].source_value.contains("xoney"), "{found:?}");
     assert!(found[0].target_value.contains("xtwoy"));

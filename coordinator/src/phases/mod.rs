@@ -81,6 +81,7 @@ impl Phase {
             Work::Roles(_) | Work::PreData => Self::Schema,
             Work::Access { late: false, .. }
             | Work::SystemGrants { .. }
+            | Work::DefaultPrivileges { .. }
             | Work::DropNotNull { .. }
             | Work::Vacate { .. } => Self::Access,
             Work::KeyIndex { .. }

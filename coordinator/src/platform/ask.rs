@@ -1,11 +1,12 @@
 //! What the agents are asked about a platform.
 use pgconvoy_proto::model::{
-    Counted, Holdings, HoldingsAsked, Platform, Question, Told, parse_json, to_json,
+    Counted, Finding, Fixed, Holdings, HoldingsAsked, Platform, Question, Told, parse_json, to_json,
 };
 use pgconvoy_proto::wire;
 use tokio_stream::{Stream, StreamExt};
 use tonic::Status;
 
+use super::skew::FIXED_VALUES;
 use crate::ends::{Ends, said};
 
 /// What each end holds, the source first. `migration`: of a rehearsal the target is its scratch database.
@@ -64,18 +65,47 @@ const QUERY_MS: u32 = 60_000;
 /// How far each item of the checklist concerns this database. What the source refuses (a table of another level) stays open.
 pub async fn fill(ends: &Ends, outside: &mut [Told]) -> anyhow::Result<()> {
     for told in outside.iter_mut().filter(|told| !told.query.is_empty()) {
-        let request = wire::CheckRequest {
-            sql: told.query.clone(),
-            timeout_ms: QUERY_MS,
-            ..Default::default()
-        };
-        let answer = ends.source.clone().run_check(request).await;
-        let answer = answer.map_err(said("source"))?.into_inner().answer;
-        if let Some(wire::check_response::Answer::Rows(rows)) = answer {
-            told.found = rows.single.unwrap_or_default();
+        told.found = single(ends, &told.query).await?.unwrap_or_default();
+    }
+    Ok(())
+}
+
+/// Which rows lose their value at the target: nobody can see it there. What the source refuses, it is to be asked by hand.
+pub async fn name_rows(
+    ends: &Ends,
+    fixed: &[Fixed],
+    findings: &mut [Finding],
+) -> anyhow::Result<()> {
+    let of_fixed = findings.iter_mut().filter(|f| f.code == FIXED_VALUES);
+    for finding in of_fixed {
+        let mut all = fixed.iter().filter(|fixed| !fixed.which.is_empty());
+        if let Some(fixed) = all.find(|fixed| fixed.column == finding.object) {
+            let which = match single(ends, &fixed.which).await? {
+                Some(which) => {
+                    finding.source_value.clone_from(&which);
+                    which
+                }
+                None => format!("what the source says: {}", fixed.which),
+            };
+            finding.hint = fixed.why.replace("{}", &which);
         }
     }
     Ok(())
+}
+
+/// None: the source refuses it, or it has no value.
+async fn single(ends: &Ends, sql: &str) -> anyhow::Result<Option<String>> {
+    let request = wire::CheckRequest {
+        sql: sql.to_owned(),
+        timeout_ms: QUERY_MS,
+        ..Default::default()
+    };
+    let answer = ends.source.clone().run_check(request).await;
+    let answer = answer.map_err(said("source"))?.into_inner().answer;
+    Ok(match answer {
+        Some(wire::check_response::Answer::Rows(rows)) => rows.single,
+        _ => None,
+    })
 }
 
 pub async fn measure(ends: &Ends, questions: &[Question]) -> anyhow::Result<Counted> {

@@ -32,11 +32,17 @@ pub fn leave_out(
             .contains(&(object.kind.clone(), plain(&object.identity)));
         object.kind != "publication" || !theirs || there.contains(&object.name())
     });
+    let users = leaving.users_publications(source);
     for object in source.objects.iter_mut().chain(&mut target.objects) {
-        leaving.narrow(object, &members);
+        leaving.narrow(object, &members, &users);
     }
     left
 }
+
+/// Properties of a publication: what it publishes,
+const MEMBERS: &[&str] = &["tables", "schemas"];
+/// and how.
+const PUBLISHED: &[&str] = &["all tables", "publishes", "via root", "generated columns"];
 
 /// As the comparison calls it.
 pub fn key(named: &Named) -> (String, String) {
@@ -118,8 +124,17 @@ impl Leaving<'_> {
         object.kind == "sequence" && self.sequences.contains(plain(&object.identity).as_str())
     }
 
+    /// Names of those that none of the platform's roles owns at the source.
+    fn users_publications(&self, source: &Catalog) -> HashSet<String> {
+        let users = source.objects.iter().filter(|object| {
+            let owner = object.get("owner").map(plain);
+            object.kind == "publication" && owner.is_some_and(|role| !self.rules.is_owner(&role))
+        });
+        users.map(|object| plain(&object.identity)).collect()
+    }
+
     /// Of an object that both keep: what is the user's of it.
-    fn narrow(&self, object: &mut SchemaObject, members: &Members) {
+    fn narrow(&self, object: &mut SchemaObject, members: &Members, users: &HashSet<String>) {
         if self.is_set(object) && !self.is_carried(object) {
             object.properties.retain(|name, _| name == "position");
         }
@@ -128,9 +143,10 @@ impl Leaving<'_> {
             .contains(&(object.kind.clone(), plain(&object.identity)));
         if object.kind == "publication" {
             if theirs {
-                object
-                    .properties
-                    .retain(|name, _| name == "tables" || name == "schemas");
+                let all = users.contains(&plain(&object.identity));
+                object.properties.retain(|name, _| {
+                    MEMBERS.contains(&name.as_str()) || all && PUBLISHED.contains(&name.as_str())
+                });
             }
             members.narrow(object, self.rules, theirs);
         }

@@ -53,6 +53,16 @@ pub fn fit(inventory: &mut Inventory, tenancy: &Tenancy) {
     inventory.works.retain(|work| !idle(work));
 }
 
+/// Tables in managed schemas that are read, `schema.table`: of those that [`fit`] leaves.
+pub fn read_tables(tenancy: &Tenancy) -> Vec<String> {
+    let shapes = tenancy.shapes.iter();
+    let shapes = shapes.map(|shape| format!("{}.{}", shape.schema, shape.name));
+    let users = tenancy.carried.iter().filter(|named| named.kind == "table");
+    shapes
+        .chain(users.map(|named| plain(&named.identity)))
+        .collect()
+}
+
 fn is_users(tenancy: &Tenancy, table: &Table) -> bool {
     is_carried(tenancy, "table", &table.to_string())
 }
@@ -116,6 +126,7 @@ impl Settled {
                 tables: self.vacate.clone(),
             });
         }
+        inventory.works.extend(self.defaults.clone());
         let derived = self.tenancy.platform.derived.iter();
         let missing = derived.filter(|derived| self.is_filled_here(&derived.of));
         inventory.works.extend(missing.cloned().map(Work::Derive));

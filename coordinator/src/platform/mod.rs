@@ -4,6 +4,7 @@ mod again;
 mod ask;
 mod compare;
 mod config;
+mod defaults;
 mod divide;
 mod fit;
 mod recognise;
@@ -17,23 +18,24 @@ use std::collections::HashSet;
 use pgconvoy_proto::facts::TargetFacts;
 use pgconvoy_proto::model::{
     Count, Entry, Finding, HeldTable, Holding, Holdings, Named, Platform, Question, RowRule, Rules,
-    Severity, Shape, Tenancy,
+    Severity, Shape, Tenancy, Work,
 };
 
 pub use again::again;
 pub use compare::leave_out;
 pub use config::{Profile, stated};
 pub use divide::Division;
-pub use fit::fit;
+pub use fit::{fit, read_tables};
 pub use scope::Scope;
-pub use shared::{Shared, When};
+pub use shared::{Shared, When, made_extensions};
 pub use told::{checklist, checklist_json};
 
+use crate::compare::known::plain;
 use crate::ends::Ends;
 use crate::events::Reporter;
 use crate::preflight::{EXTENSION_SCHEMA, Facts};
 use crate::schema;
-use ask::{count, fill, measure};
+use ask::{count, fill, measure, name_rows};
 use divide::{divide, more_policies};
 use scope::by_entry;
 use skew::Levels;
@@ -55,6 +57,8 @@ pub struct Settled {
     pub vacate: Vec<(String, String)>,
     /// Policies and triggers at the target that are replaced.
     pub clashes: Vec<Named>,
+    /// What the target's default privileges become.
+    defaults: Option<Work>,
     source_tables: HashSet<String>,
     target_tables: HashSet<String>,
 }
@@ -108,10 +112,28 @@ impl Ground {
         })
     }
 
-    /// The same with a rehearsal's scratch database in the target's place: what its services have made is there as in the target.
-    pub async fn of_scratch(self, ends: &Ends, rehearsal: &str) -> anyhow::Result<Self> {
+    /// Extensions of the source that the target does not have.
+    pub fn extensions_to_make(&self) -> Vec<String> {
+        let there = |name: &String| self.target.extension_version(name).is_some();
+        let names = self.source.extensions.iter().map(|(name, _)| name);
+        names.filter(|name| !there(name)).cloned().collect()
+    }
+
+    /// The same with a rehearsal's scratch database in the target's place: what its services have made is there as in the target. Extensions
+    /// that are `refused` there are taken for made, so that nobody makes them; their tables are not there.
+    pub async fn of_scratch(
+        self,
+        ends: &Ends,
+        rehearsal: &str,
+        refused: &[String],
+    ) -> anyhow::Result<Self> {
         let mut scratch = Self::read(ends, self.platform, rehearsal).await?;
         scratch.target.versions = self.target.versions;
+        let of_source = scratch.source.objects.iter();
+        let refused = of_source.filter(|object| {
+            object.kind == "extension" && refused.contains(&plain(&object.identity))
+        });
+        scratch.target.objects.extend(refused.cloned());
         Ok(scratch)
     }
 
@@ -183,13 +205,21 @@ impl Ground {
             if finding.code == "role-differs" && self.rules.is_reserved(role) {
                 finding.severity = Severity::Info;
             }
-            // Where a platform has its extensions is its own affair.
-            if finding.code == EXTENSION_SCHEMA {
+            // Where a platform has its extensions is its own affair: that of what names them is too.
+            let schemas = [&finding.source_value, &finding.target_value];
+            let is_own = schemas.iter().all(|schema| self.rules.is_managed(schema));
+            if finding.code == EXTENSION_SCHEMA && is_own {
                 finding.severity = Severity::Warning;
             }
         }
-        let of_others = ["default-privileges-were-there", "extension-was-there"];
-        findings.retain(|finding| !of_others.contains(&finding.code.as_str()));
+        // Those that the source has too are the platform's, or become the source's.
+        let defaults = self.target.default_privileges.iter();
+        let own: HashSet<String> = defaults
+            .filter(|of| !self.source.roles.contains(&of.role))
+            .map(|of| plain(&of.identity()))
+            .collect();
+        let were_there = "default-privileges-were-there";
+        findings.retain(|f| f.code != were_there || own.contains(&plain(&f.object)));
     }
 
     /// Whose is what, what both ends can hold of the rows, and what would be lost.
@@ -237,13 +267,20 @@ impl Ground {
         });
         let mut findings = told::ground(&self.platform, &self.source, &self.target, &division);
         findings.extend(judged.findings);
+        name_rows(ends, &self.platform.fixed, &mut findings).await?;
         // Also those stay that would have gone, had the source one of their name.
         findings.extend(more_policies(&self.source, &self.target, scope));
         findings.extend(told::role(target));
         findings.extend(told::held(&held, &counts, force));
         findings.extend(self.sealed(ends).await?);
         findings.extend(shared.findings);
+        let both = (&self.source, &self.target);
+        let defaults = defaults::work(&self.rules, both, &tenancy.absent_roles, scope);
+        if let Some(work) = defaults.as_ref().filter(|_| !scope.skip_schema) {
+            findings.extend(defaults::told(work, &self.target));
+        }
         Ok(Settled {
+            defaults,
             tenancy,
             division,
             findings,
@@ -293,7 +330,7 @@ impl Ground {
         target
     }
 
-    /// Those that tables own whose rows are carried, and that the target has.
+    /// Those of tables whose rows are carried, by their columns or by their defaults, and that the target has.
     fn sequences(&self, division: &Division, shapes: &[Shape]) -> Vec<String> {
         let carried: HashSet<Entry> = division
             .tables
@@ -309,12 +346,18 @@ impl Ground {
             let mut objects = self.target.objects.iter();
             objects.any(|o| o.kind == "sequence" && o.identity == identity)
         };
-        let owned = self.source.objects.iter().filter(|object| {
+        let of_carried = |object: &Holding| match object.of {
+            Some(of) => carried.contains(&of),
+            None => {
+                !object.feeds.is_empty() && object.feeds.iter().all(|fed| carried.contains(fed))
+            }
+        };
+        let numbering = self.source.objects.iter().filter(|object| {
             object.kind == "sequence"
-                && object.of.is_some_and(|of| carried.contains(&of))
+                && of_carried(object)
                 && (object.extension.is_some() || there(&object.identity))
         });
-        owned
+        numbering
             .map(|object| object.identity.replace('"', ""))
             .collect()
     }

@@ -45,6 +45,14 @@ impl Scope {
         self.filter.admits(&table.schema, &table.name)
     }
 
+    /// What is of a whole schema, or of the whole database.
+    pub fn admits_all_of(&self, schema: Option<&str>) -> bool {
+        match schema {
+            Some(schema) => self.filter.admits_schema(schema),
+            None => self.selection.is_everything(),
+        }
+    }
+
     /// Of a table, of its columns and of its constraints: `schema.table.column`.
     pub fn admits_name(&self, name: &str) -> bool {
         let mut parts = name.splitn(3, '.');

@@ -3,9 +3,9 @@
 //! The target's stays, and nothing of it is silent: policies and triggers of the user's stop a migration, which with `--force` brings the
 //! source's in their place. Of the rest nobody can know who has made it. Where the service is of another level at each end, its own objects
 //! are others; where it is of one level, or the object's owner is nobody of the platform's, somebody has changed it at one end.
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
-use pgconvoy_proto::model::{Catalog, Finding, Holding, Named, SchemaObject, Severity};
+use pgconvoy_proto::model::{Catalog, Finding, Holding, Named, SchemaObject, Severity, Tenancy};
 
 use super::Ground;
 use super::compare::key;
@@ -43,7 +43,10 @@ impl Ground {
                     "schema" => self.rules.is_managed(&name.1),
                     _ => schema_of(object, &parents).is_some_and(|s| self.rules.is_managed(&s)),
                 };
-                managed && !carried.contains(&name)
+                let made = member_of(object).is_some_and(|extension| {
+                    carried.contains(&("extension".to_owned(), extension))
+                });
+                managed && !made && !carried.contains(&name)
             };
             let objects = catalog
                 .objects
@@ -53,6 +56,9 @@ impl Ground {
                 .map(|mut object| {
                     // Where it stands is no definition.
                     object.properties.remove("position");
+                    if member_of(&object).is_some() {
+                        object.properties.retain(|name, _| name == "grants");
+                    }
                     object
                 });
             Catalog {
@@ -73,6 +79,7 @@ impl Ground {
             .map(|object| (key(&object.named()), object))
             .collect();
         let mut shared = Shared::default();
+        let mut members: BTreeMap<String, Vec<(&SchemaObject, Vec<Change>)>> = BTreeMap::new();
         for difference in differences {
             let Difference::Differs {
                 source, changes, ..
@@ -89,6 +96,13 @@ impl Ground {
             if changes.is_empty() {
                 continue;
             }
+            if let Some(extension) = member_of(source) {
+                members
+                    .entry(extension)
+                    .or_default()
+                    .push((source, changes));
+                continue;
+            }
             match holding.filter(|holding| self.is_users(holding)) {
                 Some(users) => {
                     shared.clashes.push(users.named());
@@ -99,6 +113,9 @@ impl Ground {
                     .push(self.differs(source, holding, &changes)),
             }
         }
+        let members = members.iter();
+        let told = members.map(|(extension, members)| self.members_differ(extension, members));
+        shared.findings.extend(told);
         shared
     }
 
@@ -197,9 +214,44 @@ impl Ground {
                 "",
             ),
         };
-        let (source, target) = both(&changes);
+        let (source, target) = both(object, &changes);
         Finding::new(severity, code, object.name(), message)
             .values(source, target)
+            .hint(hint)
+    }
+
+    /// In grants: what else they are is the extension's version's affair.
+    fn members_differ(&self, extension: &str, members: &[(&SchemaObject, Vec<Change>)]) -> Finding {
+        let versions = [&self.source, &self.target].map(|end| end.extension_version(extension));
+        let (severity, code, why, hint) = match versions {
+            [Some(source), Some(target)] if source != target => (
+                Severity::Info,
+                "managed-skew",
+                format!("version {source} at the source, {target} at the target"),
+                "",
+            ),
+            _ => (
+                Severity::Warning,
+                "managed-differs",
+                "somebody has changed them at one end, or another release of the platform"
+                    .to_owned(),
+                "the target's stay: GRANT or REVOKE there by hand what the source's are, if they are yours",
+            ),
+        };
+        let message = format!("{} of its members differ in grants: {why}", members.len());
+        let told = members.iter().take(MEMBERS).map(|(object, changes)| {
+            let (source, target) = both(object, &changes.iter().collect::<Vec<_>>());
+            let name = object.name();
+            (format!("{name}: {source}"), format!("{name}: {target}"))
+        });
+        let (mut source, mut target): (Vec<String>, Vec<String>) = told.unzip();
+        if members.len() > MEMBERS {
+            let more = format!("and {} more", members.len() - MEMBERS);
+            source.push(more.clone());
+            target.push(more);
+        }
+        Finding::new(severity, code, format!("extension {extension}"), message)
+            .values(source.join("; "), target.join("; "))
             .hint(hint)
     }
 
@@ -215,6 +267,9 @@ impl Ground {
         }
     }
 }
+
+/// Of an extension so many members are told by name.
+const MEMBERS: usize = 12;
 
 const YOURS: &str =
     "it stays as the target has it; if the source's is yours, make it so at the target by hand";
@@ -241,7 +296,7 @@ fn clash(object: &SchemaObject, changes: &[Change], when: When) -> Finding {
             "make it at the target as it is at the source",
         ),
     };
-    let (source, target) = both(&changes);
+    let (source, target) = both(object, &changes);
     Finding::new(severity, "managed-clash", object.name(), message)
         .values(source, target)
         .hint(hint)
@@ -254,6 +309,20 @@ fn lost_grants(object: &SchemaObject, grants: &[String]) -> Finding {
         .hint("GRANT it at the target by hand, if it is meant")
 }
 
+/// Extensions that the migration has made, with their members.
+pub fn made_extensions(source: &Catalog, tenancy: &Tenancy) -> Vec<Named> {
+    let theirs: HashSet<(String, String)> = tenancy.theirs.iter().map(key).collect();
+    let made = source.objects.iter().filter(|object| {
+        let name = (object.kind.clone(), plain(&object.identity));
+        object.kind == "extension" && !theirs.contains(&name)
+    });
+    let named = made.map(|object| Named {
+        kind: object.kind.clone(),
+        identity: object.identity.clone(),
+    });
+    named.collect()
+}
+
 fn parents(catalog: &Catalog) -> HashMap<String, &str> {
     let objects = catalog.objects.iter();
     objects
@@ -261,8 +330,17 @@ fn parents(catalog: &Catalog) -> HashMap<String, &str> {
         .collect()
 }
 
-/// None: of the whole database, or of an extension.
+/// The extension that has made it. A schema is known by its name, whoever has made it.
+fn member_of(object: &SchemaObject) -> Option<String> {
+    let extension = object.parent.strip_prefix("extension ")?;
+    (object.kind != "schema").then(|| plain(extension))
+}
+
+/// None: of the whole database.
 fn schema_of(object: &SchemaObject, parents: &HashMap<String, &str>) -> Option<String> {
+    if member_of(object).is_some() {
+        return Some(first_schema(object));
+    }
     let mut above = object.parent.as_str();
     loop {
         match above.strip_prefix("schema ") {

@@ -136,7 +136,7 @@ fn jobs(jobs: &Jobs) -> Option<Finding> {
             let what = format!("{} jobs of pg_cron are scheduled", all.len());
             Some(
                 warning("scheduled-jobs", names(&all), what)
-                    .hint("suspend them: UPDATE cron.job SET active = false"),
+                    .hint("note which they are, and suspend them when the application stops: SELECT cron.alter_job(jobid, active := false) FROM cron.job WHERE active"),
             )
         }
     }

@@ -159,7 +159,8 @@ pub async fn compare_ends(
         let more = ground.divide(&scope).carried;
         // The scratch database of a rehearsal has not all that the target has.
         if whole && !ledger.id.starts_with(REHEARSAL) {
-            let carried = [tenancy.carried.as_slice(), &more].concat();
+            let made = platform::made_extensions(&source, tenancy);
+            let carried = [tenancy.carried.as_slice(), &more, &made].concat();
             let shared = ground.shared(&source, &target, &carried);
             let (shared, unclear) = printer.settle(shared).await?;
             of_platform = ground.judge_shared(&shared, When::After).findings;

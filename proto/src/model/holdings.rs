@@ -1,7 +1,7 @@
 //! What each end holds in the schemas that a platform manages, and of the whole database: what the two are told apart by.
 use serde::{Deserialize, Serialize};
 
-use super::{Entry, Named};
+use super::{DefaultPrivileges, Entry, Named};
 
 /// How the definition of a trigger ends that has arguments: they may be keys.
 pub const UNTOLD: &str = "(its arguments are not told)";
@@ -20,6 +20,8 @@ pub struct Holding {
     pub schema: Option<String>,
     /// The relation, type or publication that it is part of.
     pub of: Option<Entry>,
+    /// Of a sequence that no column owns: the tables whose defaults take their values from it.
+    pub feeds: Vec<Entry>,
     /// Of what it is part of, where it has none of its own.
     pub owner: String,
     /// Of a trigger: schema, name and owner of its function.
@@ -145,6 +147,9 @@ pub struct Holdings {
     pub objects: Vec<Holding>,
     pub tables: Vec<HeldTable>,
     pub roles: Vec<String>,
+    pub default_privileges: Vec<DefaultPrivileges>,
+    /// Name and version.
+    pub extensions: Vec<(String, String)>,
     /// Of those that were asked for and can be read: column, and its highest value.
     pub versions: Vec<(String, String)>,
 }
@@ -152,6 +157,11 @@ pub struct Holdings {
 impl Holdings {
     pub fn table(&self, plain: &str) -> Option<&HeldTable> {
         self.tables.iter().find(|table| table.plain() == plain)
+    }
+
+    pub fn extension_version(&self, extension: &str) -> Option<&str> {
+        let found = self.extensions.iter().find(|(name, _)| name == extension);
+        found.map(|(_, version)| version.as_str())
     }
 
     pub fn version(&self, column: &str) -> Option<&str> {

@@ -89,7 +89,11 @@ pub struct Fixed {
     pub column: String,
     /// As SQL writes it.
     pub value: String,
+    /// `{}` in it is what `which` says.
     pub why: String,
+    /// SQL whose one value names the rows that have another one; asked of the source.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub which: String,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

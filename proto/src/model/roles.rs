@@ -64,13 +64,18 @@ impl Setting {
         if self.veiled || !self.name.contains('.') {
             return self.clone();
         }
-        let digest = xxhash_rust::xxh3::xxh3_64(self.value.as_bytes()) as u32;
         Self {
             name: self.name.clone(),
-            value: format!("(not shown, {digest:08x})"),
+            value: veiled(&self.value),
             veiled: true,
         }
     }
+}
+
+/// A short digest in the place of a value that is not shown: it tells whether two are equal.
+pub fn veiled(value: &str) -> String {
+    let digest = xxhash_rust::xxh3::xxh3_64(value.as_bytes()) as u32;
+    format!("(not shown, {digest:08x})")
 }
 
 impl fmt::Display for Setting {

@@ -1,4 +1,6 @@
 //! What the steps of a plan do, and what they are about: objects as the source's catalog and the archive name them.
+use std::collections::HashSet;
+
 use serde::{Deserialize, Serialize};
 
 use super::{Derived, Oid, Properties, Roles, SystemGrants};
@@ -37,6 +39,43 @@ pub struct Access {
     pub grants: Vec<Grant>,
     /// By column name.
     pub column_grants: Vec<(String, Vec<Grant>)>,
+}
+
+/// A row of pg_default_acl: what is granted on objects that a role makes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DefaultPrivileges {
+    pub role: String,
+    /// None: in all.
+    pub schema: Option<String>,
+    /// What ALTER DEFAULT PRIVILEGES calls the objects: TABLES.
+    pub objects: String,
+    pub grants: Vec<Grant>,
+}
+
+impl DefaultPrivileges {
+    /// Both are about the same objects.
+    pub fn is_of(&self, other: &Self) -> bool {
+        (&self.role, &self.schema, &self.objects) == (&other.role, &other.schema, &other.objects)
+    }
+
+    /// As pg_identify_object() says it.
+    pub fn identity(&self) -> String {
+        let place = match &self.schema {
+            Some(schema) => format!(" in schema {schema}"),
+            None => String::new(),
+        };
+        format!(
+            "for role {}{place} on {}",
+            self.role,
+            self.objects.to_lowercase()
+        )
+    }
+
+    /// The same grants, in any order.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let set = |of: &Self| of.grants.iter().cloned().collect::<HashSet<Grant>>();
+        self.is_of(other) && set(self) == set(other)
+    }
 }
 
 /// Large objects of one owner and with the same grants.
@@ -171,6 +210,11 @@ pub enum Work {
     SystemGrants {
         changes: Vec<SystemGrants>,
     },
+    /// The user's default privileges on a platform, which has some of its own at both ends; `gone`: the source has none of these.
+    DefaultPrivileges {
+        wanted: Vec<DefaultPrivileges>,
+        gone: Vec<DefaultPrivileges>,
+    },
     /// Columns of inheritance children that may be null although the parent's may not: pg_dump's archive does not say so.
     DropNotNull {
         columns: Vec<Column>,
@@ -242,6 +286,7 @@ impl Work {
             Self::PreData => "pre-data",
             Self::Access { .. } => "access",
             Self::SystemGrants { .. } => "system-grants",
+            Self::DefaultPrivileges { .. } => "default-privileges",
             Self::DropNotNull { .. } => "drop-not-null",
             Self::Index {
                 constraint: true, ..
@@ -272,6 +317,9 @@ impl Work {
             }
             Self::SystemGrants { changes } => {
                 format!("grants on {} of PostgreSQL's own objects", changes.len())
+            }
+            Self::DefaultPrivileges { wanted, gone } => {
+                format!("{} default privileges", wanted.len() + gone.len())
             }
             Self::DropNotNull { columns } => format!("{} inherited columns", columns.len()),
             Self::KeyIndex { schema, name, .. } | Self::Index { schema, name, .. } => {

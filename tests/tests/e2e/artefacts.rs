@@ -96,6 +96,31 @@ fn the_run_folder_has_what_the_design_says_and_it_runs() {
         pair.at_source(buckets).expect("the source")
     );
     assert_eq!(pair.at_target(SECURITY).expect("the target"), wanted);
+
+    // The new place's key is written into the function; one is at either end only.
+    pair.at_target(
+        "CREATE OR REPLACE FUNCTION hook() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN -- was: eyJold
+             PERFORM 'https://new.example.org/hook?key=eyJhbGciOiJIUzI1NiJ9.eyJyb2xlIjoibmV3In0';
+             RETURN NULL; END $$;
+         CREATE FUNCTION own() RETURNS text LANGUAGE sql AS $$ SELECT 'eyJown' $$; DROP FUNCTION zone.call_1()",
+    )
+    .expect("a target with its own addresses");
+    let told = pair
+        .pgconvoy(&["verify"])
+        .expect("verify runs")
+        .expect(3)
+        .says("function public.hook(): it differs in body")
+        .says("PERFORM '(masked, here only)'")
+        .says("SELECT '(masked)'");
+    let ledger = pair
+        .at_target("SELECT string_agg(f::text, ' ') FROM pgconvoy.findings f")
+        .expect("the ledger");
+    let kept = ["events.jsonl", "verification.json", "report.html"].map(read);
+    for text in [told.text(), ledger].iter().chain(&kept) {
+        for secret in ["eyJ", "new.example.org/hook", "zone.example.org'"] {
+            assert!(!text.contains(secret), "{secret} is told:\n{text}");
+        }
+    }
 }
 
 #[test]

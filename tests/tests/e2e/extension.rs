@@ -10,6 +10,8 @@ use pgconvoy_tests::demo::installation::Installation;
 use pgconvoy_tests::pair::{Options, Pair};
 use tempfile::TempDir;
 
+use crate::platform;
+
 const CONTROL: &str = "default_version = '1.0'\nrelocatable = false\nschema = notes\n";
 
 const SCRIPT: &str = "
@@ -22,6 +24,14 @@ const SCRIPT: &str = "
     SELECT pg_catalog.pg_extension_config_dump('notes.rule', 'WHERE NOT builtin OR word IS NULL');
     SELECT pg_catalog.pg_extension_config_dump('notes.everything', '');
     SELECT pg_catalog.pg_extension_config_dump('notes.number', '');";
+
+/// As pg_cron: one database of the server alone may have it, and no column owns the sequence of its keys.
+const BOUND: &str = "
+    DO $$ BEGIN IF current_database() <> 'app' THEN RAISE EXCEPTION 'can only create extension in database app'; END IF; END $$;
+    CREATE SEQUENCE core.bound_seq;
+    CREATE TABLE core.bound (id bigint PRIMARY KEY DEFAULT nextval('core.bound_seq'), t text);
+    SELECT pg_catalog.pg_extension_config_dump('core.bound', '');
+    SELECT pg_catalog.pg_extension_config_dump('core.bound_seq', '');";
 
 /// The newest PostgreSQL of the machine, at another place: it finds its share folder relative to its programs
 /// (src/port/path.c, make_relative_path), and that one has an extension more.
@@ -58,7 +68,50 @@ fn with_extension(root: &Path) -> Result<PathBuf> {
     }
     fs::write(extensions.join("notes.control"), CONTROL)?;
     fs::write(extensions.join("notes--1.0.sql"), SCRIPT)?;
+    fs::write(
+        extensions.join("bound.control"),
+        "default_version = '1.0'\nschema = pg_catalog\n",
+    )?;
+    fs::write(extensions.join("bound--1.0.sql"), BOUND)?;
     Ok(new_bin)
+}
+
+fn options(root: &TempDir) -> Options {
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs::set_permissions(root.path(), open).expect("a folder for the servers' user");
+    let bin = with_extension(root.path()).expect("an installation of our own");
+    Options {
+        source_bin: Some(bin.clone()),
+        target_bin: Some(bin),
+        ..Options::default()
+    }
+}
+
+#[test]
+fn a_platform_with_extensions_is_rehearsed_and_numbers_of_their_tables_go_on() {
+    let root = TempDir::new().expect("a folder");
+    let pair = platform::pair_of(options(&root), platform::OLDER, platform::OLDER);
+    pair.at_source(
+        "CREATE EXTENSION bound; INSERT INTO core.bound (t) SELECT 'x' FROM generate_series(1, 9)",
+    )
+    .expect("an extension that one database alone may have");
+    pair.at_target(
+        "CREATE EXTENSION citext SCHEMA files; ALTER TABLE files.levels ADD note files.citext;
+         CREATE ROLE steward; ALTER DEFAULT PRIVILEGES FOR ROLE steward GRANT SELECT ON TABLES TO guest",
+    )
+    .expect("a table of the platform's that needs an extension");
+    pair.pgconvoy(&["rehearse"])
+        .expect("rehearse runs")
+        .expect(0)
+        .says("WARNING [not-rehearsed] extension bound: the scratch database cannot have it: can only create extension in database app");
+    pair.migrate(&[]);
+    for sql in [
+        "SELECT count(*), max(id) FROM core.bound",
+        "SELECT last_value, is_called FROM core.bound_seq",
+    ] {
+        let source = pair.at_source(sql).expect("the source");
+        assert_eq!(pair.at_target(sql).expect("the target"), source, "{sql}");
+    }
 }
 
 fn asked(bin: &Path, what: &str) -> Result<PathBuf> {
@@ -70,15 +123,7 @@ fn asked(bin: &Path, what: &str) -> Result<PathBuf> {
 #[test]
 fn rows_of_an_extensions_configuration_tables_cross() {
     let root = TempDir::new().expect("a folder");
-    let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    fs::set_permissions(root.path(), open).expect("a folder for the servers' user");
-    let bin = with_extension(root.path()).expect("an installation of our own");
-    let pair = Pair::with(Options {
-        source_bin: Some(bin.clone()),
-        target_bin: Some(bin),
-        ..Options::default()
-    })
-    .expect("two servers and two agents");
+    let pair = Pair::with(options(&root)).expect("two servers and two agents");
     pair.at_source(
         "CREATE SCHEMA notes;
          CREATE EXTENSION notes;

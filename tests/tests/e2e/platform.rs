@@ -25,7 +25,7 @@ pub fn pair(source: &str, target: &str) -> Pair {
     pair_of(Options::default(), source, target)
 }
 
-fn pair_of(options: Options, source: &str, target: &str) -> Pair {
+pub fn pair_of(options: Options, source: &str, target: &str) -> Pair {
     let pair = Pair::with(options).expect("two servers and two agents");
     for (server, level) in [(&pair.source, source), (&pair.target, target)] {
         for sql in [COMMON, level, OWNERS] {
@@ -131,6 +131,7 @@ fn what_would_be_lost_stops_the_migration_before_anything_is_changed() {
             .says("[encrypted-values] core.account.secret: 2 values")
             .says("[sealed-values] core.sealed: 2 of them: they need the root key")
             .says("[fixed-values] clock.job.active: 1 rows")
+            .says("UPDATE clock.job SET active = true WHERE jobid IN (1)")
             .says("core.flow (7 rows)");
     };
     told("plan");
@@ -154,6 +155,7 @@ pub fn assert_arrived(pair: &Pair) {
         "SELECT id, mail, secret, touched, known, created_at FROM core.account ORDER BY 1",
         "SELECT id, value, account FROM core.token ORDER BY 1",
         "SELECT last_value, is_called FROM core.token_id_seq",
+        "SELECT last_value, is_called FROM clock.jobid_seq",
         "SELECT id, box, name FROM files.item ORDER BY 1",
         "SELECT * FROM files.box ORDER BY 1",
         "SELECT * FROM files.extra ORDER BY 1",
@@ -173,6 +175,8 @@ pub fn assert_arrived(pair: &Pair) {
         "SELECT conname, convalidated FROM pg_constraint WHERE connamespace = 'shop'::regnamespace ORDER BY 1",
         "SELECT rolname FROM pg_roles WHERE rolname IN ('seller', 'clerk') ORDER BY 1",
         "SELECT pg_has_role('guest', 'seller', 'MEMBER')",
+        "SELECT defaclrole::regrole, defaclnamespace::regnamespace, defaclobjtype, ARRAY(SELECT replace(a::text, 'xtm/', 'xt/') FROM unnest(defaclacl) a WHERE a::text NOT LIKE 'harbour_live=%' ORDER BY 1)
+         FROM pg_default_acl ORDER BY 1, 2, 3",
     ] {
         same(query);
     }

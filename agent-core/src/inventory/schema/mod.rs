@@ -27,7 +27,7 @@ use std::collections::BTreeMap;
 use std::collections::HashSet;
 
 use pgconvoy_proto::model::SchemaObject;
-use pgconvoy_proto::selection::Filter;
+use pgconvoy_proto::selection::{Filter, Unread};
 use serde_json::Value;
 use tokio_postgres::Error;
 
@@ -240,7 +240,7 @@ async fn positions(session: &Session, found: &mut All) -> Result<(), Error> {
         .filter(|found| found.object.kind == "sequence")
         .filter_map(|found| Some((found.object.get("name")?.to_owned(), &mut found.object)));
     let mut sequences: BTreeMap<String, &mut SchemaObject> = sequences.collect();
-    for value in built::sequences(session, &HashSet::new()).await? {
+    for value in built::sequences(session, &HashSet::new(), &Unread::default()).await? {
         if let Some(object) = sequences.get_mut(&format!("{}.{}", value.schema, value.name)) {
             object
                 .properties

@@ -12,10 +12,11 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use pgconvoy_proto::model::{Entry, Finding, HeldTable, Holding, Holdings, Named, Rules};
 
+use super::defaults;
 use super::scope::{Scope, by_entry};
 use crate::compare::known::plain;
 pub use told::more_policies;
-use told::{no_table_for, not_carried, row_security};
+use told::{no_table_for, not_carried, publications, row_security};
 
 #[derive(Debug, Default)]
 pub struct Division {
@@ -82,7 +83,8 @@ pub fn divide(rules: &Rules, source: &Holdings, target: &Holdings, scope: &Scope
                 oid: object.entry.oid,
             });
         }
-        if object.schema.is_none() || object.kind == DEFAULTS {
+        let is_wide = object.schema.is_none() && object.kind != DEFAULTS;
+        if is_wide || is_platforms_defaults(rules, object) {
             division.theirs.push(object.named());
         }
         if whose == Whose::Skewed && dividing.is_apart(object) && dividing.is_chosen(object) {
@@ -91,10 +93,17 @@ pub fn divide(rules: &Rules, source: &Holdings, target: &Holdings, scope: &Scope
             apart.entry(on).or_default().push(object);
         }
     }
+    let own = target.objects.iter();
+    let own = own.filter(|object| is_platforms_defaults(rules, object));
+    division.theirs.extend(own.map(Holding::named));
     dividing.with_their_schemas(source, &mut division);
     division.tables = dividing.tables(source, target, &division);
     division.findings = apart.into_iter().map(not_carried).collect();
     division.findings.extend(no_table_for(&stranded));
+    if scope.admits_all_of(None) && !scope.skip_schema {
+        let told = publications(rules, source, target);
+        division.findings.extend(told);
+    }
     if !scope.left_out.rls {
         division.findings.extend(row_security(&division.tables));
     }
@@ -144,7 +153,7 @@ impl Dividing<'_> {
         match object.kind.as_str() {
             "schema" if !self.is_managed(object) => None,
             _ if self.is_to_be_made(object) => None,
-            DEFAULTS => Some(self.by_owner(object)),
+            DEFAULTS => Some(self.whose_defaults(object)),
             "event trigger" => Some(self.event_trigger(object)),
             // As in any migration where the target lacks it.
             "extension" | "language" | "foreign-data wrapper" | "server" => {
@@ -152,6 +161,14 @@ impl Dividing<'_> {
             }
             _ if object.schema.is_none() => Some(self.by_owner(object)),
             _ => Some(self.in_schema(object)),
+        }
+    }
+
+    /// The user's are made by a step of their own.
+    fn whose_defaults(&self, object: &Holding) -> Whose {
+        match is_users_defaults(self.rules, object) {
+            true => Whose::Shared,
+            false => self.by_owner(object),
         }
     }
 
@@ -272,6 +289,14 @@ impl Dividing<'_> {
             .map(|table| (table.clone(), there(table)))
             .collect()
     }
+}
+
+fn is_platforms_defaults(rules: &Rules, object: &Holding) -> bool {
+    object.kind == DEFAULTS && !is_users_defaults(rules, object)
+}
+
+fn is_users_defaults(rules: &Rules, object: &Holding) -> bool {
+    defaults::are_users(rules, object.schema.as_deref(), &object.owner)
 }
 
 /// All but one for nobody but the platform's own roles.

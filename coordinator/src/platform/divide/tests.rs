@@ -127,6 +127,25 @@ fn a_schema_that_the_target_lacks_comes_with_what_is_the_users_in_it() {
 }
 
 #[test]
+fn a_publication_of_the_users_that_publishes_otherwise_is_told() {
+    let live = |owner: &str, definition: &str| Holding {
+        schema: None,
+        definition: Some(definition.into()),
+        ..holding(1, "publication", "live", owner)
+    };
+    let told = |owner: &str, definition: &str| {
+        let target = live("toy_admin", "CREATE PUBLICATION live");
+        divided(vec![live(owner, definition)], vec![target]).findings
+    };
+    let all = "CREATE PUBLICATION live FOR ALL TABLES";
+    let found = told("app", all);
+    assert_eq!(found[0].code, "managed-publication");
+    assert_eq!(found[0].source_value, all);
+    assert!(told("app", "CREATE PUBLICATION live").is_empty());
+    assert!(told("toy_admin", all).is_empty());
+}
+
+#[test]
 fn of_the_whole_database_what_is_there_stays() {
     let wide = |oid, kind: &str, name: &str, owner: &str| Holding {
         schema: None,

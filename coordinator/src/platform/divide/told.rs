@@ -1,7 +1,7 @@
 //! What is said of a division: what is not carried, and what the two ends protect differently.
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
-use pgconvoy_proto::model::{Finding, HeldTable, Holding, Holdings, Severity};
+use pgconvoy_proto::model::{Finding, HeldTable, Holding, Holdings, Rules, Severity};
 
 use super::super::scope::{Scope, by_entry};
 use super::name;
@@ -54,6 +54,36 @@ pub fn no_table_for(stranded: &[String]) -> Option<Finding> {
             .values(stranded.join("; "), "")
             .hint("upgrade the target's service, and create them there (rls_policies.sql of the run folder has the policies)")
     })
+}
+
+/// The user's, of those that both ends have: what they publish, beside the tables that they lack, stays as the target has it.
+pub fn publications(rules: &Rules, source: &Holdings, target: &Holdings) -> Vec<Finding> {
+    let there: HashMap<(&str, &str), &Holding> =
+        target.objects.iter().map(|o| (name(o), o)).collect();
+    let users = source.objects.iter();
+    let users = users.filter(|o| o.kind == "publication" && !rules.is_owner(&o.owner));
+    let differing = users.filter_map(|object| {
+        let other = there.get(&name(object))?;
+        (object.definition != other.definition).then_some((object, other))
+    });
+    let told = differing.map(|(object, other)| {
+        let definition = |of: &Holding| of.definition.clone().unwrap_or_default();
+        let message = "the target has this publication already, and it publishes something else: it gets the tables that it lacks, and nothing \
+                       else of it is changed";
+        let hint = format!(
+            "DROP PUBLICATION {} at the target before the migration, and create it there as the source has it: its subscribers get what it publishes",
+            object.identity
+        );
+        Finding::new(
+            Severity::Warning,
+            "managed-publication",
+            format!("publication {}", plain(&object.identity)),
+            message,
+        )
+        .values(definition(object), definition(other))
+        .hint(hint)
+    });
+    told.collect()
 }
 
 pub fn row_security(tables: &[(HeldTable, Option<HeldTable>)]) -> Vec<Finding> {

@@ -3,7 +3,7 @@ use pgconvoy_proto::model::{
     Count, Demand, HeldColumn, HeldConstraint, HeldTable, Key, OTHER_ROWS, Platform,
 };
 
-use super::types::is_constant;
+use super::types::{is_constant, is_null};
 use super::{Apart, Loss, is_fixed, quote};
 
 /// `of_columns`: what is apart in columns; those that are left out have their default at the target.
@@ -132,7 +132,8 @@ impl Both<'_> {
             if filled || self.platform.is_derived(&name) {
                 return Keys::Unknown;
             }
-            match own.and_then(|own: &HeldColumn| own.default.as_deref()) {
+            let default = own.and_then(|own: &HeldColumn| own.default.as_deref());
+            match default.filter(|sql| !is_null(sql)) {
                 None if nulls_equal => {}
                 // Nulls are not alike.
                 None => return Keys::Distinct,

@@ -16,6 +16,9 @@ use table::Judging;
 /// Tables of the platform at the source, and what the target has of each.
 pub type Pairs = [(HeldTable, Option<HeldTable>)];
 
+/// Code of the finding that a column has another value at the target.
+pub const FIXED_VALUES: &str = "fixed-values";
+
 /// What a level is, of the service that a schema belongs to.
 pub struct Levels<'a> {
     pub platform: &'a Platform,

@@ -1,7 +1,8 @@
 //! One table of the platform: how its rows are carried, and what is told of those that are not.
 use pgconvoy_proto::model::{Finding, HeldColumn, HeldTable, RowRule, Severity, Shape, Version};
 
-use super::{Answers, Apart, Inquiry, Judged, Levels, Loss, fixed, is_fixed};
+use super::types::is_null;
+use super::{Answers, Apart, FIXED_VALUES, Inquiry, Judged, Levels, Loss, fixed, is_fixed};
 
 pub struct Judging<'a> {
     pub levels: &'a Levels<'a>,
@@ -182,7 +183,7 @@ impl Judging<'_> {
                 let message = format!(
                     "{count} rows have another value than {value}, which they get at the target"
                 );
-                Finding::new(Severity::Warning, "fixed-values", name, message)
+                Finding::new(Severity::Warning, FIXED_VALUES, name, message)
                     .hint(why.map_or("", |fixed| &fixed.why))
             });
         told.collect()
@@ -209,7 +210,9 @@ fn required(source: &HeldTable, target: &HeldTable, left_out: &[String]) -> Vec<
         let given = source
             .column(&column.name)
             .is_some_and(|c| !c.generated && !left_out.contains(&c.name));
-        let filled = column.default.is_some() || column.identity || column.generated;
+        let default = column.default.as_deref();
+        let has_default = default.is_some_and(|sql| !is_null(sql));
+        let filled = has_default || column.identity || column.generated;
         column.not_null && !filled && !given
     });
     missing.map(|column| column.name.clone()).collect()

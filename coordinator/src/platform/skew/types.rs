@@ -1,6 +1,11 @@
 //! Types and defaults as the catalog writes them: what values of one end are at the other.
 
-/// A literal, cast or not: nothing that could be another value for every row.
+/// `NULL`, cast or not: PostgreSQL keeps such a default where the type has a modifier. It is none.
+pub fn is_null(sql: &str) -> bool {
+    sql == "NULL" || sql.starts_with("NULL::")
+}
+
+/// A literal, cast or not: nothing that could be another value for every row. [`is_null`] is no value.
 pub fn is_constant(sql: &str) -> bool {
     let literal = match sql.strip_prefix('\'') {
         Some(rest) => match closing_quote(rest) {
@@ -11,7 +16,7 @@ pub fn is_constant(sql: &str) -> bool {
             let word = sql.trim_start_matches(|c: char| c.is_alphanumeric() || "-.".contains(c));
             let head = &sql[..sql.len() - word.len()];
             let number = head.parse::<f64>().is_ok();
-            match number || ["true", "false", "NULL"].contains(&head) {
+            match number || ["true", "false"].contains(&head) {
                 true => word,
                 false => return false,
             }

@@ -17,12 +17,17 @@ GRANT USAGE ON SCHEMA core, files TO guest, member, keeper;
 GRANT CREATE ON SCHEMA files TO keeper;
 COMMENT ON SCHEMA core IS 'made by the core service';
 ALTER DEFAULT PRIVILEGES FOR ROLE harbour_files IN SCHEMA files GRANT SELECT ON TABLES TO member;
-ALTER DEFAULT PRIVILEGES FOR ROLE postgres IN SCHEMA public GRANT ALL ON TABLES TO guest;
+ALTER DEFAULT PRIVILEGES FOR ROLE postgres IN SCHEMA public GRANT ALL ON TABLES TO guest, member;
+ALTER DEFAULT PRIVILEGES FOR ROLE postgres IN SCHEMA public GRANT ALL ON SEQUENCES TO guest;
+ALTER DEFAULT PRIVILEGES FOR ROLE harbour_admin IN SCHEMA public GRANT ALL ON TABLES TO guest;
 CREATE PUBLICATION harbour_live;
 ALTER PUBLICATION harbour_live OWNER TO postgres;
 
-CREATE TABLE clock.job (jobid serial PRIMARY KEY, command text NOT NULL, active boolean NOT NULL DEFAULT true);
+-- As pg_cron has it: no column owns the sequence.
+CREATE SEQUENCE clock.jobid_seq;
+CREATE TABLE clock.job (jobid bigint PRIMARY KEY DEFAULT nextval('clock.jobid_seq'), command text NOT NULL, active boolean NOT NULL DEFAULT true);
 ALTER TABLE clock.job OWNER TO harbour_admin;
+ALTER SEQUENCE clock.jobid_seq OWNER TO harbour_admin;
 CREATE TABLE core.sealed (id int PRIMARY KEY, secret text);
 ALTER TABLE core.sealed OWNER TO harbour_core;
 CREATE FUNCTION core.touch() RETURNS trigger LANGUAGE plpgsql AS $$

@@ -1,5 +1,6 @@
 -- Level 9: other columns, types, labels, tables, triggers; no prefixes.
 CREATE ROLE harbour_live;
+ALTER DEFAULT PRIVILEGES FOR ROLE postgres IN SCHEMA public GRANT SELECT ON TABLES TO harbour_live;
 CREATE TYPE core.factor AS ENUM ('code', 'key', 'phone');
 ALTER TYPE core.factor OWNER TO harbour_core;
 CREATE DOMAIN core.code AS text;
@@ -8,7 +9,7 @@ CREATE TABLE core.contact (id int PRIMARY KEY, mail text, age int, code core.cod
 CREATE TABLE core.levels (level text PRIMARY KEY);
 INSERT INTO core.levels VALUES ('5'), ('7'), ('9');
 CREATE TABLE core.account (
-    id int PRIMARY KEY, mail text UNIQUE, nick text, locale text NOT NULL DEFAULT 'en', secret text, phone text, touched int,
+    id int PRIMARY KEY, mail text UNIQUE, nick varchar(40) DEFAULT NULL, locale text NOT NULL DEFAULT 'en', secret text, phone text, touched int,
     known text GENERATED ALWAYS AS (coalesce(mail, phone)) STORED, created_at timestamptz NOT NULL DEFAULT now());
 CREATE TRIGGER touch BEFORE INSERT OR UPDATE ON core.account FOR EACH ROW EXECUTE FUNCTION core.touch();
 CREATE TABLE core.factor_of (id int PRIMARY KEY, account int NOT NULL REFERENCES core.account ON DELETE CASCADE, kind core.factor, seen text, last_at timestamptz);
@@ -36,7 +37,7 @@ CREATE POLICY platform_reads ON files.box FOR SELECT TO harbour_live USING (true
 ALTER TABLE files.item ENABLE ROW LEVEL SECURITY;
 ALTER TABLE files.box ENABLE ROW LEVEL SECURITY;
 CREATE SCHEMA live AUTHORIZATION harbour_live;
-CREATE TABLE live.message (id int PRIMARY KEY);
+CREATE TABLE live.message (id serial PRIMARY KEY);
 ALTER TABLE live.message OWNER TO harbour_live;
 INSERT INTO live.message VALUES (1);
 GRANT CREATE ON DATABASE app TO harbour_live;

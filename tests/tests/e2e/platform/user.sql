@@ -36,6 +36,11 @@ CREATE POLICY uploads ON files.item FOR INSERT TO member WITH CHECK (box = 'open
 CREATE INDEX users_index ON core.account (secret);
 ALTER PUBLICATION harbour_live ADD TABLE shop.orders, files.item;
 CREATE PUBLICATION own FOR TABLE shop.profile;
+-- Less than the platform's services grant by default, and more.
+ALTER DEFAULT PRIVILEGES FOR ROLE postgres IN SCHEMA public REVOKE ALL ON TABLES FROM guest;
+ALTER DEFAULT PRIVILEGES FOR ROLE postgres IN SCHEMA public GRANT SELECT ON TABLES TO seller;
+ALTER DEFAULT PRIVILEGES FOR ROLE postgres IN SCHEMA public REVOKE ALL ON SEQUENCES FROM guest;
+ALTER DEFAULT PRIVILEGES FOR ROLE keeper REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC;
 ALTER DEFAULT PRIVILEGES FOR ROLE keeper IN SCHEMA shop GRANT SELECT ON TABLES TO guest;
 SET session_replication_role = replica;
 INSERT INTO core.account (id, mail, secret, phone, touched) SELECT i, 'a' || i || '@example.org', md5(i::text), '+' || i, 1 FROM generate_series(1, 500) i;
