@@ -233,8 +233,8 @@ async fn run_sync(run: &mut Run, asked: &Asked) -> Ended {
         }
         inventory::close(&mut run.ends, &run.ledger.id).await?;
         let news = again.into_iter().flat_map(|again| again.news);
-        let findings = scope.findings.into_iter().chain(others).chain(news);
-        let findings = findings.collect();
+        let mut findings = proof::generated_of_equal(&outcomes);
+        findings.extend(scope.findings.into_iter().chain(others).chain(news));
         return Ok(outcome::dry_run(run, &outcomes, findings));
     }
     if !others.is_empty() && !asked.force {
@@ -255,6 +255,7 @@ async fn run_sync(run: &mut Run, asked: &Asked) -> Ended {
     follow::record_equal(run, &inventory, &outcomes).await?;
     follow::follow(run, asked, &inventory, &outcomes, resumed).await?;
     phase(run, "sync: proof");
+    findings.extend(proof::generated_of_equal(&outcomes));
     findings.extend(proof::prove(&converger, &mut outcomes).await?);
     if carried {
         findings.extend(files::prove(run, &converger, &outcomes, &inventory).await?);

@@ -173,6 +173,7 @@ pub fn written_by_others(ledger: &Ledger, scanned: &[Scanned]) -> Vec<Finding> {
 
 fn written_by_another(ledger: &Ledger, scanned: &Scanned) -> Option<Finding> {
     let table = &scanned.table;
+    let target = &scanned.target.digest;
     let entry = ledger.table(table.oid).or_else(|| {
         ledger
             .tables
@@ -187,16 +188,16 @@ fn written_by_another(ledger: &Ledger, scanned: &Scanned) -> Option<Finding> {
             table.to_string(),
             message,
         );
-        finding.values(left, scanned.target.hex()).hint(
+        finding.values(left, target.hex()).hint(
             "without --force nothing is overwritten; verify --detailed names the rows that differ",
         )
     };
     let Some(entry) = entry else {
-        return (scanned.target.rows > 0).then(|| {
+        return (target.rows > 0).then(|| {
             told(
                 format!(
                     "{} rows at the target did not come with the migration",
-                    scanned.target.rows
+                    target.rows
                 ),
                 String::new(),
             )
@@ -208,11 +209,11 @@ fn written_by_another(ledger: &Ledger, scanned: &Scanned) -> Option<Finding> {
         && planned.format == table.format
         && planned.filter == table.filter;
     let left = entry.left().filter(|_| comparable)?;
-    (left != scanned.target).then(|| {
+    (left != *target).then(|| {
         told(
             format!(
                 "somebody has written to it at the target since the migration left it ({} rows then, {} now)",
-                left.rows, scanned.target.rows
+                left.rows, target.rows
             ),
             left.hex(),
         )
