@@ -4,7 +4,7 @@ mod critical;
 mod rows;
 mod told;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use anyhow::bail;
@@ -145,12 +145,16 @@ async fn look(
         inventory::close(ends, &key).await?;
         return Err(error);
     }
+    let mut shapes = shapes(ledger, &inventory, &chosen);
+    if let Err(error) = shapes.leave_unreadable(asked, ends, &schema).await {
+        inventory::close(ends, &key).await?;
+        return Err(error);
+    }
     let Shapes {
-        mut tables,
+        tables,
         mut findings,
         gone,
-    } = shapes(ledger, &inventory, &chosen);
-    tables.retain(|table| schema.is_readable(table));
+    } = shapes;
     findings.extend(schema.findings.iter().cloned());
     let live = Arc::new(Live::traced(reporter.clone()));
     let display = reporter
@@ -359,6 +363,38 @@ struct Shapes {
     findings: Vec<Finding>,
     /// Of the ledger, and not at the source.
     gone: Vec<Table>,
+}
+
+impl Shapes {
+    /// Leaves out the tables that the target lacks, or columns of them. That is the comparison of schemas' to tell; where there was none,
+    /// the target is asked.
+    async fn leave_unreadable(
+        &mut self,
+        asked: &Asked<'_>,
+        ends: &mut Ends,
+        schema: &schema::Compared,
+    ) -> anyhow::Result<()> {
+        if !asked.skip_schema {
+            self.tables.retain(|table| schema.is_readable(table));
+            return Ok(());
+        }
+        let request = wire::PlanSyncRequest {
+            migration: asked.ledger.id.clone(),
+            tables: self.tables.iter().cloned().map(Into::into).collect(),
+            dry_run: true,
+            to_be_read: true,
+            ..Default::default()
+        };
+        let answer = ends.target.plan_sync(request).await;
+        let found = answer.map_err(said("target"))?.into_inner().findings;
+        let found: Result<Vec<Finding>, _> = found.into_iter().map(Finding::try_from).collect();
+        let found = found?;
+        let unreadable: HashSet<&str> = found.iter().map(|f| f.object.as_str()).collect();
+        self.tables
+            .retain(|table| !unreadable.contains(table.to_string().as_str()));
+        self.findings.extend(found);
+        Ok(())
+    }
 }
 
 fn shapes(ledger: &Ledger, inventory: &Inventory, chosen: &Filter) -> Shapes {

@@ -153,7 +153,7 @@ pub async fn plan(run: &mut Run, tables: &[Table], dry_run: bool) -> anyhow::Res
         migration: run.ledger.id.clone(),
         tables: tables.iter().cloned().map(Into::into).collect(),
         dry_run,
-        gone: Vec::new(),
+        ..Default::default()
     };
     let answer = run.ends.target.plan_sync(request).await;
     let findings = answer.map_err(said("target"))?.into_inner().findings;
