@@ -4,7 +4,7 @@ mod critical;
 mod rows;
 mod told;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use anyhow::bail;
@@ -420,7 +420,7 @@ fn shapes(ledger: &Ledger, inventory: &Inventory, chosen: &Filter) -> Shapes {
                     planned,
                     "its columns changed at the source since the migration",
                 )
-                .values(columns(table).join(", "), columns(planned).join(", ")),
+                .values(listed(table), listed(planned)),
             ),
             // No large object is left.
             None if planned.relation != Relation::Table => {
@@ -450,11 +450,15 @@ fn shapes(ledger: &Ledger, inventory: &Inventory, chosen: &Filter) -> Shapes {
     shapes
 }
 
-/// Those that are computed too.
-fn columns(table: &Table) -> Vec<String> {
+/// Those that are computed too. In what order they are read is the key's to say, and another index may be the key by now.
+fn columns(table: &Table) -> BTreeSet<String> {
     let generated = table.generated.iter();
     let generated = generated.map(|name| format!("{name} (generated)"));
     table.columns.iter().cloned().chain(generated).collect()
+}
+
+fn listed(table: &Table) -> String {
+    Vec::from_iter(columns(table)).join(", ")
 }
 
 fn difference(code: &str, table: &Table, message: &str) -> Finding {

@@ -234,16 +234,11 @@ pub async fn rows_differ(database: &Database, backup: &Backup) -> Result<Vec<Fin
 /// The table as it is now, read as it was read for the backup: its key, which comes first, may be another of its indexes by now.
 fn read_as(was: &Table, now: &Table) -> Table {
     let names = |columns: &[String]| columns.iter().cloned().collect::<HashSet<String>>();
-    let same = names(&was.columns) == names(&now.columns)
-        && names(&was.generated) == names(&now.generated);
-    if !same {
+    if !now.has_columns_of(was) || names(&was.generated) != names(&now.generated) {
         return now.clone();
     }
     Table {
-        columns: was.columns.clone(),
         generated: was.generated.clone(),
-        key_columns: was.key_columns,
-        format: was.format,
-        ..now.clone()
+        ..now.clone().in_order_of(was)
     }
 }

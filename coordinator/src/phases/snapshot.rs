@@ -145,12 +145,12 @@ fn same_tables(run: &Run, inventory: &Inventory) -> anyhow::Result<HashMap<Oid, 
             }
             None => changed.push(format!("{planned} is gone")),
             Some(table)
-                if table.columns != planned.columns || table.to_string() != planned.to_string() =>
+                if !table.has_columns_of(planned) || table.to_string() != planned.to_string() =>
             {
                 changed.push(format!("{planned} has changed"));
             }
-            // The format is the plan's: the digests of both ends are in it.
-            Some(table) => table.format = planned.format,
+            // Format and order are the plan's: the digests of both ends are in them.
+            Some(table) => *table = table.clone().in_order_of(planned),
         }
     }
     let known = |table: &&Table| run.ledger.table(table.oid).is_none();

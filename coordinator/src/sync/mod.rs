@@ -220,7 +220,7 @@ async fn run_sync(run: &mut Run, asked: &Asked) -> Ended {
     phase(run, "sync: both ends are compared");
     let converger = converger(run, &inventory, asked.dry_run);
     let scanned = scan(&converger, &scope.tables).await?;
-    let mut others = scope::written_by_others(&run.ledger, &scanned);
+    let mut others = scope::written_by_others(&run.ledger, &converger.digester, &scanned).await?;
     if carried && run.ledger.sync.is_some() {
         // The Storage API has written there for a sync that was interrupted.
         others.retain(|finding| !files::is_about_rows(finding));

@@ -1,7 +1,8 @@
 //! Which tables a sync is about, and what stands in its way.
-use pgconvoy_proto::model::{Finding, RLS_SKIPPED, Relation, Severity, Table};
+use pgconvoy_proto::model::{Digest, Finding, RLS_SKIPPED, Relation, Severity, Table};
 use pgconvoy_proto::selection::Filter;
 use pgconvoy_proto::wire;
+use pgconvoy_proto::wire::target_digest_request::Keep;
 
 use super::{Asked, TARGET_WRITTEN};
 use crate::converge::Scanned;
@@ -11,6 +12,7 @@ use crate::inventory::Inventory;
 use crate::ledger::Ledger;
 use crate::phases::Run;
 use crate::phases::snapshot::without_large_objects;
+use crate::phases::verify::Digester;
 use crate::schema::Compared;
 
 #[derive(Default)]
@@ -164,23 +166,32 @@ pub async fn plan(run: &mut Run, tables: &[Table], dry_run: bool) -> anyhow::Res
 }
 
 /// Tables that differ and are not as the migration left them: a sync would overwrite what somebody else has written there.
-pub fn written_by_others(ledger: &Ledger, scanned: &[Scanned]) -> Vec<Finding> {
-    let differing = scanned.iter().filter(|scanned| !scanned.is_equal());
-    differing
-        .filter_map(|scanned| written_by_another(ledger, scanned))
-        .collect()
+pub async fn written_by_others(
+    ledger: &Ledger,
+    digester: &Digester,
+    scanned: &[Scanned],
+) -> anyhow::Result<Vec<Finding>> {
+    let mut findings = Vec::new();
+    for scanned in scanned.iter().filter(|scanned| !scanned.is_equal()) {
+        findings.extend(written_by_another(ledger, digester, scanned).await?);
+    }
+    Ok(findings)
 }
 
-fn written_by_another(ledger: &Ledger, scanned: &Scanned) -> Option<Finding> {
+async fn written_by_another(
+    ledger: &Ledger,
+    digester: &Digester,
+    scanned: &Scanned,
+) -> anyhow::Result<Option<Finding>> {
     let table = &scanned.table;
-    let target = &scanned.target.digest;
+    let mut target = scanned.target.digest;
     let entry = ledger.table(table.oid).or_else(|| {
         ledger
             .tables
             .iter()
             .find(|e| e.table.to_string() == table.to_string())
     });
-    let told = |rows: String, left: String| {
+    let told = |rows: String, left: String, target: Digest| {
         let message = format!("{rows}: sync makes it as the source is");
         let finding = Finding::new(
             Severity::Warning,
@@ -193,29 +204,41 @@ fn written_by_another(ledger: &Ledger, scanned: &Scanned) -> Option<Finding> {
         )
     };
     let Some(entry) = entry else {
-        return (target.rows > 0).then(|| {
+        return Ok((target.rows > 0).then(|| {
             told(
                 format!(
                     "{} rows at the target did not come with the migration",
                     target.rows
                 ),
                 String::new(),
+                target,
             )
-        });
+        }));
     };
     let planned = &entry.table;
     // In another format, or with other columns, the same rows have another digest.
-    let comparable = planned.columns == table.columns
+    let comparable = planned.has_columns_of(table)
         && planned.format == table.format
         && planned.filter == table.filter;
-    let left = entry.left().filter(|_| comparable)?;
-    (left != *target).then(|| {
+    let Some(left) = entry.left().filter(|_| comparable) else {
+        return Ok(None);
+    };
+    if planned.columns != table.columns {
+        // Another index is the key by now, and its columns come first.
+        let as_left = table.clone().in_order_of(planned);
+        target = digester
+            .target(&as_left, 0, Keep::Unspecified)
+            .await?
+            .digest;
+    }
+    Ok((left != target).then(|| {
         told(
             format!(
                 "somebody has written to it at the target since the migration left it ({} rows then, {} now)",
                 left.rows, target.rows
             ),
             left.hex(),
+            target,
         )
-    })
+    }))
 }
