@@ -20,7 +20,7 @@ use crate::ends::{self, Ends, said};
 use crate::events::{Event, Reporter};
 use crate::gone;
 use crate::inventory::{self, Inventory, Lease};
-use crate::ledger::{Ledger, TableEntry};
+use crate::ledger::Ledger;
 use crate::left_out::LeftOut;
 use crate::live::{self, Live};
 use crate::narrow::Detail;
@@ -429,9 +429,10 @@ fn shapes(ledger: &Ledger, inventory: &Inventory, chosen: &Filter) -> Shapes {
             None => shapes.gone.push(planned.clone()),
         }
     }
+    let known = ledger.tables.iter().map(|entry| entry.table.to_string());
+    let known: HashSet<String> = known.collect();
     let unknown = inventory.tables.iter().filter(|table| {
-        let is_known = |entry: &TableEntry| entry.table.to_string() == table.to_string();
-        chosen.admits(&table.schema, &table.name) && !ledger.tables.iter().any(is_known)
+        chosen.admits(&table.schema, &table.name) && !known.contains(&table.to_string())
     });
     shapes.findings.extend(unknown.map(|table| {
         if ledger.options.skip_data {

@@ -1,4 +1,6 @@
 //! Which tables a sync is about, and what stands in its way.
+use std::collections::HashSet;
+
 use pgconvoy_proto::model::{Digest, Finding, RLS_SKIPPED, Relation, Severity, Table};
 use pgconvoy_proto::selection::Filter;
 use pgconvoy_proto::wire;
@@ -78,10 +80,10 @@ pub async fn find(
     tables.extend(emptied_large_objects(&run.ledger, &tables, &chosen));
     let gone = run.ledger.tables.iter().map(|entry| &entry.table);
     let gone = gone.filter(|table| table.relation == Relation::Table);
-    let gone = gone.filter(is_chosen).filter(|table| {
-        let name = table.to_string();
-        !tables.iter().any(|now| now.to_string() == name)
-    });
+    let now: HashSet<String> = tables.iter().map(Table::to_string).collect();
+    let gone = gone
+        .filter(is_chosen)
+        .filter(|table| !now.contains(&table.to_string()));
     let gone = gone.cloned().collect();
     let Gone {
         mut findings,
@@ -98,10 +100,8 @@ pub async fn find(
             findings.push(stricter(table, demands));
         }
     }
-    tables.retain(|table| {
-        let name = table.to_string();
-        !findings.iter().any(|finding| finding.object == name)
-    });
+    let drifted: HashSet<&str> = findings.iter().map(|f| f.object.as_str()).collect();
+    tables.retain(|table| !drifted.contains(table.to_string().as_str()));
     if tables.is_empty() && findings.is_empty() && forgotten.is_empty() {
         anyhow::bail!("no table is selected: see --table and the other filters");
     }
