@@ -87,6 +87,7 @@ fn what_a_dump_prints_otherwise_comes_back_and_an_invalid_index_is_no_difference
          CREATE INDEX usual ON told (id) WHERE st IN ('a', 'b');
          CREATE POLICY own ON told USING (st IN ('a', 'b'));
          CREATE VIEW seen AS SELECT id, st IN ('a', 'b') AS is FROM told WHERE n BETWEEN 1 AND 5 AND n <> 3;
+         CREATE VIEW named AS SELECT id FROM told WHERE st IN (SELECT 'a' UNION SELECT st FROM told);
          INSERT INTO told VALUES (1, 'a', 2);
          -- The index that comes first is another one after a restore.
          CREATE TABLE keyed (a int NOT NULL, b int NOT NULL); CREATE UNIQUE INDEX z ON keyed (a); CREATE UNIQUE INDEX y ON keyed (b);
