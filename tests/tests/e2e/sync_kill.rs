@@ -38,7 +38,7 @@ fn a_copy_that_lost_its_snapshot_keeps_what_has_arrived() {
         "{arrived} rows of the largest table"
     );
     let loaded = "SELECT string_agg(table_oid || '/' || number || '/' || committed_at, ' ' ORDER BY 1) FROM pgconvoy.parts
-                  WHERE snapshot = (SELECT min(snapshot) FROM pgconvoy.parts)";
+                  WHERE snapshot = (SELECT snapshot FROM pgconvoy.parts ORDER BY committed_at LIMIT 1)";
     let before = pair.at_target(loaded).expect("parts");
     // The second one is the key by now.
     pair.at_source("REINDEX INDEX CONCURRENTLY first")
