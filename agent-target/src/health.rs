@@ -49,7 +49,7 @@ const SEQUENCES: &str = "
 const INVALID_INDEXES: &str = "
     SELECT format('%I.%I', n.nspname, x.relname)
     FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid JOIN pg_namespace n ON n.oid = x.relnamespace
-    WHERE NOT (i.indisvalid AND i.indisready AND i.indislive) AND n.nspname !~ '^pg_(toast|temp)' ORDER BY 1";
+    WHERE x.relkind = 'i' AND NOT (i.indisvalid AND i.indisready AND i.indislive) AND n.nspname !~ '^pg_(toast|temp)' ORDER BY 1";
 
 /// A standby has no position of its own to compare with.
 const STANDBYS: &str = "

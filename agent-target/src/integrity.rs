@@ -22,7 +22,11 @@ const CONSTRAINTS: &str = "
 const INDEXES: &str = "
     SELECT n.nspname::text, c.relname::text, x.relname::text, i.indisvalid AND i.indisready AND i.indislive
     FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid JOIN pg_class c ON c.oid = i.indrelid
-    JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relpersistence <> 't' ORDER BY 1, 2, 3";
+    JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relpersistence <> 't' AND c.relkind <> 'p' ORDER BY 1, 2, 3";
+const PARTITIONED_INDEXES: &str = "
+    SELECT n.nspname::text, c.relname::text, x.relname::text, i.indisvalid
+    FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid JOIN pg_class c ON c.oid = i.indrelid
+    JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind = 'p' ORDER BY 1, 2, 3";
 const POLICIES: &str = "
     SELECT n.nspname::text, c.relname::text, p.polname::text, c.relrowsecurity
     FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid JOIN pg_namespace n ON n.oid = c.relnamespace ORDER BY 1, 2, 3";
@@ -73,6 +77,12 @@ async fn look(session: &Session, scope: &Scope) -> Result<wire::IntegrityRespons
         )
         .hint("REINDEX INDEX")
     }));
+    let (partitioned, incomplete) = states(session, scope, PARTITIONED_INDEXES).await?;
+    findings.extend(incomplete.into_iter().map(|name| {
+        let what = "the index is not valid: a partition has none that is attached to it";
+        Finding::new(Severity::Warning, "index-invalid", name, what)
+            .hint("ALTER INDEX ... ATTACH PARTITION, if the source has it; verify compares the two")
+    }));
     let (policies, idle) = states(session, scope, POLICIES).await?;
     findings.extend(idle.into_iter().map(|name| {
         let what = "the policy does nothing: row level security is off on its table";
@@ -83,7 +93,7 @@ async fn look(session: &Session, scope: &Scope) -> Result<wire::IntegrityRespons
         findings: findings.into_iter().map(Into::into).collect(),
         foreign_keys,
         constraints,
-        indexes,
+        indexes: indexes + partitioned,
         policies,
     })
 }

@@ -1,7 +1,7 @@
 //! Where COPY FROM puts the rows of a part: into their table, or on a temporary table from which large objects are made. All of
 //! it in the part's transaction.
 use pgconvoy_agent_core::scan;
-use pgconvoy_agent_core::session::{Session, qualified, quote_ident};
+use pgconvoy_agent_core::session::{Session, qualified, quote_ident, quote_literal};
 use pgconvoy_proto::model::{Relation, Table};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
@@ -64,6 +64,42 @@ impl Landing {
         Ok(landing)
     }
 
+    /// Before rows are deleted: where they are published by what identifies them, and nothing does, PostgreSQL refuses that also with
+    /// replica as the role of the session. All columns do, for this transaction; where the table is being read, and goes on being read, or is not
+    /// the role's, nothing does.
+    pub async fn identify_rows(&mut self, session: &Session, table: &Table) -> Result<(), Error> {
+        let After::Restore(restore) = &mut self.after else {
+            return Ok(());
+        };
+        let name = name_of(table);
+        let nameless = session
+            .query_typed(PUBLISHED_WITHOUT_IDENTITY, &[(&name, Type::TEXT)])
+            .await?;
+        let (mut identify, mut forget) = (String::new(), String::new());
+        for row in &nameless {
+            let (on, identity) = (qualified(row.get(0), row.get(1)), row.get::<_, &str>(2));
+            identify += &format!("ALTER TABLE ONLY {on} REPLICA IDENTITY FULL; ");
+            forget += &format!("ALTER TABLE ONLY {on} REPLICA IDENTITY {identity}; ");
+        }
+        let Some(first) = nameless.first() else {
+            return Ok(());
+        };
+        let lock_timeout = quote_literal(first.get(3));
+        let identify = format!(
+            "SAVEPOINT identify; SET LOCAL lock_timeout = '{READERS_WAIT}'; {identify}
+             SET LOCAL lock_timeout = {lock_timeout}; RELEASE SAVEPOINT identify"
+        );
+        match session.batch_execute(&identify).await {
+            Ok(()) => restore.push_str(&forget),
+            Err(error) if is_refused(&error) => {
+                let back = "ROLLBACK TO SAVEPOINT identify";
+                session.batch_execute(back).await?;
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
     /// For a table that one transaction loads whole. FREEZE asks for a table that the transaction has truncated: only an empty one is, and
     /// readers are not waited for.
     pub async fn freeze_if_empty(&mut self, session: &Session, table: &Table) -> Result<(), Error> {
@@ -113,6 +149,17 @@ impl Landing {
 
 /// Below this a TRUNCATE costs more than the VACUUM that FREEZE saves, bytes.
 const WORTH_FREEZING: u64 = 8 << 20;
+
+/// The table and its partitions, as far as they hold rows, whose deletes are published and whose rows nothing identifies
+/// (src/backend/executor/execReplication.c, CheckCmdReplicaIdentity). A partition is published by its ancestors, too.
+const PUBLISHED_WITHOUT_IDENTITY: &str = "
+    SELECT n.nspname::text, c.relname::text, CASE c.relreplident WHEN 'd' THEN 'DEFAULT' ELSE 'NOTHING' END, current_setting('lock_timeout')
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.oid IN (SELECT $1::text::regclass UNION SELECT relid FROM pg_partition_tree($1::text::regclass)) AND c.relkind = 'r'
+      AND c.relpersistence = 'p' AND c.relreplident IN ('d', 'n') AND pg_get_replica_identity_index(c.oid) IS NULL
+      AND EXISTS (SELECT FROM pg_publication p WHERE p.pubdelete AND (p.puballtables OR EXISTS (
+          SELECT FROM pg_get_publication_tables(p.pubname::text) t
+          WHERE t.relid = c.oid OR t.relid IN (SELECT relid FROM pg_partition_ancestors(c.oid)))))";
 
 /// Nothing is lost by its TRUNCATE, which is not refused either: no foreign key refers to it, and the role may.
 const IS_EMPTY: &str = "SELECT pg_relation_size(t) = 0 AND has_table_privilege(t, 'TRUNCATE')

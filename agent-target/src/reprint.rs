@@ -23,8 +23,8 @@ pub async fn reprint(
     Ok(printed)
 }
 
-/// None: the server does not take it as a view.
-async fn print_one(
+/// None: the server does not take it as a view. The session is in no transaction.
+pub async fn print_one(
     session: &Session,
     Definition { object, query }: Definition,
 ) -> Result<Option<Definition>, Status> {

@@ -4,15 +4,13 @@
 //! alike (levelled by [`level`]) and what the ledger has a finding about ([`known`]) is left out.
 use std::collections::{BTreeMap, HashMap};
 
-use pgconvoy_proto::model::{Catalog, SchemaObject};
+use pgconvoy_proto::model::{Catalog, HOLDS_ROWS, MADE_BY, SchemaObject};
 
 pub mod code;
 pub mod findings;
 pub mod known;
 pub mod level;
-pub mod names;
 pub mod own;
-mod sql;
 #[cfg(test)]
 mod tests;
 
@@ -94,11 +92,6 @@ type ByName<'a> = HashMap<String, &'a SchemaObject>;
 fn by_name(catalog: &Catalog) -> ByName<'_> {
     catalog.objects.iter().map(|o| (o.name(), o)).collect()
 }
-
-/// Of a table that belongs to an extension: it has something in it.
-const HOLDS_ROWS: &str = "holds rows";
-/// Of something on such a table: the statement.
-pub const MADE_BY: &str = "made by";
 
 /// A table or sequence that was made a member of its extension at run time, or something that was made on such a table: CREATE EXTENSION
 /// of the same version did not make it, and no dump has it. Of another version it may be one that this has no more, which matters when it

@@ -1,6 +1,6 @@
 //! Brings one table of the target to what the source has under a snapshot: both ends scan it, and where they differ the source agent sends the
 //! target agent what is missing (see Target.SyncTable). For `sync`, and for a resumed copy whose rows are of several snapshots.
-use pgconvoy_proto::model::{Buckets, Digest, Progress, SyncCounts, Table, TableDigest, required};
+use pgconvoy_proto::model::{Buckets, Progress, SyncCounts, Table, TableDigest, required};
 use pgconvoy_proto::wire;
 use pgconvoy_proto::wire::sync_table_event::Event;
 use pgconvoy_proto::wire::target_digest_request::Keep;
@@ -28,17 +28,16 @@ pub struct Converger {
 #[derive(Clone, Debug)]
 pub struct Scanned {
     pub table: Table,
-    pub source: Digest,
-    pub target: Digest,
-    /// The source's generated columns.
-    pub source_generated: TableDigest,
+    /// Without buckets, both.
+    pub source: TableDigest,
+    pub target: TableDigest,
     /// Where they differ; none: in too much of the table to look at its rows.
     buckets: Option<Buckets>,
 }
 
 impl Scanned {
     pub fn is_equal(&self) -> bool {
-        self.source == self.target
+        self.source.digest == self.target.digest
     }
 
     /// The same without a look at its rows.
@@ -71,12 +70,8 @@ impl Converger {
         let affected = rows / u64::from(differing.count.max(1)) * u64::from(differing.len());
         Ok(Scanned {
             table,
-            source: source.digest,
-            target: target.digest,
-            source_generated: TableDigest {
-                buckets: Vec::new(),
-                ..source
-            },
+            source: without_buckets(source),
+            target: without_buckets(target),
             buckets: (affected <= MOST_ROWS).then_some(differing),
         })
     }
@@ -112,9 +107,9 @@ impl Converger {
             snapshot: self.held.snapshot.clone(),
             target: digester.ends.target_address.clone(),
             table: Some(scanned.table.clone().into()),
-            source: Some(scanned.source.into()),
+            source: Some(scanned.source.digest.into()),
             buckets: scanned.buckets.clone().map(Into::into),
-            target_rows: scanned.target.rows,
+            target_rows: scanned.target.digest.rows,
             jobs: digester.sessions_for(&scanned.table),
             dry_run: self.dry_run,
             compression: self.compression,
@@ -141,5 +136,12 @@ impl Converger {
         Err(Status::unavailable(
             "the stream ended before the table was synced",
         ))
+    }
+}
+
+fn without_buckets(read: TableDigest) -> TableDigest {
+    TableDigest {
+        buckets: Vec::new(),
+        ..read
     }
 }

@@ -4,7 +4,7 @@ mod critical;
 mod rows;
 mod told;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use anyhow::bail;
@@ -21,7 +21,7 @@ use crate::ends::{self, Ends, said};
 use crate::events::{Event, Reporter};
 use crate::gone;
 use crate::inventory::{self, Inventory, Lease};
-use crate::ledger::{Ledger, TableEntry};
+use crate::ledger::Ledger;
 use crate::left_out::LeftOut;
 use crate::live::{self, Live};
 use crate::narrow::Detail;
@@ -148,12 +148,16 @@ async fn look(
         inventory::close(ends, &key).await?;
         return Err(error);
     }
+    let mut shapes = shapes(ledger, &inventory, &chosen);
+    if let Err(error) = shapes.leave_unreadable(asked, ends, &schema).await {
+        inventory::close(ends, &key).await?;
+        return Err(error);
+    }
     let Shapes {
-        mut tables,
+        tables,
         mut findings,
         gone,
-    } = shapes(ledger, &inventory, &chosen);
-    tables.retain(|table| schema.is_readable(table));
+    } = shapes;
     findings.extend(schema.findings.iter().cloned());
     let live = Arc::new(Live::traced(reporter.clone()));
     let display = reporter
@@ -369,6 +373,38 @@ struct Shapes {
     gone: Vec<Table>,
 }
 
+impl Shapes {
+    /// Leaves out the tables that the target lacks, or columns of them. That is the comparison of schemas' to tell; where there was none,
+    /// the target is asked.
+    async fn leave_unreadable(
+        &mut self,
+        asked: &Asked<'_>,
+        ends: &mut Ends,
+        schema: &schema::Compared,
+    ) -> anyhow::Result<()> {
+        if !asked.skip_schema {
+            self.tables.retain(|table| schema.is_readable(table));
+            return Ok(());
+        }
+        let request = wire::PlanSyncRequest {
+            migration: asked.ledger.id.clone(),
+            tables: self.tables.iter().cloned().map(Into::into).collect(),
+            dry_run: true,
+            to_be_read: true,
+            ..Default::default()
+        };
+        let answer = ends.target.plan_sync(request).await;
+        let found = answer.map_err(said("target"))?.into_inner().findings;
+        let found: Result<Vec<Finding>, _> = found.into_iter().map(Finding::try_from).collect();
+        let found = found?;
+        let unreadable: HashSet<&str> = found.iter().map(|f| f.object.as_str()).collect();
+        self.tables
+            .retain(|table| !unreadable.contains(table.to_string().as_str()));
+        self.findings.extend(found);
+        Ok(())
+    }
+}
+
 fn shapes(ledger: &Ledger, inventory: &Inventory, chosen: &Filter) -> Shapes {
     let now: HashMap<String, &Table> = inventory
         .tables
@@ -392,7 +428,7 @@ fn shapes(ledger: &Ledger, inventory: &Inventory, chosen: &Filter) -> Shapes {
                     planned,
                     "its columns changed at the source since the migration",
                 )
-                .values(columns(table).join(", "), columns(planned).join(", ")),
+                .values(listed(table), listed(planned)),
             ),
             // No large object is left.
             None if planned.relation != Relation::Table => {
@@ -401,9 +437,10 @@ fn shapes(ledger: &Ledger, inventory: &Inventory, chosen: &Filter) -> Shapes {
             None => shapes.gone.push(planned.clone()),
         }
     }
+    let known = ledger.tables.iter().map(|entry| entry.table.to_string());
+    let known: HashSet<String> = known.collect();
     let unknown = inventory.tables.iter().filter(|table| {
-        let is_known = |entry: &TableEntry| entry.table.to_string() == table.to_string();
-        chosen.admits(&table.schema, &table.name) && !ledger.tables.iter().any(is_known)
+        chosen.admits(&table.schema, &table.name) && !known.contains(&table.to_string())
     });
     shapes.findings.extend(unknown.map(|table| {
         if ledger.options.skip_data {
@@ -422,11 +459,15 @@ fn shapes(ledger: &Ledger, inventory: &Inventory, chosen: &Filter) -> Shapes {
     shapes
 }
 
-/// Those that are computed too.
-fn columns(table: &Table) -> Vec<String> {
+/// Those that are computed too. In what order they are read is the key's to say, and another index may be the key by now.
+fn columns(table: &Table) -> BTreeSet<String> {
     let generated = table.generated.iter();
     let generated = generated.map(|name| format!("{name} (generated)"));
     table.columns.iter().cloned().chain(generated).collect()
+}
+
+fn listed(table: &Table) -> String {
+    Vec::from_iter(columns(table)).join(", ")
 }
 
 fn difference(code: &str, table: &Table, message: &str) -> Finding {

@@ -7,6 +7,7 @@ pub mod frame;
 pub mod health;
 pub mod identity;
 pub mod model;
+pub mod names;
 pub mod pki;
 pub mod secrets;
 pub mod selection;

@@ -185,6 +185,22 @@ pub async fn indexes(session: &Session, excluded: &HashSet<Oid>) -> Result<Vec<W
     Ok(works.collect())
 }
 
+/// A key's columns compared as PostgreSQL does (see ri_triggers.c): by the operators that it was made with, cast to their types, under the
+/// referenced column's collation.
+const EQUALITIES: &str = "
+    SELECT array_agg(format('p.%I%s OPERATOR(%I.%s) c.%I%s%s', theirs.attname,
+               CASE WHEN theirs.atttypid <> o.oprleft THEN format('::%I.%I', ln.nspname, l.typname) END,
+               opn.nspname, o.oprname, mine.attname,
+               CASE WHEN mine.atttypid <> o.oprright THEN format('::%I.%I', hn.nspname, h.typname) END,
+               CASE WHEN mine.attcollation <> theirs.attcollation THEN format(' COLLATE %I.%I', cn.nspname, c.collname) END) ORDER BY u.n)
+    FROM unnest(k.conkey, k.confkey, k.conpfeqop) WITH ORDINALITY u (mine, theirs, operator, n)
+    JOIN pg_attribute mine ON mine.attrelid = k.conrelid AND mine.attnum = u.mine
+    JOIN pg_attribute theirs ON theirs.attrelid = k.confrelid AND theirs.attnum = u.theirs
+    JOIN pg_operator o ON o.oid = u.operator JOIN pg_namespace opn ON opn.oid = o.oprnamespace
+    JOIN pg_type l ON l.oid = o.oprleft JOIN pg_namespace ln ON ln.oid = l.typnamespace
+    JOIN pg_type h ON h.oid = o.oprright JOIN pg_namespace hn ON hn.oid = h.typnamespace
+    LEFT JOIN pg_collation c ON c.oid = theirs.attcollation LEFT JOIN pg_namespace cn ON cn.oid = c.collnamespace";
+
 /// Foreign keys, those of partitions that come with their parent's left out. One that points outside the selection
 /// is a finding.
 pub async fn foreign_keys(
@@ -198,7 +214,7 @@ pub async fn foreign_keys(
                  JOIN pg_attribute a ON a.attrelid = t.oid AND a.attnum = u.attnum),
                 (SELECT array_agg(a.attname::text ORDER BY u.n) FROM unnest(k.confkey) WITH ORDINALITY u (attnum, n)
                  JOIN pg_attribute a ON a.attrelid = r.oid AND a.attnum = u.attnum),
-                coalesce((to_jsonb(k) ->> 'conperiod')::bool, false)
+                coalesce((to_jsonb(k) ->> 'conperiod')::bool, false), ({EQUALITIES}), r.relkind <> 'p'
          FROM pg_constraint k
          JOIN pg_class t ON t.oid = k.conrelid
          JOIN pg_namespace n ON n.oid = t.relnamespace
@@ -227,6 +243,8 @@ pub async fn foreign_keys(
             referenced_columns: row.get(12),
             match_full: row.get(10),
             period: row.get(13),
+            equalities: row.get(14),
+            referenced_only: row.get(15),
         };
         match (
             excluded.contains(&key.table_oid),

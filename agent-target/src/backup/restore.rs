@@ -2,7 +2,7 @@
 //!
 //! The backup is read to its end and compared with its digest before anything is dropped. Interrupted, it is run again: it begins by
 //! dropping whatever is there.
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io::Write;
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use pgconvoy_agent_core::progress::Counters;
 use pgconvoy_agent_core::session::{Session, quote_ident};
 use pgconvoy_agent_core::snapshot::{Scope, Snapshot};
 use pgconvoy_agent_core::{scan, status};
-use pgconvoy_proto::model::{Digest, Finding, Severity};
+use pgconvoy_proto::model::{Digest, Finding, Severity, Table};
 use pgconvoy_proto::selection::Unread;
 use tonic::Status;
 
@@ -203,14 +203,16 @@ pub async fn rows_differ(database: &Database, backup: &Backup) -> Result<Vec<Fin
     let scope = Scope::Selected(everything(), Unread::default());
     let snapshot = Snapshot::open(database, "pgconvoy rollback", &scope).await?;
     let mut findings = Vec::new();
+    let tables = snapshot.tables.iter();
+    let tables: HashMap<String, &Table> = tables.map(|now| (now.to_string(), now)).collect();
     for (was, digest) in &backup.manifest.rows {
         let name = was.to_string();
-        let now = snapshot.tables.iter().find(|now| now.to_string() == name);
+        let now = tables.get(&name).map(|now| read_as(was, now));
         let counted: Option<Digest> = match now {
             None => None,
             Some(now) => {
                 let counters = Arc::new(Counters::default());
-                let read = scan::digest(&snapshot, now, 0, JOBS, &counters).await?;
+                let read = scan::digest(&snapshot, &now, 0, JOBS, &counters).await?;
                 Some(read.digest)
             }
         };
@@ -228,4 +230,16 @@ pub async fn rows_differ(database: &Database, backup: &Backup) -> Result<Vec<Fin
         }
     }
     Ok(findings)
+}
+
+/// The table as it is now, read as it was read for the backup: its key, which comes first, may be another of its indexes by now.
+fn read_as(was: &Table, now: &Table) -> Table {
+    let names = |columns: &[String]| columns.iter().cloned().collect::<HashSet<String>>();
+    if !now.has_columns_of(was) || names(&was.generated) != names(&now.generated) {
+        return now.clone();
+    }
+    Table {
+        generated: was.generated.clone(),
+        ..now.clone().in_order_of(was)
+    }
 }

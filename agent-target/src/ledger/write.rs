@@ -261,9 +261,7 @@ pub async fn record(session: &Session, request: wire::RecordRequest) -> Result<b
         )
         .await
         .map_err(failed)?;
-    for table in request.tables {
-        record_table(session, &request.migration, table).await?;
-    }
+    record_tables(session, &request.migration, request.tables).await?;
     for step in request.steps {
         let step = Step::try_from(step)?;
         session
@@ -331,52 +329,91 @@ async fn is_still_finished(
     Ok(found.is_some())
 }
 
-async fn record_table(
+/// All of them at once: there may be tens of thousands.
+async fn record_tables(
     session: &Session,
     migration: &str,
-    record: wire::RecordTable,
+    records: Vec<wire::RecordTable>,
 ) -> Result<(), Status> {
-    if record.converge {
+    if records.is_empty() {
+        return Ok(());
+    }
+    let converging = records.iter().filter(|record| record.converge);
+    let converging: Vec<u32> = converging.map(|record| record.table).collect();
+    if !converging.is_empty() {
         // A part on its way commits, or finds that its snapshot is not the table's any more.
         session
             .execute(
-                "SELECT FROM pgconvoy.tables WHERE migration = $1 AND oid = $2 FOR UPDATE",
-                &[&migration, &record.table],
+                "SELECT FROM pgconvoy.tables WHERE migration = $1 AND oid = ANY ($2) FOR UPDATE",
+                &[&migration, &converging],
             )
             .await
             .map_err(failed)?;
     }
-    let source = record.source_digest.map(Digest::from);
-    let planned = record.planned.map(Table::try_from).transpose()?;
+    let mut columns = Records::default();
+    for record in records {
+        columns.push(record)?;
+    }
     session
         .execute(
-            "UPDATE pgconvoy.tables t SET snapshot = coalesce(nullif($3, ''), snapshot),
-                 plan = coalesce($4, plan), source_rows = $5, source_bytes = $6, source_digest = $7,
-                 left_rows = CASE WHEN $8 THEN $5 ELSE left_rows END,
-                 left_bytes = CASE WHEN $8 THEN $6 ELSE left_bytes END,
-                 left_digest = CASE WHEN $8 THEN $7 ELSE left_digest END,
-                 target_rows = CASE WHEN $8 THEN $5 WHEN $9 THEN NULL ELSE target_rows END,
-                 target_bytes = CASE WHEN $8 THEN $6 WHEN $9 THEN NULL ELSE target_bytes END,
-                 target_digest = CASE WHEN $8 THEN $7 WHEN $9 THEN NULL ELSE target_digest END,
-                 verified_at = CASE WHEN $8 THEN clock_timestamp() WHEN $9 THEN NULL ELSE verified_at END,
-                 converge = NOT $8 AND (converge OR $9 AND EXISTS (
+            "UPDATE pgconvoy.tables t SET snapshot = coalesce(nullif(r.snapshot, ''), t.snapshot),
+                 plan = coalesce(r.plan, t.plan), source_rows = r.rows, source_bytes = r.bytes, source_digest = r.digest,
+                 left_rows = CASE WHEN r.equal THEN r.rows ELSE left_rows END,
+                 left_bytes = CASE WHEN r.equal THEN r.bytes ELSE left_bytes END,
+                 left_digest = CASE WHEN r.equal THEN r.digest ELSE left_digest END,
+                 target_rows = CASE WHEN r.equal THEN r.rows WHEN r.converge THEN NULL ELSE target_rows END,
+                 target_bytes = CASE WHEN r.equal THEN r.bytes WHEN r.converge THEN NULL ELSE target_bytes END,
+                 target_digest = CASE WHEN r.equal THEN r.digest WHEN r.converge THEN NULL ELSE target_digest END,
+                 verified_at = CASE WHEN r.equal THEN clock_timestamp() WHEN r.converge THEN NULL ELSE verified_at END,
+                 converge = NOT r.equal AND (t.converge OR r.converge AND EXISTS (
                      SELECT FROM pgconvoy.parts p WHERE p.migration = t.migration AND p.table_oid = t.oid))
-             WHERE migration = $1 AND oid = $2",
+             FROM unnest($2::oid[], $3::text[], $4::jsonb[], $5::int8[], $6::int8[], $7::text[], $8::bool[], $9::bool[])
+                 r (oid, snapshot, plan, rows, bytes, digest, equal, converge)
+             WHERE t.migration = $1 AND t.oid = r.oid",
             &[
                 &migration,
-                &record.table,
-                &record.snapshot,
-                &planned.as_ref().map(json),
-                &source.map(|d| d.rows as i64),
-                &source.map(|d| d.bytes as i64),
-                &source.map(|d| d.hex()),
-                &record.equal,
-                &record.converge,
+                &columns.oid,
+                &columns.snapshot,
+                &columns.plan,
+                &columns.rows,
+                &columns.bytes,
+                &columns.digest,
+                &columns.equal,
+                &columns.converge,
             ],
         )
         .await
         .map_err(failed)?;
     Ok(())
+}
+
+/// Column by column.
+#[derive(Default)]
+struct Records {
+    oid: Vec<u32>,
+    snapshot: Vec<String>,
+    plan: Vec<Option<serde_json::Value>>,
+    rows: Vec<Option<i64>>,
+    bytes: Vec<Option<i64>>,
+    digest: Vec<Option<String>>,
+    equal: Vec<bool>,
+    converge: Vec<bool>,
+}
+
+impl Records {
+    fn push(&mut self, record: wire::RecordTable) -> Result<(), Status> {
+        let source = record.source_digest.map(Digest::from);
+        let planned = record.planned.map(Table::try_from).transpose()?;
+        self.oid.push(record.table);
+        self.snapshot.push(record.snapshot);
+        self.plan.push(planned.as_ref().map(json));
+        self.rows.push(source.map(|d| d.rows as i64));
+        self.bytes.push(source.map(|d| d.bytes as i64));
+        self.digest.push(source.map(|d| d.hex()));
+        self.equal.push(record.equal);
+        self.converge.push(record.converge);
+        Ok(())
+    }
 }
 
 /// What the target agent read back of a table.

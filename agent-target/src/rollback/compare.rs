@@ -2,20 +2,30 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use pgconvoy_agent_core::session::Session;
-use pgconvoy_proto::model::{Finding, SchemaObject, Severity, Tenancy};
-use tokio_postgres::Error;
+use pgconvoy_agent_core::status;
+use pgconvoy_proto::model::{
+    Definition, Finding, HOLDS_ROWS, MADE_BY, QUERIES, SchemaObject, Severity, Tenancy,
+};
+use pgconvoy_proto::names;
+use tonic::Status;
 
 use super::Undone;
+use crate::reprint;
 
 /// Of a server, not of this database: other databases' roles come and go. Those that the migration made and that stay are told by the
 /// caller.
 const OF_SERVER: &str = "role";
 
-pub(super) async fn with_before(session: &Session, undone: &Undone) -> Result<Vec<Finding>, Error> {
-    let now = undone.before.again(session).await?;
+pub(super) async fn with_before(
+    session: &Session,
+    undone: &Undone,
+) -> Result<Vec<Finding>, Status> {
+    let now = undone.before.again(session).await;
+    let now = now.map_err(|error| status::postgres("reading the target's catalogs", &error))?;
+    let before = printed_again(session, &undone.before.schema, &now.schema).await?;
     let services = Services::of(undone.tenancy(), &now.schema);
     let made = |object: &SchemaObject| !services.has_made(object);
-    let mut findings = objects(&undone.before.schema, &now.schema, made);
+    let mut findings = objects(&before, &now.schema, made);
     let planned: HashSet<String> = undone
         .tables
         .iter()
@@ -37,6 +47,46 @@ pub(super) async fn with_before(session: &Session, undone: &Undone) -> Result<Ve
 fn difference(object: String, message: impl Into<String>) -> Finding {
     Finding::new(Severity::Difference, "not-rolled-back", object, message)
         .hint("the target agent's log says what was refused: mend it, and run rollback again")
+}
+
+/// The objects as they were. Of views that read otherwise now the earlier text is printed once more: one that comes back from a dump was
+/// made from its text, which may read otherwise than what the text was printed from.
+async fn printed_again(
+    session: &Session,
+    before: &[SchemaObject],
+    now: &[SchemaObject],
+) -> Result<Vec<SchemaObject>, Status> {
+    let is_view = |object: &&SchemaObject| QUERIES.contains(&object.kind.as_str());
+    let now = now.iter().filter(is_view);
+    let now: HashMap<String, Option<String>> = now
+        .map(|view| (view.name(), settled(view, DEFINITION)))
+        .collect();
+    let mut printed = before.to_vec();
+    for view in &mut printed {
+        let object = view.name();
+        let differs = |now: &Option<String>| settled(view, DEFINITION) != *now;
+        if !is_view(&&*view) || !now.get(&object).is_some_and(differs) {
+            continue;
+        }
+        if let Some(query) = view.properties.get_mut(DEFINITION) {
+            let definition = Definition {
+                object,
+                query: query.clone(),
+            };
+            if let Some(own) = reprint::print_one(session, definition).await? {
+                *query = own.query;
+            }
+        }
+    }
+    Ok(printed)
+}
+
+const DEFINITION: &str = "definition";
+
+/// As it is compared: a dump prints some expressions otherwise than what they come back as.
+fn settled(object: &SchemaObject, property: &str) -> Option<String> {
+    let value = object.get(property)?;
+    Some(names::value(property, value))
 }
 
 /// One of PostgreSQL's own objects of which no grant is told has those that initdb gave it, be it in another order.
@@ -61,7 +111,7 @@ fn objects(
     let mut findings = Vec::new();
     for (name, was) in &before {
         match now.get(name) {
-            None => findings.push(difference(was.name(), "it was there and is gone")),
+            None => findings.push(gone(was)),
             Some(is) => findings.extend(changed(was, is)),
         }
     }
@@ -70,6 +120,15 @@ fn objects(
         .filter(|(name, is)| !before.contains_key(*name) && counts(is));
     findings.extend(new.map(|(_, is)| difference(is.name(), "it was not there")));
     findings
+}
+
+fn gone(was: &SchemaObject) -> Finding {
+    if was.kind == "index" && was.get("valid") == Some("false") {
+        let what = "it was there and is gone: no dump carries an index that is invalid";
+        return Finding::new(Severity::Warning, "not-rolled-back", was.name(), what)
+            .hint("no query used it: CREATE INDEX, if it is wanted");
+    }
+    difference(was.name(), "it was there and is gone")
 }
 
 /// A platform's services at the target, which go on by themselves.
@@ -118,6 +177,10 @@ impl<'a> Services<'a> {
     }
 }
 
+/// Properties that tell of what others do, and of nothing that a migration changes: an extension's table has pages again as soon as its
+/// worker writes, and what made something on it is told by the object itself.
+const NOT_COMPARED: &[&str] = &[HOLDS_ROWS, MADE_BY];
+
 /// `source_value` is what it was.
 fn changed(was: &SchemaObject, is: &SchemaObject) -> Vec<Finding> {
     let names: HashSet<&String> = was.properties.keys().chain(is.properties.keys()).collect();
@@ -125,7 +188,8 @@ fn changed(was: &SchemaObject, is: &SchemaObject) -> Vec<Finding> {
     names.sort();
     names
         .into_iter()
-        .filter(|name| was.get(name) != is.get(name))
+        .filter(|name| !NOT_COMPARED.contains(&name.as_str()))
+        .filter(|name| was.get(name) != is.get(name) && settled(was, name) != settled(is, name))
         .map(|name| {
             let value = |of: &SchemaObject| of.get(name).unwrap_or_default().to_owned();
             difference(was.name(), format!("its {name} is not what it was"))
@@ -173,6 +237,49 @@ mod tests {
             ]
         );
         assert_eq!(objects(&before, &before, |_| true), []);
+    }
+
+    #[test]
+    fn what_reads_otherwise_or_is_others_doing_is_as_it_was() {
+        let of = |kind: &str, properties: &[(&str, &str)]| SchemaObject {
+            properties: properties
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect(),
+            ..object(kind, None)
+        };
+        let before = [
+            of(
+                "constraint",
+                &[(
+                    "definition",
+                    "CHECK ((a = ANY ((ARRAY['x'::character varying])::text[])))",
+                )],
+            ),
+            of("table", &[("grants", "keeper=SELECT")]),
+            of("index", &[("valid", "false")]),
+        ];
+        let now = [
+            of(
+                "constraint",
+                &[(
+                    "definition",
+                    "CHECK ((a = ANY (ARRAY[('x'::character varying)::text])))",
+                )],
+            ),
+            of("table", &[("grants", "keeper=SELECT"), (HOLDS_ROWS, "yes")]),
+        ];
+        let told = objects(&before, &now, |_| true);
+        let told: Vec<(Severity, &str)> = told
+            .iter()
+            .map(|f| (f.severity, f.object.as_str()))
+            .collect();
+        assert_eq!(told, [(Severity::Warning, "index a")]);
+        let other = [of(
+            "constraint",
+            &[("definition", "CHECK ((a = 'y'::text))")],
+        )];
+        assert_eq!(objects(&before[..1], &other, |_| true).len(), 1);
     }
 
     #[test]

@@ -102,9 +102,7 @@ pub async fn roll_back(means: &Means<'_>, asked: &Asked) -> Result<RolledBack, S
         let roles = undo::roles(&session, &asked.migration).await;
         removed.extend(roles.map_err(failed)?);
     }
-    let mut findings = compare::with_before(&session, &undone)
-        .await
-        .map_err(failed)?;
+    let mut findings = compare::with_before(&session, &undone).await?;
     if let Some(backup) = &backup {
         findings.extend(backup::rows_differ(&means.sessions.live, backup).await?);
     }

@@ -112,6 +112,20 @@ pub(super) async fn roles(session: &Session) -> Result<HashSet<String>, Error> {
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
+/// Of an object, or of one of its columns: what is to be granted, and what is.
+#[derive(Clone, Copy)]
+struct Grants<'a> {
+    /// As GRANT says it.
+    on: &'a str,
+    column: Option<&'a str>,
+    wanted: &'a [Grant],
+    now: &'a [Grant],
+    /// Of the object, by now.
+    owner: &'a str,
+    /// Also where the two are equal: something else may have revoked it meanwhile.
+    anew: bool,
+}
+
 struct Apply<'a> {
     session: &'a Session,
     roles: HashSet<String>,
@@ -197,8 +211,16 @@ impl Apply<'_> {
             }
         };
         let wanted: Vec<Grant> = object.grants.iter().map(as_owned).collect();
-        self.make_equal(object, &on, None, &wanted, &now.grants, &now.owner)
-            .await?;
+        let whole = Grants {
+            on: &on,
+            column: None,
+            wanted: &wanted,
+            now: &now.grants,
+            owner: &now.owner,
+            anew: false,
+        };
+        // A privilege that is revoked on the table is revoked on its columns too.
+        let anew = self.make_equal(object, whole).await?;
         let mut columns: Vec<&String> = object.column_grants.iter().map(|(name, _)| name).collect();
         columns.extend(now.column_grants.iter().map(|(name, _)| name));
         columns.sort();
@@ -209,29 +231,35 @@ impl Apply<'_> {
                 found.map(|(_, grants)| grants.clone()).unwrap_or_default()
             };
             let wanted: Vec<Grant> = of(object).iter().map(as_owned).collect();
-            self.make_equal(object, &on, Some(column), &wanted, &of(now), &now.owner)
-                .await?;
+            let of_column = Grants {
+                column: Some(column),
+                wanted: &wanted,
+                now: &of(now),
+                anew,
+                ..whole
+            };
+            self.make_equal(object, of_column).await?;
         }
         Ok(())
     }
 
-    /// Takes everything away where the two differ, and grants again in the source's order.
-    async fn make_equal(
-        &mut self,
-        object: &Access,
-        on: &str,
-        column: Option<&str>,
-        wanted: &[Grant],
-        now: &[Grant],
-        owner: &str,
-    ) -> Result<(), Error> {
+    /// Takes everything away where the two differ, and grants again in the source's order. Whether they did.
+    async fn make_equal(&mut self, object: &Access, grants: Grants<'_>) -> Result<bool, Error> {
+        let Grants {
+            on,
+            column,
+            wanted,
+            now,
+            owner,
+            anew,
+        } = grants;
         let known: HashSet<&Grant> = wanted
             .iter()
             .filter(|grant| self.comparable(grant))
             .collect();
         let have: HashSet<&Grant> = now.iter().filter(|grant| self.comparable(grant)).collect();
-        if known == have {
-            return Ok(());
+        if known == have && !anew {
+            return Ok(false);
         }
         let columns = column
             .map(|name| format!(" ({})", quote_ident(name)))
@@ -276,7 +304,7 @@ impl Apply<'_> {
                 );
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     async fn attempt(&self, statement: &str) -> Result<Option<String>, Error> {

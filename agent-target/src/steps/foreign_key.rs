@@ -126,7 +126,7 @@ async fn not_valid(session: &Session, key: &ForeignKey, table: &str) -> Result<F
     .hint("the source has the same rows: mend them, then ALTER TABLE ... VALIDATE CONSTRAINT"))
 }
 
-/// Counts the rows of the table whose reference is not there, and shows some keys.
+/// Counts the rows of the table whose reference is not there, and shows some keys. What is equal is what the key takes for it.
 pub async fn orphans(
     session: &Session,
     key: &ForeignKey,
@@ -137,12 +137,14 @@ pub async fn orphans(
         names.iter().map(|name| column(alias, name)).collect()
     };
     let (mine, theirs) = (of("c", &key.columns), of("p", &key.referenced_columns));
+    let only = |alone: bool| if alone { "ONLY " } else { "" };
     let referenced = qualified(&key.referenced_schema, &key.referenced_table);
-    let mut equal: Vec<String> = mine
-        .iter()
-        .zip(&theirs)
-        .map(|(a, b)| format!("{a} = {b}"))
-        .collect();
+    let referenced = format!("{}{referenced}", only(key.referenced_only));
+    let mut equal = key.equalities.clone();
+    if equal.is_empty() {
+        let pairs = mine.iter().zip(&theirs);
+        equal.extend(pairs.map(|(mine, theirs)| format!("{mine} = {theirs}")));
+    }
     let refers = match (&mine[..], &theirs[..]) {
         ([.., within], [.., period]) if key.period => {
             equal.pop();
@@ -159,7 +161,8 @@ pub async fn orphans(
     let null: Vec<String> = mine.iter().map(|name| format!("{name} IS NULL")).collect();
     // MATCH SIMPLE: a row with any null refers to nothing; MATCH FULL: only one with nothing but nulls.
     let exempt = null.join(if key.match_full { " AND " } else { " OR " });
-    let from = format!("FROM {table} c WHERE NOT ({exempt}) AND NOT {refers}");
+    let only = only(!key.partitioned);
+    let from = format!("FROM {only}{table} c WHERE NOT ({exempt}) AND NOT {refers}");
     let count: i64 = session
         .query_one(&format!("SELECT count(*) {from}"), &[])
         .await?

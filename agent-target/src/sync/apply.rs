@@ -48,8 +48,9 @@ impl Sync<'_> {
         let expected = surplus.as_ref().map(|_| wanted.count());
         let answers = self.answers.clone();
         let asking = tokio::task::spawn_blocking(move || places::ask(wanted, &answers));
-        let landing = self.prepare(session).await?;
-        if let Some(surplus) = surplus {
+        let mut landing = self.prepare(session).await?;
+        if let Some(surplus) = surplus.filter(|surplus| surplus.count() > 0) {
+            self.identify_rows(session, &mut landing).await?;
             self.delete(session, surplus).await?;
         }
         let crossed = self
@@ -64,7 +65,6 @@ impl Sync<'_> {
 
     /// Empties the table and loads it anew.
     pub(super) async fn whole(&self, session: &Session, frames: Frames) -> Result<u64, Status> {
-        let failed = |error: tokio_postgres::Error| self.failed(&error);
         let truncatable = self.is_truncatable(session).await?;
         if !truncatable {
             self.check_cascades(session).await?;
@@ -78,7 +78,11 @@ impl Sync<'_> {
                 // Of an extension's configuration table the extension's own rows stay.
                 let filter = self.table.filter.as_deref().unwrap_or("true");
                 let delete = format!("DELETE FROM {} WHERE {filter}", scan::from(&self.table));
-                session.batch_execute(&delete).await.map_err(failed)?;
+                self.identify_rows(session, &mut landing).await?;
+                session
+                    .batch_execute(&delete)
+                    .await
+                    .map_err(|error| self.not_deleted(&error))?;
             }
             Relation::LargeObjects { .. } => {
                 return Err(Status::resource_exhausted(
@@ -114,13 +118,31 @@ impl Sync<'_> {
             .map_err(|error| self.failed(&error))
     }
 
+    async fn identify_rows(&self, session: &Session, landing: &mut Landing) -> Result<(), Status> {
+        let identified = landing.identify_rows(session, &self.table).await;
+        identified.map_err(|error| self.failed(&error))
+    }
+
+    /// See [`Landing::identify_rows`].
+    fn not_deleted(&self, error: &tokio_postgres::Error) -> Status {
+        if error.code() == Some(&SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE) {
+            return Status::failed_precondition(format!(
+                "{}: rows must be deleted, which a publication tells of, and the table has no replica identity. It was not given one for as \
+                 long as that takes: somebody goes on reading it, or it is not the target agent's role's. ALTER TABLE ... REPLICA IDENTITY \
+                 FULL at the target, or end who reads it, and sync again",
+                self.table
+            ));
+        }
+        self.failed(error)
+    }
+
     pub(super) async fn delete(&self, session: &Session, surplus: Places) -> Result<(), Status> {
         for batch in surplus.batches() {
             for places in batch.map_err(spilled)?.chunk_by(|a, b| a.table == b.table) {
                 let deleted = session
                     .execute(&delete_sql(&self.table, places), &[])
                     .await
-                    .map_err(|error| self.failed(&error))?;
+                    .map_err(|error| self.not_deleted(&error))?;
                 if deleted != places.len() as u64 {
                     return Err(Status::aborted(format!(
                         "{}: rows that were read a moment ago are not there: {} of {}",

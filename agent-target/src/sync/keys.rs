@@ -9,15 +9,15 @@ use pgconvoy_proto::model::{Finding, ForeignKey, SYNC_ORPHANS, Severity};
 use pgconvoy_proto::wire;
 use tonic::Status;
 
-use crate::ledger;
 use crate::sessions::{Purpose, Sessions};
 use crate::steps::foreign_key;
 
-/// Validated keys of which not every table at both of their ends was synced, but some were. $1 and $2: the synced tables.
+/// Validated keys of which not every table at both of their ends was synced, but some were. $1: the migration, $2: the synced tables.
 const CROSSING: &str = "
     WITH synced AS (
-        SELECT c.oid FROM unnest($1::text[], $2::text[]) s (schema, name)
+        SELECT c.oid FROM pgconvoy.tables s
         JOIN pg_namespace n ON n.nspname = s.schema JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = s.name
+        WHERE s.migration = $1 AND s.oid = ANY ($2)
     ), keys AS (
         SELECT oid, conname, conrelid, unnest(ARRAY[conrelid, confrelid]) AS ends FROM pg_constraint
         WHERE contype = 'f' AND conparentid = 0 AND convalidated
@@ -38,14 +38,8 @@ pub async fn check_keys(
     let migration = &request.migration;
     let failed = |error: tokio_postgres::Error| status::postgres("looking at foreign keys", &error);
     let session = sessions.take(migration, Purpose::Plain).await?;
-    let (mut schemas, mut names) = (Vec::new(), Vec::new());
-    for oid in &request.tables {
-        let table = ledger::table(&session, migration, *oid).await?.table;
-        schemas.push(table.schema);
-        names.push(table.name);
-    }
     let crossing: HashSet<(String, String, String)> = session
-        .query(CROSSING, &[&schemas, &names])
+        .query(CROSSING, &[&migration, &request.tables])
         .await
         .map_err(failed)?
         .iter()

@@ -25,7 +25,7 @@ pub async fn plan(
         .map_err(|error| status::postgres("reading the catalogs", &error))?;
     let (mut findings, mut fitting) = (Vec::new(), Vec::new());
     for table in &wanted {
-        match misfit(table, here.get(&table.to_string())) {
+        match misfit(table, here.get(&table.to_string()), request.to_be_read) {
             Some(finding) => findings.push(finding),
             None => fitting.push(table),
         }
@@ -65,7 +65,12 @@ fn extra(table: &Table) -> Finding {
     .hint("drop it at the target, or leave it out: --exclude-table")
 }
 
-fn misfit(table: &Table, here: Option<&Table>) -> Option<Finding> {
+/// Of all columns, whether or not they are computed.
+fn names(table: &Table) -> BTreeSet<&String> {
+    table.columns.iter().chain(&table.generated).collect()
+}
+
+fn misfit(table: &Table, here: Option<&Table>, to_be_read: bool) -> Option<Finding> {
     if table.relation != Relation::Table {
         return None;
     }
@@ -92,7 +97,8 @@ fn misfit(table: &Table, here: Option<&Table>) -> Option<Finding> {
         target.remove(object::VERSION);
     }
     // A platform's table may have columns that only the service at this end knows, or computes.
-    let fits = table.managed && table.columns.iter().all(|name| here.columns.contains(name));
+    let fits = table.managed && table.columns.iter().all(|name| here.columns.contains(name))
+        || to_be_read && names(table).is_subset(&names(here));
     if source == target || fits {
         return None;
     }

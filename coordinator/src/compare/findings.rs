@@ -1,8 +1,8 @@
 //! Differences as findings, readable.
-use pgconvoy_proto::model::{Finding, MASK, SchemaObject, Severity};
+use pgconvoy_proto::model::{Finding, MADE_BY, MASK, SchemaObject, Severity};
 
 use super::code::{self, BODIES};
-use super::{Change, Counts, Difference, MADE_BY};
+use super::{Change, Counts, Difference};
 
 /// What the target had before the migration: kind of object, code of the plan's finding about it.
 pub const WERE_THERE: &[(&str, &str)] = &[

@@ -1,5 +1,5 @@
 //! What the ledger has a finding about already: the migration said so when it happened, and it is not said twice.
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use pgconvoy_proto::model::{Catalog, Finding, SchemaObject, Severity, TOLD, veiled};
 
@@ -14,14 +14,40 @@ pub fn plain(identity: &str) -> String {
 
 /// What is left of the differences when what the ledger's findings tell is taken away.
 pub fn leave_out(differences: Vec<Difference>, findings: &[Finding]) -> Vec<Difference> {
-    let mut left = differences;
-    for finding in findings {
-        let told = Told::of(finding);
-        if let Some(told) = told {
-            left.retain_mut(|difference| !told.covers(difference));
+    let (all, by_name) = (differences.len(), by_names(&differences));
+    let mut left: Vec<Option<Difference>> = differences.into_iter().map(Some).collect();
+    let mut take_away = |at: usize, told: &Told| {
+        if left[at].as_mut().is_some_and(|left| told.covers(left)) {
+            left[at] = None;
+        }
+    };
+    for told in findings.iter().filter_map(Told::of) {
+        match told.names() {
+            Some(name) => {
+                let named = by_name.get(name).into_iter().flatten();
+                named.for_each(|at| take_away(*at, &told));
+            }
+            None => (0..all).for_each(|at| take_away(at, &told)),
         }
     }
-    left
+    left.into_iter().flatten().collect()
+}
+
+/// Where the differences are that somebody means by a name.
+fn by_names(differences: &[Difference]) -> HashMap<String, Vec<usize>> {
+    let mut by_name: HashMap<String, Vec<usize>> = HashMap::new();
+    for (at, difference) in differences.iter().enumerate() {
+        let object = difference.object();
+        let root = object.get("inherited from").map(plain);
+        let names = [plain(&object.identity), plain(&object.name())];
+        for name in names.into_iter().chain(root) {
+            let places = by_name.entry(name).or_default();
+            if places.last() != Some(&at) {
+                places.push(at);
+            }
+        }
+    }
+    by_name
 }
 
 /// A property of an object that differs, and what the target has of it: object, property, value.
@@ -291,6 +317,31 @@ impl Told {
             privilege: privilege.to_owned(),
             grantee: grantee.to_owned(),
         })
+    }
+
+    /// What an object is called that it covers: its identity, its name, or the identity of what it is inherited from. None: it says no name.
+    fn names(&self) -> Option<&str> {
+        match self {
+            Self::ForeignKey { key: name }
+            | Self::Owner { object: name }
+            | Self::Lost { object: name, .. }
+            | Self::Extra { object: name, .. }
+            | Self::NotRevoked { object: name, .. }
+            | Self::NoSystemObject { object: name }
+            | Self::Kept { object: name, .. }
+            | Self::ExtensionVersion { name }
+            | Self::Role { name }
+            | Self::RoleApart { name }
+            | Self::Parameters { role: name }
+            | Self::Setting {
+                role: Some(name), ..
+            }
+            | Self::Unpopulated { view: name }
+            | Self::Sequence { name }
+            | Self::NotNull { column: name } => Some(name),
+            Self::Setting { role: None, .. } | Self::Database { .. } => Some("database"),
+            Self::Entry { .. } => None,
+        }
     }
 
     /// Takes away what is told; true when nothing is left.

@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 
 use pgconvoy_proto::model::{Catalog, SchemaObject};
+use pgconvoy_proto::names;
 
 use self::columns::columns;
 use self::roles::roles;
-use super::names;
 use crate::left_out::LeftOut;
 
 mod columns;

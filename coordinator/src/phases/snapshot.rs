@@ -145,14 +145,14 @@ fn same_tables(run: &Run, inventory: &Inventory) -> anyhow::Result<HashMap<Oid, 
             }
             None => changed.push(format!("{planned} is gone")),
             Some(table)
-                if table.columns != planned.columns || table.to_string() != planned.to_string() =>
+                if !table.has_columns_of(planned) || table.to_string() != planned.to_string() =>
             {
                 changed.push(format!("{planned} has changed"));
             }
-            // The format is the plan's: the digests of both ends are in it. The types of the columns are those that the target's
-            // were made with.
+            // Format and order are the plan's: the digests of both ends are in them. The types of the columns are those that the
+            // target's were made with.
             Some(table) => {
-                table.format = planned.format;
+                *table = table.clone().in_order_of(planned);
                 table.padded.clone_from(&planned.padded);
             }
         }

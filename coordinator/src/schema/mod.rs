@@ -11,14 +11,13 @@ use pgconvoy_proto::model::{
     Catalog, Finding, NOT_CALLED, OF_SCHEMA, OF_STEPS, REHEARSAL, RoleChoice, SCHEMA_COMPARED,
     SchemaObject, Selection, SequenceValue, Severity, TOLD, Table, Work,
 };
-use pgconvoy_proto::wire;
+use pgconvoy_proto::{names, wire};
 
 use crate::compare::findings::{count_text, findings};
 use crate::compare::known::{
     Fact, as_findings, facts, is_settled, leave_out, leave_out_facts, plain, told_before,
 };
 use crate::compare::level::{Positions, level};
-use crate::compare::names;
 use crate::compare::own::{take_own, take_unwanted_roles};
 use crate::compare::{Counts, Difference, compare, counts};
 use crate::ends::Ends;

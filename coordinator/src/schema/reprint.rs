@@ -1,14 +1,12 @@
 //! Definitions that the two servers print differently: the target prints the source's as it would print its own.
 use std::collections::{HashMap, HashSet};
 
-use pgconvoy_proto::model::{Catalog, Definition, Finding, Severity};
-use pgconvoy_proto::wire;
+use pgconvoy_proto::model::{Catalog, Definition, Finding, QUERIES, Severity};
+use pgconvoy_proto::{names, wire};
 
-use crate::compare::{Change, Difference, names};
+use crate::compare::{Change, Difference};
 use crate::ends::{Ends, retry, said};
 use crate::events::Reporter;
-
-const QUERIES: &[&str] = &["view", "materialized view"];
 
 /// Definitions in one message, bytes; one alone may be larger.
 const BATCH_BYTES: usize = 1 << 20;

@@ -93,7 +93,7 @@ pub async fn prove(
         findings.extend(compare(
             reporter,
             &scanned.table,
-            scanned.source,
+            scanned.source.digest,
             read.digest,
         ));
     }

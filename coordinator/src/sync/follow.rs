@@ -21,7 +21,7 @@ pub async fn record_equal(
         .map(|scanned| wire::RecordTable {
             table: scanned.table.oid,
             snapshot: inventory.snapshot.clone(),
-            source_digest: Some(scanned.source.into()),
+            source_digest: Some(scanned.source.digest.into()),
             planned: Some(scanned.table.clone().into()),
             equal: true,
             converge: false,

@@ -227,7 +227,7 @@ async fn run_sync(run: &mut Run, asked: &Asked, target: &ServerFacts) -> Ended {
     phase(run, "sync: both ends are compared");
     let converger = converger(run, &inventory, asked.dry_run);
     let scanned = scan(&converger, &scope.tables).await?;
-    let mut others = scope::written_by_others(&run.ledger, &scanned);
+    let mut others = scope::written_by_others(&run.ledger, &converger.digester, &scanned).await?;
     if carried && run.ledger.sync.is_some() {
         // The Storage API has written there for a sync that was interrupted.
         others.retain(|finding| !files::is_about_rows(finding));
@@ -240,8 +240,8 @@ async fn run_sync(run: &mut Run, asked: &Asked, target: &ServerFacts) -> Ended {
         }
         inventory::close(&mut run.ends, &run.ledger.id).await?;
         let news = again.into_iter().flat_map(|again| again.news);
-        let findings = scope.findings.into_iter().chain(others).chain(news);
-        let findings = findings.collect();
+        let mut findings = proof::generated_of_equal(&outcomes);
+        findings.extend(scope.findings.into_iter().chain(others).chain(news));
         return Ok(outcome::dry_run(run, &outcomes, findings));
     }
     if !others.is_empty() && !asked.force {
@@ -262,6 +262,7 @@ async fn run_sync(run: &mut Run, asked: &Asked, target: &ServerFacts) -> Ended {
     follow::record_equal(run, &inventory, &outcomes).await?;
     follow::follow(run, asked, &inventory, &outcomes, resumed).await?;
     phase(run, "sync: proof");
+    findings.extend(proof::generated_of_equal(&outcomes));
     findings.extend(proof::prove(&converger, &mut outcomes).await?);
     if carried {
         findings.extend(files::prove(run, &converger, &outcomes, &inventory).await?);

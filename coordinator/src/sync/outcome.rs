@@ -20,7 +20,7 @@ impl TableOutcome {
     /// So much was written that the planner's statistics and the visibility map are out of date.
     pub fn is_largely_new(&self) -> bool {
         let counts = self.synced.counts;
-        counts.how == How::Copy || counts.total() > self.scanned.source.rows / 10
+        counts.how == How::Copy || counts.total() > self.scanned.source.digest.rows / 10
     }
 }
 
@@ -142,7 +142,7 @@ fn table_json(outcome: &TableOutcome) -> Value {
     json!({
         "schema": scanned.table.schema, "table": scanned.table.name,
         "how": synced.counts.how, "inserted": synced.counts.inserted, "changed": synced.counts.changed,
-        "deleted": synced.counts.deleted, "wire_bytes": synced.wire_bytes, "rows": scanned.source.rows,
+        "deleted": synced.counts.deleted, "wire_bytes": synced.wire_bytes, "rows": scanned.source.digest.rows,
     })
 }
 
@@ -158,7 +158,7 @@ fn table_text(outcomes: &[TableOutcome]) -> String {
         let counts = synced.counts;
         vec![
             scanned.table.to_string(),
-            scanned.source.rows.to_string(),
+            scanned.source.digest.rows.to_string(),
             counts.inserted.to_string(),
             counts.changed.to_string(),
             counts.deleted.to_string(),

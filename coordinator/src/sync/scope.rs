@@ -1,7 +1,10 @@
 //! Which tables a sync is about, and what stands in its way.
-use pgconvoy_proto::model::{Finding, RLS_SKIPPED, Relation, Severity, Table};
+use std::collections::HashSet;
+
+use pgconvoy_proto::model::{Digest, Finding, RLS_SKIPPED, Relation, Severity, Table};
 use pgconvoy_proto::selection::Filter;
 use pgconvoy_proto::wire;
+use pgconvoy_proto::wire::target_digest_request::Keep;
 
 use super::{Asked, TARGET_WRITTEN};
 use crate::converge::Scanned;
@@ -11,6 +14,7 @@ use crate::inventory::Inventory;
 use crate::ledger::Ledger;
 use crate::phases::Run;
 use crate::phases::snapshot::without_large_objects;
+use crate::phases::verify::Digester;
 use crate::schema::Compared;
 
 #[derive(Default)]
@@ -76,10 +80,10 @@ pub async fn find(
     tables.extend(emptied_large_objects(&run.ledger, &tables, &chosen));
     let gone = run.ledger.tables.iter().map(|entry| &entry.table);
     let gone = gone.filter(|table| table.relation == Relation::Table);
-    let gone = gone.filter(is_chosen).filter(|table| {
-        let name = table.to_string();
-        !tables.iter().any(|now| now.to_string() == name)
-    });
+    let now: HashSet<String> = tables.iter().map(Table::to_string).collect();
+    let gone = gone
+        .filter(is_chosen)
+        .filter(|table| !now.contains(&table.to_string()));
     let gone = gone.cloned().collect();
     let Gone {
         mut findings,
@@ -96,10 +100,8 @@ pub async fn find(
             findings.push(stricter(table, demands));
         }
     }
-    tables.retain(|table| {
-        let name = table.to_string();
-        !findings.iter().any(|finding| finding.object == name)
-    });
+    let drifted: HashSet<&str> = findings.iter().map(|f| f.object.as_str()).collect();
+    tables.retain(|table| !drifted.contains(table.to_string().as_str()));
     if tables.is_empty() && findings.is_empty() && forgotten.is_empty() {
         anyhow::bail!("no table is selected: see --table and the other filters");
     }
@@ -153,7 +155,7 @@ pub async fn plan(run: &mut Run, tables: &[Table], dry_run: bool) -> anyhow::Res
         migration: run.ledger.id.clone(),
         tables: tables.iter().cloned().map(Into::into).collect(),
         dry_run,
-        gone: Vec::new(),
+        ..Default::default()
     };
     let answer = run.ends.target.plan_sync(request).await;
     let findings = answer.map_err(said("target"))?.into_inner().findings;
@@ -164,22 +166,32 @@ pub async fn plan(run: &mut Run, tables: &[Table], dry_run: bool) -> anyhow::Res
 }
 
 /// Tables that differ and are not as the migration left them: a sync would overwrite what somebody else has written there.
-pub fn written_by_others(ledger: &Ledger, scanned: &[Scanned]) -> Vec<Finding> {
-    let differing = scanned.iter().filter(|scanned| !scanned.is_equal());
-    differing
-        .filter_map(|scanned| written_by_another(ledger, scanned))
-        .collect()
+pub async fn written_by_others(
+    ledger: &Ledger,
+    digester: &Digester,
+    scanned: &[Scanned],
+) -> anyhow::Result<Vec<Finding>> {
+    let mut findings = Vec::new();
+    for scanned in scanned.iter().filter(|scanned| !scanned.is_equal()) {
+        findings.extend(written_by_another(ledger, digester, scanned).await?);
+    }
+    Ok(findings)
 }
 
-fn written_by_another(ledger: &Ledger, scanned: &Scanned) -> Option<Finding> {
+async fn written_by_another(
+    ledger: &Ledger,
+    digester: &Digester,
+    scanned: &Scanned,
+) -> anyhow::Result<Option<Finding>> {
     let table = &scanned.table;
+    let mut target = scanned.target.digest;
     let entry = ledger.table(table.oid).or_else(|| {
         ledger
             .tables
             .iter()
             .find(|e| e.table.to_string() == table.to_string())
     });
-    let told = |rows: String, left: String| {
+    let told = |rows: String, left: String, target: Digest| {
         let message = format!("{rows}: sync makes it as the source is");
         let finding = Finding::new(
             Severity::Warning,
@@ -187,34 +199,46 @@ fn written_by_another(ledger: &Ledger, scanned: &Scanned) -> Option<Finding> {
             table.to_string(),
             message,
         );
-        finding.values(left, scanned.target.hex()).hint(
+        finding.values(left, target.hex()).hint(
             "without --force nothing is overwritten; verify --detailed names the rows that differ",
         )
     };
     let Some(entry) = entry else {
-        return (scanned.target.rows > 0).then(|| {
+        return Ok((target.rows > 0).then(|| {
             told(
                 format!(
                     "{} rows at the target did not come with the migration",
-                    scanned.target.rows
+                    target.rows
                 ),
                 String::new(),
+                target,
             )
-        });
+        }));
     };
     let planned = &entry.table;
     // In another format, or with other columns, the same rows have another digest.
-    let comparable = planned.columns == table.columns
+    let comparable = planned.has_columns_of(table)
         && planned.format == table.format
         && planned.filter == table.filter;
-    let left = entry.left().filter(|_| comparable)?;
-    (left != scanned.target).then(|| {
+    let Some(left) = entry.left().filter(|_| comparable) else {
+        return Ok(None);
+    };
+    if planned.columns != table.columns {
+        // Another index is the key by now, and its columns come first.
+        let as_left = table.clone().in_order_of(planned);
+        target = digester
+            .target(&as_left, 0, Keep::Unspecified)
+            .await?
+            .digest;
+    }
+    Ok((left != target).then(|| {
         told(
             format!(
                 "somebody has written to it at the target since the migration left it ({} rows then, {} now)",
-                left.rows, scanned.target.rows
+                left.rows, target.rows
             ),
             left.hex(),
+            target,
         )
-    })
+    }))
 }

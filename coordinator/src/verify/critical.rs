@@ -34,12 +34,16 @@ pub async fn verify(asked: Asked<'_>, mut ends: Ends, reporter: &Arc<Reporter>) 
         key: key.clone(),
         snapshot: inventory.snapshot.clone(),
     };
+    let mut shapes = shapes(ledger, &inventory, &Filter::new(&asked.selection)?);
+    if let Err(error) = shapes.leave_unreadable(&asked, &mut ends, &compared).await {
+        inventory::close(&mut ends, &key).await?;
+        return Err(error);
+    }
     let Shapes {
-        mut tables,
+        tables,
         mut findings,
         gone,
-    } = shapes(ledger, &inventory, &Filter::new(&asked.selection)?);
-    tables.retain(|table| compared.is_readable(table));
+    } = shapes;
     let counted = count(&ends, &held, &tables, asked.jobs, reporter).await;
     let checked = checks::run(&ends, &asked.checks, Some(&held), reporter).await;
     inventory::close(&mut ends, &key).await?;

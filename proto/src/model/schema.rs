@@ -9,6 +9,13 @@ pub const MASK: &str = "(masked:";
 /// What was compared of two schemas: the counts by kind are its source value, as JSON.
 pub const SCHEMA_COMPARED: &str = "schema-compared";
 
+/// Kinds of objects whose definition is a query: the deparser's words for it depend on what made it.
+pub const QUERIES: &[&str] = &["view", "materialized view"];
+/// Property of a table that belongs to an extension: it has something in it. Not compared, nor is the next.
+pub const HOLDS_ROWS: &str = "holds rows";
+/// Of something on such a table: the statement.
+pub const MADE_BY: &str = "made by";
+
 /// Codes of the findings that a comparison of schemas makes anew each time.
 pub const OF_SCHEMA: &[&str] = &[
     SCHEMA_COMPARED,

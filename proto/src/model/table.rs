@@ -1,4 +1,5 @@
 //! What is copied as one unit, and how it is cut into parts.
+use std::collections::HashSet;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -101,6 +102,22 @@ impl Table {
     /// Somebody else makes it at the target, with its keys, before the first row arrives.
     pub fn comes_with_keys(&self) -> bool {
         self.managed || self.of_extension
+    }
+
+    /// The same columns are copied. In what order is the key's to say, and another index may be the key by now.
+    pub fn has_columns_of(&self, other: &Self) -> bool {
+        let columns = |table: &'_ Self| table.columns.iter().cloned().collect::<HashSet<String>>();
+        columns(self) == columns(other)
+    }
+
+    /// As it is, read in the order of another description of it.
+    pub fn in_order_of(self, other: &Self) -> Self {
+        Self {
+            columns: other.columns.clone(),
+            key_columns: other.key_columns,
+            format: other.format,
+            ..self
+        }
     }
 
     /// It has this schema and name.

@@ -119,6 +119,13 @@ pub struct ForeignKey {
     /// The last column is a period (PostgreSQL 18): rows that refer to it lie within those that it refers to.
     #[serde(default)]
     pub period: bool,
+    /// What makes row `p` the one that row `c` refers to, by column: the key's own operators and collations. Of a period it is not asked.
+    /// None: an older ledger's key.
+    #[serde(default)]
+    pub equalities: Vec<String>,
+    /// The referenced table is not partitioned: a row of a table that inherits from it is none of its.
+    #[serde(default)]
+    pub referenced_only: bool,
 }
 
 /// Where a sequence stands.

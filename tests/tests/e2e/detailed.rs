@@ -144,6 +144,14 @@ fn a_generated_column_that_was_computed_otherwise_is_found() {
         .expect(3)
         .says("generated-differ")
         .says("public.item");
+    // What a sync would copy is equal: it brings nothing, and proves nothing.
+    for sync in [&["sync", "--dry-run"][..], &["sync"]] {
+        let synced = pair.pgconvoy(sync).expect("sync runs");
+        let code = if sync.len() > 1 { 0 } else { 3 };
+        synced.expect(code).says("generated-differ");
+    }
+    let verdict = "SELECT verdict FROM pgconvoy.migrations";
+    assert_eq!(pair.at_target(verdict).expect("the ledger"), "differs");
 }
 
 #[test]

@@ -122,6 +122,26 @@ fn rows_cross_into_a_schema_that_is_there() {
     let trigger = "SELECT tgenabled FROM pg_trigger WHERE tgname = 'refuse'";
     assert_eq!(target(&pair, trigger), "A", "the trigger is as it was");
 
+    // The schema is somebody else's. What cannot be read is told, and the rest is compared.
+    pair.at_target(
+        "ALTER TABLE app.account ADD mine int; ALTER TABLE log.line RENAME TO away; ALTER TABLE app.entry RENAME note TO text",
+    )
+    .expect("somebody goes on with it");
+    for command in ["verify", "verify --critical-only"] {
+        let differs = run(&pair, command, 3);
+        differs
+            .says("[table-missing] log.line")
+            .says("[columns-differ] app.entry")
+            .says("differences=2");
+    }
+    pair.at_target(
+        "ALTER TABLE log.away RENAME TO line; ALTER TABLE app.entry RENAME text TO note",
+    )
+    .expect("it is as it was");
+    run(&pair, "verify", 0);
+    pair.at_target("ALTER TABLE app.account DROP mine")
+        .expect("it is as it was");
+
     // Only the tables that are problematic, once the migration is nobody's affair any more: what the others hold stays.
     run(&pair, "clean", 0);
     pair.at_target("SET session_replication_role = replica; DELETE FROM app.entry")

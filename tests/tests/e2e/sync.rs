@@ -437,7 +437,8 @@ fn sync_needs_a_finished_migration() {
 }
 
 #[test]
-fn rows_that_break_a_check_which_is_not_valid_come_again() {
+fn rows_that_break_a_check_which_is_not_valid_come_again_and_published_rows_that_nothing_identifies_go()
+ {
     let pair = Pair::new().expect("two servers and two agents");
     pair.at_source(
         "CREATE TABLE event (id int PRIMARY KEY, n int, v text);
@@ -447,7 +448,13 @@ fn rows_that_break_a_check_which_is_not_valid_come_again() {
          CREATE DOMAIN positive AS int;
          CREATE TABLE of_domain (id int PRIMARY KEY, n positive, v text);
          INSERT INTO of_domain SELECT id, n, v FROM event;
-         ALTER DOMAIN positive ADD CONSTRAINT positive CHECK (VALUE > 0) NOT VALID;",
+         ALTER DOMAIN positive ADD CONSTRAINT positive CHECK (VALUE > 0) NOT VALID;
+         CREATE TABLE journal (line text); INSERT INTO journal SELECT 'line ' || i % 7 FROM generate_series(1, 100) i;
+         CREATE TABLE place (id int NOT NULL UNIQUE, v text) PARTITION BY RANGE (id);
+         CREATE TABLE place_1 PARTITION OF place FOR VALUES FROM (0) TO (1000);
+         ALTER TABLE place_1 REPLICA IDENTITY NOTHING;
+         INSERT INTO place SELECT i, 'v' FROM generate_series(1, 100) i;
+         CREATE PUBLICATION told FOR TABLE journal, place;",
     )
     .expect("rows older than their checks");
     pair.migrate(&[]);
@@ -457,7 +464,23 @@ fn rows_that_break_a_check_which_is_not_valid_come_again() {
     pair.at_source(changes).expect("changes");
     pair.at_target("UPDATE event SET n = 1 WHERE id = 1; DELETE FROM event WHERE id = 2")
         .expect("rows to mend");
+    pair.at_target(
+        "INSERT INTO journal VALUES ('tried'), ('line 3'); INSERT INTO place VALUES (101, 'tried')",
+    )
+    .expect("the target is tried out");
     sync(&pair, &["--force"]).expect(0);
+    pair.assert_equal_ends();
+
+    // Neither TRUNCATE nor a replica identity is to be had.
+    let reader = Hold::transaction(&pair.target, DATABASE, "SELECT FROM journal");
+    let reader = reader.expect("a reader");
+    pair.at_source("TRUNCATE journal").expect("nothing is left");
+    let refused = sync(&pair, &[]).expect(1);
+    refused
+        .says("public.journal")
+        .says("REPLICA IDENTITY FULL at the target");
+    reader.release();
+    pair.pgconvoy(&["resume"]).expect("resume runs").expect(0);
     pair.assert_equal_ends();
 }
 
@@ -465,19 +488,27 @@ fn rows_that_break_a_check_which_is_not_valid_come_again() {
 fn what_was_made_at_both_ends_later_is_brought_up_to_the_source_too() {
     let pair = Pair::new().expect("two servers and two agents");
     pair.at_source(
-        "CREATE TABLE apple (id int PRIMARY KEY); INSERT INTO apple SELECT generate_series(1, 9)",
+        "CREATE TABLE apple (id int PRIMARY KEY); INSERT INTO apple SELECT generate_series(1, 9);
+         CREATE TABLE keyed (a int NOT NULL, b int NOT NULL); INSERT INTO keyed SELECT i, -i FROM generate_series(1, 9) i",
     )
     .expect("apples");
     pair.migrate(&[]);
-    let later =
-        "CREATE MATERIALIZED VIEW apples AS SELECT count(*) AS n FROM apple; CREATE SEQUENCE free";
+    let later = "CREATE MATERIALIZED VIEW apples AS SELECT count(*) AS n FROM apple; CREATE SEQUENCE free; ALTER TABLE keyed ADD PRIMARY KEY (b)";
     pair.at_target(later).expect("the target follows");
     pair.at_source(&format!(
         "{later}; INSERT INTO apple VALUES (10); REFRESH MATERIALIZED VIEW apples; SELECT setval('free', 77);
          CREATE ROLE painter; SELECT lo_from_bytea(9001, 'picture'); ALTER LARGE OBJECT 9001 OWNER TO painter"
     ))
     .expect("the source moves on");
-    pair.at_target("CREATE ROLE painter").expect("a role");
+    pair.at_target("CREATE ROLE painter; INSERT INTO keyed VALUES (0, 0)")
+        .expect("a role, and a row of the target's own");
+    // The key's column comes first, and what was left is known all the same.
+    let refused = sync(&pair, &[]).expect(4);
+    assert_eq!(findings(&refused, "target-written"), ["public.keyed"]);
+    pair.at_target("DELETE FROM keyed WHERE a = 0")
+        .expect("it is as it was");
+    let same = pair.pgconvoy(&["verify", "--skip-schema", "--include-table", "keyed"]);
+    same.expect("verify runs").expect(0);
     sync(&pair, &[]).expect(0);
     for sql in [
         "SELECT n FROM apples",

@@ -18,6 +18,11 @@ const WORK: &str = "
 #[test]
 fn a_copy_that_lost_its_snapshot_keeps_what_has_arrived() {
     let mut pair = depot::pair();
+    pair.at_source(
+        "CREATE TABLE of_two_keys (a int NOT NULL, b int NOT NULL); INSERT INTO of_two_keys VALUES (1, 2);
+         CREATE UNIQUE INDEX first ON of_two_keys (a); CREATE UNIQUE INDEX second ON of_two_keys (b)",
+    )
+    .expect("a table of two keys");
     let application = Workload::start(&pair.source, DATABASE, WORK).expect("it works");
     let Halfway { migrate, trap } = Halfway::in_the_copy_of_a_table(&pair);
     eventually("the application has changed something", PATIENCE, || {
@@ -33,8 +38,11 @@ fn a_copy_that_lost_its_snapshot_keeps_what_has_arrived() {
         "{arrived} rows of the largest table"
     );
     let loaded = "SELECT string_agg(table_oid || '/' || number || '/' || committed_at, ' ' ORDER BY 1) FROM pgconvoy.parts
-                  WHERE snapshot = (SELECT min(snapshot) FROM pgconvoy.parts)";
+                  WHERE snapshot = (SELECT snapshot FROM pgconvoy.parts ORDER BY committed_at LIMIT 1)";
     let before = pair.at_target(loaded).expect("parts");
+    // The second one is the key by now.
+    pair.at_source("REINDEX INDEX CONCURRENTLY first")
+        .expect("an index is built anew");
     pair.source_agent
         .restart()
         .expect("the source agent comes back");

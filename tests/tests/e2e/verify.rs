@@ -132,3 +132,54 @@ fn critical_only_counts_rows_and_looks_for_orphans_and_invalid_indexes() {
         .says("digest at source")
         .says("verdict=differs");
 }
+
+#[test]
+fn a_key_is_looked_at_with_its_own_operators_and_an_index_that_waits_for_partitions_is_no_difference()
+ {
+    let pair = Pair::new().expect("two servers and two agents");
+    pair.at_source(
+        "CREATE EXTENSION citext; CREATE SCHEMA numbers; CREATE EXTENSION isn SCHEMA numbers;
+         CREATE TYPE mood AS ENUM ('calm');
+         CREATE TABLE person (name citext PRIMARY KEY, book numbers.isbn UNIQUE, town text COLLATE \"C\" UNIQUE, mood mood UNIQUE, code char(4) UNIQUE);
+         INSERT INTO person VALUES ('Alice', '978-0-393-04002-9', 'x', 'calm', 'a');
+         CREATE TABLE item (id int PRIMARY KEY, person citext CONSTRAINT item_person REFERENCES person,
+             book numbers.isbn REFERENCES person (book), town text COLLATE \"POSIX\" REFERENCES person (town),
+             mood mood REFERENCES person (mood), code varchar(9) REFERENCES person (code));
+         INSERT INTO item VALUES (1, 'alice', '978-0-393-04002-9', 'x', 'calm', 'a');
+         -- Keys bind the rows of these tables alone.
+         CREATE TABLE kind (id int PRIMARY KEY); CREATE TABLE kind_of_child () INHERITS (kind);
+         INSERT INTO kind_of_child VALUES (2);
+         CREATE TABLE thing (kind int CONSTRAINT thing_kind REFERENCES kind); CREATE TABLE thing_of_child () INHERITS (thing);
+         INSERT INTO thing_of_child VALUES (7);
+         CREATE TABLE part (id int PRIMARY KEY, at int) PARTITION BY RANGE (id);
+         CREATE TABLE part_1 PARTITION OF part FOR VALUES FROM (0) TO (9);
+         INSERT INTO part VALUES (1, 1);
+         CREATE INDEX part_at ON ONLY part (at);
+         CREATE TABLE part_of (a int, b int, part int CONSTRAINT part_of_part REFERENCES part) PARTITION BY LIST (a);
+         CREATE TABLE part_of_1 PARTITION OF part_of DEFAULT;
+         INSERT INTO part_of VALUES (1, 1, 1), (1, 1, NULL);",
+    )
+    .expect("keys");
+    pair.migrate(&[]);
+    let quick = |code: i32| {
+        let quick = pair.pgconvoy(&["verify", "--critical-only"]);
+        quick.expect("verify runs").expect(code)
+    };
+    quick(0)
+        .says("[index-invalid] public.part: part_at: the index is not valid: a partition has none");
+    // One side of each key is synced.
+    for table in ["public.person", "public.kind", "public.part_1"] {
+        let synced = pair.pgconvoy(&["sync", "--table", table]);
+        synced.expect("sync runs").expect(0);
+    }
+    pair.at_target(
+        "SET session_replication_role = replica;
+         INSERT INTO item VALUES (2, 'bob'); INSERT INTO thing VALUES (2); INSERT INTO part_of VALUES (1, 1, 3);",
+    )
+    .expect("orphans");
+    let orphaned = quick(3)
+        .says("[orphans] public.item: item_person: 1 rows refer to nothing in public.person (for example bob)")
+        .says("[orphans] public.thing: thing_kind: 1 rows refer to nothing in public.kind (for example 2)")
+        .says("[orphans] public.part_of: part_of_part: 1 rows refer to nothing in public.part (for example 3)");
+    assert_eq!(orphaned.text().matches("[orphans]").count(), 3);
+}

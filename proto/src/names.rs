@@ -1,4 +1,6 @@
-//! Names as people read them. The agents quote every one of them, since each major has its own list of words that need it.
+//! Names as people read them, and values of properties as they are compared. The agents quote every name, since each major has its own
+//! list of words that need it.
+mod sql;
 
 /// Properties that are nobody's SQL: a quote in them is a quote.
 const VERBATIM: &[&str] = &["body", "comment", "config", "name"];
@@ -11,7 +13,7 @@ pub fn value(property: &str, value: &str) -> String {
     if verbatim {
         value.to_owned()
     } else {
-        super::sql::settled(&bare(value))
+        sql::settled(&bare(value))
     }
 }
 
