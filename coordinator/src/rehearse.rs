@@ -39,7 +39,7 @@ pub async fn rehearse(args: RehearseArgs, global: &Global, reporter: &Arc<Report
     let managed = ground
         .as_ref()
         .map(|ground| ground.platform.managed_schemas.clone());
-    let extensions = ground.as_ref().map(Ground::extensions_to_make);
+    let extensions = ground.as_ref().map(Ground::extensions);
     let request = wire::OpenRehearsalRequest {
         migration: id.clone(),
         managed_schemas: managed.unwrap_or_default(),

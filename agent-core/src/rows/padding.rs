@@ -3,7 +3,8 @@
 //! "Values of type character are physically padded with spaces to the specified width n, and are stored and displayed that way"
 //! (PostgreSQL manual, "Character Types"): whatever is loaded without its padding is stored with it. So the padding need not be
 //! compressed, sent, checked and read by COPY, which counts the characters of every value that it is given, one by one, and none of
-//! the blanks that it adds.
+//! the blanks that it adds (`bpchar_input` in src/backend/utils/adt/varchar.c). Digests are of rows with their padding: the proof, which
+//! reads both databases, is of all bytes.
 use memchr::memchr_iter;
 use pgconvoy_proto::model::{Format, Table};
 

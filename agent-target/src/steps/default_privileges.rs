@@ -2,7 +2,7 @@
 use pgconvoy_agent_core::inventory::default_privileges::{self, statements, who};
 use pgconvoy_agent_core::session::Session;
 use pgconvoy_agent_core::status;
-use pgconvoy_proto::model::{DefaultPrivileges, Finding, Severity};
+use pgconvoy_proto::model::{DefaultPrivileges, Finding, Grant, Severity};
 use tokio_postgres::Error;
 use tonic::Status;
 
@@ -31,12 +31,28 @@ fn known_to_both(
     let mut known = wanted.clone();
     if source < MAINTAIN_SINCE || target < MAINTAIN_SINCE {
         known.grants.retain(|grant| grant.privilege != MAINTAIN);
-        let here = now.iter().flat_map(|now| &now.grants);
         let is_granted = |role: &str| wanted.grants.iter().any(|grant| grant.grantee == role);
-        let own = here.filter(|grant| grant.privilege == MAINTAIN && is_granted(&grant.grantee));
-        known.grants.extend(own.cloned());
+        let here = match now {
+            Some(now) => now.grants.clone(),
+            None if target >= MAINTAIN_SINCE => owners_maintain(wanted).into_iter().collect(),
+            None => Vec::new(),
+        };
+        let own = here
+            .into_iter()
+            .filter(|grant| grant.privilege == MAINTAIN && is_granted(&grant.grantee));
+        known.grants.extend(own);
     }
     known
+}
+
+/// Of PostgreSQL's own default, which holds where there is no row: acldefault() (src/backend/utils/adt/acl.c).
+fn owners_maintain(of: &DefaultPrivileges) -> Option<Grant> {
+    (of.schema.is_none() && of.objects == "TABLES").then(|| Grant {
+        grantor: of.role.clone(),
+        grantee: of.role.clone(),
+        privilege: MAINTAIN.to_owned(),
+        grantable: false,
+    })
 }
 
 async fn try_apply(
@@ -92,4 +108,47 @@ fn lost(
         )
     });
     told.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn defaults(schema: Option<&str>, privileges: &[&str]) -> DefaultPrivileges {
+        DefaultPrivileges {
+            role: "app".into(),
+            schema: schema.map(str::to_owned),
+            objects: "TABLES".into(),
+            grants: privileges
+                .iter()
+                .map(|privilege| Grant {
+                    grantor: "app".into(),
+                    grantee: "app".into(),
+                    privilege: (*privilege).into(),
+                    grantable: false,
+                })
+                .collect(),
+        }
+    }
+
+    #[test]
+    fn what_the_source_does_not_know_of_stays_with_the_owner() {
+        let known = |versions, wanted: &DefaultPrivileges, now: Option<&DefaultPrivileges>| {
+            let known = known_to_both(versions, wanted, now);
+            known.grants.iter().any(|grant| grant.privilege == MAINTAIN)
+        };
+        let upgrade = (160_000, 170_000);
+        let wanted = defaults(None, &["SELECT"]);
+        assert!(known(upgrade, &wanted, None), "PostgreSQL's own default");
+        assert!(!known(upgrade, &wanted, Some(&wanted)), "revoked here");
+        assert!(
+            !known(upgrade, &defaults(None, &[]), None),
+            "nothing is granted"
+        );
+        let in_schema = defaults(Some("s"), &["SELECT"]);
+        assert!(!known(upgrade, &in_schema, None), "no default in a schema");
+        assert!(!known((150_000, 160_000), &wanted, None), "not known here");
+        let newest = defaults(None, &[MAINTAIN]);
+        assert!(known((170_000, 180_000), &newest, None), "known to both");
+    }
 }

@@ -1,6 +1,7 @@
 //! All deletes, then all inserts.
 use pgconvoy_agent_core::scan;
 use pgconvoy_agent_core::session::Session;
+use pgconvoy_agent_core::status::postgres_text;
 use pgconvoy_proto::model::{Digest, Oid, Place, Relation, Table, required};
 use pgconvoy_proto::wire;
 use pgconvoy_proto::wire::sync_frame::Frame;
@@ -131,6 +132,15 @@ impl Sync<'_> {
                  long as that takes: somebody goes on reading it, or it is not the target agent's role's. ALTER TABLE ... REPLICA IDENTITY \
                  FULL at the target, or end who reads it, and sync again",
                 self.table
+            ));
+        }
+        if error.code() == Some(&SqlState::INVALID_COLUMN_REFERENCE) {
+            return Status::failed_precondition(format!(
+                "{}: rows must be deleted, which a publication tells of that has not all columns of the table, and nothing but all of them \
+                 identifies a row ({}). Take the table out of the publication at the target (ALTER PUBLICATION ... DROP TABLE), sync, and \
+                 add it again",
+                self.table,
+                postgres_text(error)
             ));
         }
         self.failed(error)

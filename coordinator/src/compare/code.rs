@@ -7,7 +7,8 @@
 pub const BODIES: &[&str] = &["body", "SQL body"];
 
 const MASKED: &str = "(masked)";
-const HERE_ONLY: &str = "(masked, here only)";
+/// What the other end does not have.
+pub const HERE_ONLY: &str = "(masked, here only)";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Piece<'a> {

@@ -219,7 +219,12 @@ fn values(change: &Change, language: &str) -> (String, String) {
             code::masked(language, &b, source),
         );
     }
-    let from = first_difference(&a, &b).saturating_sub(BEFORE);
+    let differs = match a.find(code::HERE_ONLY) {
+        // Both ends say something else in the same place.
+        Some(at) if a == b => a[..at].chars().count(),
+        _ => first_difference(&a, &b),
+    };
+    let from = differs.saturating_sub(BEFORE);
     let say = |value: Option<&str>, shown: &str| match value {
         None => format!("{}: none", change.property),
         Some(_) => format!("{}: {}", change.property, excerpt(shown, from)),

@@ -434,6 +434,10 @@ fn of_a_long_value_the_part_that_differs_is_shown() {
     assert!(found[0].source_value.contains("xoney"), "{found:?}");
     assert!(found[0].target_value.contains("xtwoy"));
     assert!(found[0].source_value.len() < 600);
+    let (one, two) = (of("'one'"), of("'two'"));
+    let found = compared(catalog(V15, &[one]), catalog(V15, &[two]), &[]);
+    assert!(found[0].source_value.contains("x'(masked, here only)'y"));
+    assert!(!found[0].target_value.contains("two"), "{found:?}");
 }
 
 #[test]

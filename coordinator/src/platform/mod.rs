@@ -112,11 +112,10 @@ impl Ground {
         })
     }
 
-    /// Extensions of the source that the target does not have.
-    pub fn extensions_to_make(&self) -> Vec<String> {
-        let there = |name: &String| self.target.extension_version(name).is_some();
+    /// Of the source: those too that the target has, which a scratch database beside it need not be allowed.
+    pub fn extensions(&self) -> Vec<String> {
         let names = self.source.extensions.iter().map(|(name, _)| name);
-        names.filter(|name| !there(name)).cloned().collect()
+        names.cloned().collect()
     }
 
     /// The same with a rehearsal's scratch database in the target's place: what its services have made is there as in the target. Extensions
