@@ -286,6 +286,14 @@ pub fn quote_ident(name: &str) -> String {
     postgres_protocol::escape::escape_identifier(name)
 }
 
+/// Whom GRANT and REVOKE name: the empty one is PUBLIC.
+pub fn quote_grantee(grantee: &str) -> String {
+    match grantee {
+        "" => "PUBLIC".into(),
+        role => quote_ident(role),
+    }
+}
+
 /// A literal in single quotes; with a leading ` E` when it has a backslash.
 pub fn quote_literal(text: &str) -> String {
     postgres_protocol::escape::escape_literal(text)

@@ -2,7 +2,7 @@
 //!
 //! Which of them are a migration's is in the ledger, by OID: others are never touched.
 use pgconvoy_agent_core::large_objects::{COLUMNS, PAGE_BYTES};
-use pgconvoy_agent_core::session::{Session, quote_ident};
+use pgconvoy_agent_core::session::{Session, quote_grantee};
 use pgconvoy_proto::model::{Oid, Table};
 use tokio_postgres::Error;
 
@@ -79,11 +79,8 @@ async fn revoke_default_privileges(session: &Session, made: &[Oid]) -> Result<()
         .await?;
     let revoke = granted.iter().map(|row| {
         let (oid, role): (Oid, &str) = (row.get(0), row.get(1));
-        let role = match role {
-            "" => "PUBLIC".to_owned(),
-            name => quote_ident(name),
-        };
-        format!("REVOKE ALL ON LARGE OBJECT {oid} FROM {role};")
+        let from = quote_grantee(role);
+        format!("REVOKE ALL ON LARGE OBJECT {oid} FROM {from};")
     });
     session.batch_execute(&revoke.collect::<String>()).await
 }

@@ -5,7 +5,7 @@ use pgconvoy_proto::model::DefaultPrivileges;
 use tokio_postgres::Error;
 
 use super::access;
-use crate::session::{Session, quote_ident};
+use crate::session::{Session, quote_grantee, quote_ident};
 
 /// By role, schema and kind of object.
 pub async fn read(session: &Session) -> Result<Vec<DefaultPrivileges>, Error> {
@@ -54,19 +54,15 @@ pub fn statements(now: &DefaultPrivileges, wanted: Option<&DefaultPrivileges>) -
     }
     let mut statements: Vec<String> = grantees
         .into_iter()
-        .map(|grantee| format!("{alter} REVOKE ALL ON {on} FROM {}", who(grantee)))
+        .map(|grantee| format!("{alter} REVOKE ALL ON {on} FROM {}", quote_grantee(grantee)))
         .collect();
     match wanted {
         Some(wanted) => statements.extend(wanted.grants.iter().map(|grant| {
-            let option = if grant.grantable && !grant.grantee.is_empty() {
-                " WITH GRANT OPTION"
-            } else {
-                ""
-            };
             format!(
-                "{alter} GRANT {} ON {on} TO {}{option}",
+                "{alter} GRANT {} ON {on} TO {}{}",
                 grant.privilege,
-                who(&grant.grantee)
+                quote_grantee(&grant.grantee),
+                grant.option()
             )
         })),
         // In a schema nothing is granted by default. Elsewhere: acldefault() (src/backend/utils/adt/acl.c).
@@ -81,12 +77,4 @@ pub fn statements(now: &DefaultPrivileges, wanted: Option<&DefaultPrivileges>) -
         None => {}
     }
     statements
-}
-
-/// Whom GRANT and REVOKE name.
-pub fn who(grantee: &str) -> String {
-    match grantee {
-        "" => "PUBLIC".into(),
-        role => quote_ident(role),
-    }
 }

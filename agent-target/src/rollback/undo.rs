@@ -2,9 +2,8 @@
 //! settings and comments; and the roles that it created. What is refused shows in the comparison that follows.
 use std::collections::HashSet;
 
-use pgconvoy_agent_core::inventory::default_privileges::{self, who};
-use pgconvoy_agent_core::inventory::{roles, system};
-use pgconvoy_agent_core::session::{Session, qualified, quote_ident, quote_literal};
+use pgconvoy_agent_core::inventory::{default_privileges, roles, system};
+use pgconvoy_agent_core::session::{Session, qualified, quote_grantee, quote_ident, quote_literal};
 use pgconvoy_agent_core::status;
 use pgconvoy_proto::model::{
     Access, DefaultPrivileges, Grant, Properties, Relation, SystemGrants, Work,
@@ -294,12 +293,12 @@ fn database_again(
     let was: HashSet<_> = before.grants.iter().map(each).collect();
     let have: HashSet<_> = now.grants.iter().map(each).collect();
     for (grantee, privilege, _) in have.difference(&was) {
-        let from = who(grantee);
+        let from = quote_grantee(grantee);
         statements.push(format!("REVOKE {privilege} ON DATABASE {name} FROM {from}"));
     }
     for (grantee, privilege, grantable) in was.difference(&have) {
         let option = if *grantable { " WITH GRANT OPTION" } else { "" };
-        let to = who(grantee);
+        let to = quote_grantee(grantee);
         statements.push(format!(
             "GRANT {privilege} ON DATABASE {name} TO {to}{option}"
         ));

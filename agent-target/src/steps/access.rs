@@ -5,7 +5,7 @@
 use std::collections::{HashMap, HashSet};
 
 use pgconvoy_agent_core::inventory::{access, large_objects};
-use pgconvoy_agent_core::session::{Session, quote_ident};
+use pgconvoy_agent_core::session::{Session, quote_grantee, quote_ident};
 use pgconvoy_agent_core::status;
 use pgconvoy_proto::model::{Access, Finding, Grant, Oid, Severity};
 use tokio_postgres::Error;
@@ -266,7 +266,7 @@ impl Apply<'_> {
             .unwrap_or_default();
         let grantees: HashSet<&str> = now.iter().map(|grant| grant.grantee.as_str()).collect();
         for grantee in grantees {
-            let from = role(grantee);
+            let from = quote_grantee(grantee);
             let revoke = format!("REVOKE ALL{columns} {on} FROM {from} CASCADE");
             if let Some(reason) = self.attempt(&revoke).await? {
                 self.findings.push(
@@ -287,16 +287,16 @@ impl Apply<'_> {
             let statement = format!(
                 "GRANT {}{columns} {on} TO {}{}",
                 grant.privilege,
-                role(&grant.grantee),
-                if grant.grantable && !grant.grantee.is_empty() {
-                    " WITH GRANT OPTION"
-                } else {
-                    ""
-                }
+                quote_grantee(&grant.grantee),
+                grant.option()
             );
             let given = grant_as(self.session, &self.roles, &statement, grant, owner);
             if let Some(reason) = given.await? {
-                let what = format!("{}{columns} to {}", grant.privilege, role(&grant.grantee));
+                let what = format!(
+                    "{}{columns} to {}",
+                    grant.privilege,
+                    quote_grantee(&grant.grantee)
+                );
                 let object = format!("{} {}: {what}", object.kind, object.identity);
                 self.findings.push(
                     Finding::new(Severity::Warning, "grant-not-kept", object, reason)
@@ -338,7 +338,7 @@ pub(super) async fn grant_as(
     if missing(&grant.grantee) {
         return Ok(Some(format!(
             "role {} does not exist at the target",
-            role(&grant.grantee)
+            quote_grantee(&grant.grantee)
         )));
     }
     if grant.grantor == owner {
@@ -347,7 +347,7 @@ pub(super) async fn grant_as(
     if missing(&grant.grantor) {
         return Ok(Some(format!(
             "its grantor {} does not exist at the target",
-            role(&grant.grantor)
+            quote_grantee(&grant.grantor)
         )));
     }
     let grantor = quote_ident(&grant.grantor);
@@ -356,13 +356,4 @@ pub(super) async fn grant_as(
         &format!("SET LOCAL ROLE {grantor}; {statement}; RESET ROLE"),
     )
     .await
-}
-
-/// As GRANT names it.
-pub(super) fn role(name: &str) -> String {
-    if name.is_empty() {
-        "PUBLIC".into()
-    } else {
-        quote_ident(name)
-    }
 }

@@ -8,7 +8,7 @@ use std::collections::HashSet;
 
 use pgconvoy_agent_core::database::Database;
 use pgconvoy_agent_core::inventory::roles;
-use pgconvoy_agent_core::session::{Session, quote_ident, quote_literal};
+use pgconvoy_agent_core::session::{Session, quote_grantee, quote_ident, quote_literal};
 use pgconvoy_agent_core::status;
 use pgconvoy_proto::model::{Finding, Grant, Properties, Setting, Severity};
 use pgconvoy_proto::secrets::Secrets;
@@ -213,7 +213,7 @@ impl<'a> Apply<'a> {
         given.sort();
         for (grantee, privilege, grantable) in given {
             let option = if *grantable { " WITH GRANT OPTION" } else { "" };
-            let to = who(grantee);
+            let to = quote_grantee(grantee);
             let grant = format!(
                 "GRANT {privilege} ON DATABASE {} TO {to}{option}",
                 self.database
@@ -250,7 +250,7 @@ impl<'a> Apply<'a> {
         let mut missing: Vec<_> = asked.difference(&now).cloned().collect();
         missing.sort();
         for (grantee, privilege, _) in missing {
-            let object = format!("{privilege} on the database to {}", who(&grantee));
+            let object = format!("{privilege} on the database to {}", quote_grantee(&grantee));
             let grantor = wanted
                 .iter()
                 .find(|g| g.grantee == grantee && g.privilege == privilege);
@@ -263,7 +263,7 @@ impl<'a> Apply<'a> {
         let mut extra: Vec<_> = now.difference(asked).cloned().collect();
         extra.sort();
         for (grantee, privilege, _) in extra {
-            let object = format!("{privilege} on the database to {}", who(&grantee));
+            let object = format!("{privilege} on the database to {}", quote_grantee(&grantee));
             let message = "the target grants what the source does not: it stays";
             self.findings
                 .push(warning("database-grant-extra", object, message));
@@ -303,13 +303,6 @@ type Privilege = (String, String, bool);
 fn privileges(grants: &[Grant]) -> HashSet<Privilege> {
     let parts = |g: &Grant| (g.grantee.clone(), g.privilege.clone(), g.grantable);
     grants.iter().map(parts).collect()
-}
-
-fn who(grantee: &str) -> String {
-    match grantee {
-        "" => "PUBLIC".into(),
-        role => quote_ident(role),
-    }
 }
 
 fn warning(code: &str, object: String, message: impl Into<String>) -> Finding {

@@ -1,6 +1,6 @@
 //! Default privileges on a platform: what the target grants more than the source goes, what the source grants comes, one by one.
-use pgconvoy_agent_core::inventory::default_privileges::{self, statements, who};
-use pgconvoy_agent_core::session::Session;
+use pgconvoy_agent_core::inventory::default_privileges::{self, statements};
+use pgconvoy_agent_core::session::{Session, quote_grantee};
 use pgconvoy_agent_core::status;
 use pgconvoy_proto::model::{DefaultPrivileges, Finding, Grant, Severity};
 use tokio_postgres::Error;
@@ -101,7 +101,7 @@ fn lost(
             "default privileges {}: {} to {}",
             wanted.identity(),
             grant.privilege,
-            who(&grant.grantee)
+            quote_grantee(&grant.grantee)
         );
         Finding::new(Severity::Warning, "grant-not-kept", object, refused.join("; ")).hint(
             "ALTER DEFAULT PRIVILEGES at the target by hand, as that role or a superuser, if it is needed",

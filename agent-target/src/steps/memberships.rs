@@ -139,11 +139,7 @@ impl Granting<'_> {
             grant.privilege,
             quote_ident(&wanted.parameter),
             quote_ident(&grant.grantee),
-            if grant.grantable {
-                " WITH GRANT OPTION"
-            } else {
-                ""
-            }
+            grant.option()
         );
         if let Some(reason) = attempt(self.session, &statement).await? {
             self.warn("parameter-grant-not-kept", wanted.object(), reason);

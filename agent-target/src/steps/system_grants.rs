@@ -3,13 +3,13 @@
 use std::collections::{HashMap, HashSet};
 
 use pgconvoy_agent_core::inventory::system::{self, Present, SystemPlace, place};
-use pgconvoy_agent_core::session::{Session, quote_ident};
+use pgconvoy_agent_core::session::{Session, quote_grantee, quote_ident};
 use pgconvoy_agent_core::status;
 use pgconvoy_proto::model::{Finding, Grant, Severity, SystemGrants};
 use tokio_postgres::Error;
 use tonic::Status;
 
-use super::access::{grant_as, role, roles};
+use super::access::{grant_as, roles};
 use super::attempt;
 
 /// One transaction: what initdb granted is gone no longer than until what replaces it is there.
@@ -98,7 +98,7 @@ impl Apply<'_> {
         statement: &str,
     ) -> Finding {
         let SystemGrants { kind, identity, .. } = changed;
-        let (privilege, to) = (privilege(changed, grant), role(&grant.grantee));
+        let (privilege, to) = (privilege(changed, grant), quote_grantee(&grant.grantee));
         let reason = match self.refused.get(statement) {
             Some(reason) => reason.as_str(),
             None => "PostgreSQL took the statement, and did not do it",
@@ -152,7 +152,7 @@ fn revoke(changed: &SystemGrants, grant: &Grant) -> String {
     let SystemGrants {
         keyword, identity, ..
     } = changed;
-    let (privilege, from) = (privilege(changed, grant), role(&grant.grantee));
+    let (privilege, from) = (privilege(changed, grant), quote_grantee(&grant.grantee));
     format!("REVOKE {privilege} ON {keyword} {identity} FROM {from}")
 }
 
@@ -160,11 +160,7 @@ fn give(changed: &SystemGrants, grant: &Grant) -> String {
     let SystemGrants {
         keyword, identity, ..
     } = changed;
-    let (privilege, to) = (privilege(changed, grant), role(&grant.grantee));
-    let option = if grant.grantable {
-        " WITH GRANT OPTION"
-    } else {
-        ""
-    };
+    let (privilege, to) = (privilege(changed, grant), quote_grantee(&grant.grantee));
+    let option = grant.option();
     format!("GRANT {privilege} ON {keyword} {identity} TO {to}{option}")
 }

@@ -23,6 +23,16 @@ pub struct Grant {
     pub grantable: bool,
 }
 
+impl Grant {
+    /// How its statement ends. PUBLIC is given no option.
+    pub fn option(&self) -> &'static str {
+        match self.grantable && !self.grantee.is_empty() {
+            true => " WITH GRANT OPTION",
+            false => "",
+        }
+    }
+}
+
 /// Who owns an object and who may do what with it: the effective grants, built-in defaults spelled out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Access {
