@@ -84,18 +84,8 @@ impl Landing {
         let Some(first) = nameless.first() else {
             return Ok(());
         };
-        let lock_timeout = quote_literal(first.get(3));
-        let identify = format!(
-            "SAVEPOINT identify; SET LOCAL lock_timeout = '{READERS_WAIT}'; {identify}
-             SET LOCAL lock_timeout = {lock_timeout}; RELEASE SAVEPOINT identify"
-        );
-        match session.batch_execute(&identify).await {
-            Ok(()) => restore.push_str(&forget),
-            Err(error) if is_refused(&error) => {
-                let back = "ROLLBACK TO SAVEPOINT identify";
-                session.batch_execute(back).await?;
-            }
-            Err(error) => return Err(error),
+        if alone(session, first.get(3), &identify).await? {
+            restore.push_str(&forget);
         }
         Ok(())
     }
@@ -166,8 +156,26 @@ const IS_EMPTY: &str = "SELECT pg_relation_size(t) = 0 AND has_table_privilege(t
         AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.confrelid = t AND k.contype = 'f')
     FROM (VALUES ($1::text::regclass::oid)) v (t)";
 
+/// Runs statements, each with its semicolon, that need a table for themselves. False, and nothing is done, where it is being read, and goes on
+/// being read, or is not the role's. `lock_timeout`: what the transaction has, and has again.
+pub async fn alone(session: &Session, lock_timeout: &str, statements: &str) -> Result<bool, Error> {
+    let lock_timeout = quote_literal(lock_timeout);
+    let guarded = format!(
+        "SAVEPOINT alone; SET LOCAL lock_timeout = '{READERS_WAIT}'; {statements}
+         SET LOCAL lock_timeout = {lock_timeout}; RELEASE SAVEPOINT alone"
+    );
+    match session.batch_execute(&guarded).await {
+        Ok(()) => Ok(true),
+        Err(error) if is_refused(&error) => {
+            let back = session.batch_execute("ROLLBACK TO SAVEPOINT alone");
+            back.await.map(|()| false)
+        }
+        Err(error) => Err(error),
+    }
+}
+
 /// Somebody holds the lock that was wanted, or the role may not: the rest can be done without.
-pub fn is_refused(error: &Error) -> bool {
+fn is_refused(error: &Error) -> bool {
     matches!(
         error.code(),
         Some(&SqlState::LOCK_NOT_AVAILABLE | &SqlState::INSUFFICIENT_PRIVILEGE)

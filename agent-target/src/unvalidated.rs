@@ -4,7 +4,7 @@ use pgconvoy_proto::model::Table;
 use tokio_postgres::types::Type;
 use tokio_postgres::{Error, Row};
 
-use crate::landing::{READERS_WAIT, is_refused};
+use crate::landing::alone;
 
 /// Of the table, its partitions and the domains of their columns. Not foreign keys: these do not fire.
 const ANY: &str = "WITH RECURSIVE relation AS (
@@ -43,7 +43,6 @@ pub async fn put_aside(session: &Session, name: &str, own: &[Row]) -> Result<Str
     let Some(first) = own.first() else {
         return Ok(String::new());
     };
-    let lock_timeout = quote_literal(first.get(3));
     let (mut drop, mut restore) = (String::new(), String::new());
     for row in own {
         let (constraint, definition) = (quote_ident(row.get(0)), row.get::<_, &str>(1));
@@ -54,18 +53,8 @@ pub async fn put_aside(session: &Session, name: &str, own: &[Row]) -> Result<Str
             restore += &format!("COMMENT ON CONSTRAINT {constraint} ON {name} IS {comment}; ");
         }
     }
-    let put_aside = format!(
-        "SAVEPOINT put_aside; SET LOCAL lock_timeout = '{READERS_WAIT}'; {drop}
-         SET LOCAL lock_timeout = {lock_timeout}; RELEASE SAVEPOINT put_aside"
-    );
-    match session.batch_execute(&put_aside).await {
-        Ok(()) => Ok(restore),
-        Err(error) if is_refused(&error) => {
-            session
-                .batch_execute("ROLLBACK TO SAVEPOINT put_aside")
-                .await?;
-            Ok(String::new())
-        }
-        Err(error) => Err(error),
+    match alone(session, first.get(3), &drop).await? {
+        true => Ok(restore),
+        false => Ok(String::new()),
     }
 }
