@@ -1,9 +1,10 @@
-//! Properties of digests, on rows that proptest makes up.
+//! Properties of digests and of padding, on rows that proptest makes up.
 #![allow(clippy::unwrap_used)]
 use pgconvoy_proto::model::{Digest, Format};
 use proptest::prelude::*;
 
 use super::fields::{Layout, Row, Rows, TableDigester};
+use super::padding::Padding;
 use super::{Error, RowDigester};
 
 /// Rows of `columns` values, none: null.
@@ -145,5 +146,48 @@ proptest! {
                 prop_assert_eq!(a[..2] == b[..2], key_a == key_b);
             }
         }
+    }
+
+    /// Wherever the data is cut: rows that lie whole between two cuts lose their padding and nothing else, all others stay, and the
+    /// digest is that of the data as it came.
+    #[test]
+    fn only_padding_of_whole_rows_goes(
+        format in format(),
+        rows in prop::collection::vec(prop::collection::vec(prop::option::of("[ab ]{0,3} {0,40}"), 4), 0..20),
+        mut padded in prop::collection::vec(any::<bool>(), 4),
+        cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..4),
+    ) {
+        padded[2] = true;
+        let bytes = |row: &Vec<Option<String>>| -> Vec<Option<Vec<u8>>> {
+            row.iter().map(|value| value.clone().map(String::into_bytes)).collect()
+        };
+        let whole: Values = rows.iter().map(bytes).collect();
+        let data = encode(format, &whole);
+        let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(data.len() + 1)).collect();
+        cuts.sort_unstable();
+        let (mut out, mut from) = (Vec::new(), 0);
+        let mut digester = RowDigester::new(format);
+        let padding = Padding::new(format, padded.clone());
+        for &cut in cuts.iter().chain([&data.len()]) {
+            digester.feed_unpadded(&data[from..cut], &padding, &mut out).unwrap();
+            from = cut;
+        }
+        prop_assert_eq!(digester.finish().unwrap(), digest(format, &whole));
+
+        // Of binary data: the header, and with the trailer.
+        let (header, around) = if format == Format::Binary { (19, 21) } else { (0, 0) };
+        let mut end = header;
+        let expected: Values = rows.iter().map(|row| {
+            let begin = end;
+            end = begin + encode(format, &vec![bytes(row)]).len() - around;
+            if cuts.iter().any(|cut| (begin + 1..end).contains(cut)) {
+                return bytes(row);
+            }
+            bytes(&row.iter().zip(&padded).map(|(value, padded)| match value {
+                Some(value) if *padded => Some(value.trim_end_matches(' ').to_owned()),
+                value => value.clone(),
+            }).collect())
+        }).collect();
+        prop_assert_eq!(out, encode(format, &expected));
     }
 }
