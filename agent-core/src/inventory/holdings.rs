@@ -3,12 +3,14 @@
 use std::collections::HashMap;
 
 use pgconvoy_proto::model::{
-    Entry, HeldColumn, HeldTable, Holding, Holdings, HoldingsAsked, Malformed, UNTOLD,
+    Entry, HeldColumn, HeldTable, Holding, Holdings, HoldingsAsked, Malformed,
 };
 use tokio_postgres::types::Type;
 use tokio_postgres::{Error, Row};
 
-use super::{constraints, default_privileges, foreign_schema, identity, query_quoted};
+use super::{
+    constraints, default_privileges, foreign_schema, identity, query_quoted, trigger_definition,
+};
 use crate::session::{Session, qualified, quote_ident};
 
 /// Publications of whole schemas are known from here on.
@@ -112,9 +114,9 @@ fn objects_query(version: u32) -> String {
             .to_owned(),
         format!(
             "SELECT o.tableoid, o.oid, c.relnamespace, c.tableoid, c.oid, c.relowner, o.tgfoid,
-                    CASE o.tgnargs WHEN 0 THEN pg_get_triggerdef(o.oid)
-                         ELSE format('CREATE TRIGGER %I ON %s {UNTOLD}', o.tgname, c.oid::regclass) END
-             FROM pg_trigger o JOIN pg_class c ON c.oid = o.tgrelid JOIN managed n ON n.oid = c.relnamespace WHERE NOT o.tgisinternal"
+                    {}
+             FROM pg_trigger o JOIN pg_class c ON c.oid = o.tgrelid JOIN managed n ON n.oid = c.relnamespace WHERE NOT o.tgisinternal",
+            trigger_definition("o"),
         ),
         of_relation("pg_policy", "polrelid", "true", "NULL"),
         of_relation(

@@ -15,6 +15,7 @@ pub mod schema;
 pub mod system;
 pub mod tables;
 
+use pgconvoy_proto::model::UNTOLD;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Error, Row};
 
@@ -45,6 +46,14 @@ pub(crate) async fn query_quoted(
 pub(crate) fn identity(of: &str) -> String {
     let json = r#""pg_catalog"."json""#;
     format!("replace(replace({of}, '({json}', '(json'), ',{json}', ',json')")
+}
+
+/// SQL of how a trigger is made, `alias` one of pg_trigger. Its arguments may hold keys: they stay at their agent.
+pub(crate) fn trigger_definition(alias: &str) -> String {
+    format!(
+        "CASE {alias}.tgnargs WHEN 0 THEN pg_get_triggerdef({alias}.oid)
+              ELSE format('CREATE TRIGGER %I ON %s {UNTOLD}', {alias}.tgname, {alias}.tgrelid::regclass) END"
+    )
 }
 
 /// Schemas that are never a migration's: PostgreSQL's own, and ours. A condition on `nspname`; `{}` is its alias.

@@ -1,20 +1,17 @@
 //! What somebody made on a table of an extension: pg_dump writes the extension, and nothing of this.
-use pgconvoy_proto::model::UNTOLD;
-
 use super::Query;
+use crate::inventory::trigger_definition;
 
 pub(super) fn queries() -> Vec<Query> {
-    vec![EXTRAS.replace("{UNTOLD}", UNTOLD)]
+    vec![EXTRAS.replace("{trigger}", &trigger_definition("t"))]
 }
 
 /// Told under the extension and by how to make them: what the extension's own script made of these is at both ends, where both have the
-/// same version. Policies are left aside, which pg_dump does write. The classes are zero: members' are not left out here. A trigger's arguments may hold
-/// keys: they stay here.
+/// same version. Policies are left aside, which pg_dump does write. The classes are zero: members' are not left out here.
 const EXTRAS: &str = "
     SELECT 0::oid, 0::oid, i.type, i.identity, r.schema, r.name, m.extension, jsonb_build_object('made by', o.made)
     FROM (SELECT t.tableoid AS class, t.oid, t.tgrelid AS on_relation,
-                 CASE t.tgnargs WHEN 0 THEN pg_get_triggerdef(t.oid)
-                     ELSE format('CREATE TRIGGER %I ON %s {UNTOLD}', t.tgname, t.tgrelid::regclass) END AS made
+                 {trigger} AS made
           FROM pg_trigger t WHERE NOT t.tgisinternal
           UNION ALL
           SELECT 'pg_class'::regclass, x.indexrelid, x.indrelid, pg_get_indexdef(x.indexrelid) FROM pg_index x
