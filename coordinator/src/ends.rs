@@ -6,7 +6,7 @@ use anyhow::anyhow;
 use pgconvoy_proto::channel;
 use pgconvoy_proto::facts::{BuiltIn, SourceFacts, TargetFacts};
 use pgconvoy_proto::identity::{Identity, Role};
-use pgconvoy_proto::model::{RoleChoice, Selection, parse_json, to_json};
+use pgconvoy_proto::model::{Finding, RoleChoice, Selection, parse_json, to_json};
 use pgconvoy_proto::survey::{SourceSurvey, TargetSurvey};
 use pgconvoy_proto::wire;
 use pgconvoy_proto::wire::source_client::SourceClient;
@@ -115,6 +115,17 @@ impl Ends {
         let request = wire::TargetSurveyRequest {};
         let answer = self.target.survey(request).await.map_err(said("target"))?;
         Ok(parse_json(&answer.into_inner().survey)?)
+    }
+
+    /// What the target lacks of tables that a sync, or whoever reads them, is about; see Target.PlanSync.
+    pub async fn plan_sync(
+        &mut self,
+        request: wire::PlanSyncRequest,
+    ) -> anyhow::Result<Vec<Finding>> {
+        let answer = self.target.plan_sync(request).await;
+        let findings = answer.map_err(said("target"))?.into_inner().findings;
+        let findings = findings.into_iter().map(Finding::try_from);
+        Ok(findings.collect::<Result<_, _>>()?)
     }
 
     /// Those that the target's server does not know.

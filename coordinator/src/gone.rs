@@ -2,7 +2,7 @@
 use pgconvoy_proto::model::{Finding, Table};
 use pgconvoy_proto::wire;
 
-use crate::ends::{Ends, said};
+use crate::ends::Ends;
 use crate::inventory::Inventory;
 use crate::ledger::Ledger;
 
@@ -31,12 +31,7 @@ pub async fn ask(
         dry_run: true,
         ..Default::default()
     };
-    let answer = ends.target.plan_sync(request).await;
-    let findings = answer.map_err(said("target"))?.into_inner().findings;
-    let findings: Vec<Finding> = findings
-        .into_iter()
-        .map(Finding::try_from)
-        .collect::<Result<_, _>>()?;
+    let findings = ends.plan_sync(request).await?;
     let is_there = |table: &Table| {
         let name = table.to_string();
         findings.iter().any(|finding| finding.object == name)

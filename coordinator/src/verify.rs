@@ -393,10 +393,7 @@ impl Shapes {
             to_be_read: true,
             ..Default::default()
         };
-        let answer = ends.target.plan_sync(request).await;
-        let found = answer.map_err(said("target"))?.into_inner().findings;
-        let found: Result<Vec<Finding>, _> = found.into_iter().map(Finding::try_from).collect();
-        let found = found?;
+        let found = ends.plan_sync(request).await?;
         let unreadable: HashSet<&str> = found.iter().map(|f| f.object.as_str()).collect();
         self.tables
             .retain(|table| !unreadable.contains(table.to_string().as_str()));

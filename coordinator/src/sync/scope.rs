@@ -8,7 +8,6 @@ use pgconvoy_proto::wire::target_digest_request::Keep;
 
 use super::{Asked, TARGET_WRITTEN};
 use crate::converge::Scanned;
-use crate::ends::said;
 use crate::gone::{self, Gone};
 use crate::inventory::Inventory;
 use crate::ledger::Ledger;
@@ -157,12 +156,7 @@ pub async fn plan(run: &mut Run, tables: &[Table], dry_run: bool) -> anyhow::Res
         dry_run,
         ..Default::default()
     };
-    let answer = run.ends.target.plan_sync(request).await;
-    let findings = answer.map_err(said("target"))?.into_inner().findings;
-    Ok(findings
-        .into_iter()
-        .map(Finding::try_from)
-        .collect::<Result<_, _>>()?)
+    run.ends.plan_sync(request).await
 }
 
 /// Tables that differ and are not as the migration left them: a sync would overwrite what somebody else has written there.
