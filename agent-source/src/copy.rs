@@ -24,7 +24,7 @@ pub struct PartJob {
     pub part: Part,
     /// As [`pgconvoy_proto::frame::Sealer::new`] takes it.
     pub compression: i32,
-    /// As [`Steering::new`] takes it.
+    /// As [`crate::steering::Steering::new`] takes it.
     pub link_share: u64,
 }
 

@@ -7,6 +7,7 @@ use std::collections::HashSet;
 
 use pgconvoy_agent_core::inventory::{access, built, default_privileges, roles, schema, system};
 use pgconvoy_agent_core::session::Session;
+use pgconvoy_agent_core::snapshot::Scope;
 use pgconvoy_proto::model::{
     Access, DefaultPrivileges, Entry, Properties, SchemaObject, Selection, SequenceValue,
     SystemGrants,
@@ -88,9 +89,14 @@ async fn in_transaction<T>(
     Ok(read)
 }
 
-pub fn everything() -> Filter {
+fn everything() -> Filter {
     let selection = Selection::default();
     Filter::new(&selection).unwrap_or_else(|error| unreachable!("no glob is a good glob: {error}"))
+}
+
+/// Every table, to be locked and read.
+pub fn every_table() -> Scope {
+    Scope::Selected(everything(), Unread::default())
 }
 
 /// An object without an owner, or with one that cannot be changed, which does not go with another object.

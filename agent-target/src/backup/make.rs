@@ -7,11 +7,10 @@ use pgconvoy_agent_core::child::{self, Running};
 use pgconvoy_agent_core::database::Database;
 use pgconvoy_agent_core::progress::Counters;
 use pgconvoy_agent_core::session::Session;
-use pgconvoy_agent_core::snapshot::{Scope, Snapshot};
+use pgconvoy_agent_core::snapshot::Snapshot;
 use pgconvoy_agent_core::tools::{Tool, Tools};
 use pgconvoy_agent_core::{scan, status};
 use pgconvoy_proto::model::{Digest, Table};
-use pgconvoy_proto::selection::Unread;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tonic::Status;
 use xxhash_rust::xxh3::Xxh3;
@@ -19,7 +18,7 @@ use xxhash_rust::xxh3::Xxh3;
 use super::{
     ARCHIVE, BLOCK, MANIFEST, Manifest, Vault, cannot, read_back, restore_tool, write_manifest,
 };
-use crate::before::{Before, everything};
+use crate::before::{Before, every_table};
 use crate::rights;
 
 /// How the backup's sessions are called in pg_stat_activity.
@@ -57,12 +56,7 @@ impl Vault {
         folder: &Path,
     ) -> Result<Manifest, Status> {
         rights::refuse_unreadable(&database.connect(APPLICATION).await?).await?;
-        let snapshot = Snapshot::open(
-            database,
-            APPLICATION,
-            &Scope::Selected(everything(), Unread::default()),
-        )
-        .await?;
+        let snapshot = Snapshot::open(database, APPLICATION, &every_table()).await?;
         let (before, server_version) = {
             let holder = snapshot.holder().await?;
             let before = Before::under(&holder).await;

@@ -10,15 +10,14 @@ use pgconvoy_agent_core::child;
 use pgconvoy_agent_core::database::Database;
 use pgconvoy_agent_core::progress::Counters;
 use pgconvoy_agent_core::session::{Session, quote_ident};
-use pgconvoy_agent_core::snapshot::{Scope, Snapshot};
+use pgconvoy_agent_core::snapshot::Snapshot;
 use pgconvoy_agent_core::{scan, status};
 use pgconvoy_proto::model::{Digest, Finding, Severity, Table};
-use pgconvoy_proto::selection::Unread;
 use tonic::Status;
 
 use super::Backup;
 use crate::archive::Line;
-use crate::before::everything;
+use crate::before::every_table;
 use crate::sessions::application_name;
 
 const JOBS: usize = 2;
@@ -200,8 +199,7 @@ async fn listed(
 
 /// Tables whose rows are not those of the backup, by reading them.
 pub async fn rows_differ(database: &Database, backup: &Backup) -> Result<Vec<Finding>, Status> {
-    let scope = Scope::Selected(everything(), Unread::default());
-    let snapshot = Snapshot::open(database, "pgconvoy rollback", &scope).await?;
+    let snapshot = Snapshot::open(database, "pgconvoy rollback", &every_table()).await?;
     let mut findings = Vec::new();
     let tables = snapshot.tables.iter();
     let tables: HashMap<String, &Table> = tables.map(|now| (now.to_string(), now)).collect();
