@@ -101,9 +101,18 @@ fn run_in_batches() {
     }
 }
 
+/// Buffers of chunks come and go by the thousand: their memory is to be used again, not to be given back and faulted in anew. When a
+/// block is freed, the GNU C library takes its length for the least that is mapped apart, and twice that for what may lie free
+/// (mallopt(3), "dynamic mmap threshold"). Of this block nothing is ever touched: it costs address space alone, and not for long.
+fn keep_buffers() {
+    const BYTES: usize = 16 << 20;
+    drop(std::hint::black_box(Vec::<u8>::with_capacity(BYTES)));
+}
+
 /// Runs an agent on a runtime of its own; what went wrong is said on stderr.
 pub fn exit(agent: impl Future<Output = anyhow::Result<()>>) -> ExitCode {
     run_in_batches();
+    keep_buffers();
     let ended = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

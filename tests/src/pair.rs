@@ -65,6 +65,8 @@ pub struct AgentProcess {
     log: PathBuf,
     /// A folder that is a small filesystem for it, and its size in bytes.
     disk: Option<(PathBuf, u64)>,
+    /// As `chrt` takes it.
+    scheduling: Option<&'static str>,
     running: Option<Agent>,
 }
 
@@ -246,15 +248,21 @@ impl AgentProcess {
             environment: Vec::new(),
             log,
             disk: None,
+            scheduling: None,
             running: None,
         })
     }
 
     pub fn start(&mut self) -> Result<()> {
         let program = program::path(&format!("pgconvoy-{}", self.role));
-        let mut command = match &self.disk {
-            None => clean_command(&program),
-            Some((folder, bytes)) => on_small_disk(&program, folder, *bytes)?,
+        let mut command = match (&self.disk, self.scheduling) {
+            (None, None) => clean_command(&program),
+            (None, Some(policy)) => {
+                let mut command = clean_command(Path::new("chrt"));
+                command.args([policy, "0"]).arg(&program);
+                command
+            }
+            (Some((folder, bytes)), _) => on_small_disk(&program, folder, *bytes)?,
         };
         command
             .arg("--listen")
@@ -270,6 +278,11 @@ impl AgentProcess {
     /// For its next start.
     pub fn set(&mut self, variable: &'static str, value: &str) {
         self.environment.push((variable, value.to_owned()));
+    }
+
+    /// The scheduling policy of its next start: `--idle`, as `chrt` takes it.
+    pub fn schedule(&mut self, policy: &'static str) {
+        self.scheduling = Some(policy);
     }
 
     /// `kill -9`.

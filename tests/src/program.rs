@@ -204,6 +204,20 @@ pub fn peak_resident_bytes(pid: u32) -> Result<u64> {
     Ok(kilobytes * 1024)
 }
 
+/// The scheduling policies of its threads, each once, as the kernel numbers them (sched(7); proc_pid_stat(5), field 41).
+pub fn scheduling_policies(pid: u32) -> Result<Vec<u32>> {
+    let mut policies = Vec::new();
+    for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let stat = fs::read_to_string(thread?.path().join("stat"))?;
+        let (_, after_the_name) = stat.rsplit_once(')').context("no name")?;
+        let policy = after_the_name.split_whitespace().nth(38);
+        policies.push(policy.context("no policy")?.parse()?);
+    }
+    policies.sort_unstable();
+    policies.dedup();
+    Ok(policies)
+}
+
 /// A program in a folder of its own that stands in for another: prints and exits.
 pub fn fake(folder: &Path, name: &str, script: &str) -> Result<PathBuf> {
     use std::io::Write;

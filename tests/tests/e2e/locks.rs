@@ -1,7 +1,8 @@
 //! The source goes on working during the copy: what would take rows away from it waits, what it grants is what arrives.
 use pgconvoy_tests::gate::Gate;
 use pgconvoy_tests::hold::Background;
-use pgconvoy_tests::pair::DATABASE;
+use pgconvoy_tests::pair::{AgentProcess, DATABASE};
+use pgconvoy_tests::program::scheduling_policies;
 use pgconvoy_tests::{PATIENCE, Pair, eventually};
 
 use crate::depot::{self, BIG_ROWS, SMALL_PARTS};
@@ -179,4 +180,22 @@ fn a_table_is_closed_before_its_first_row_is_loaded() {
 
     gate.open();
     migrate.wait(PATIENCE).expect("migrate ends").expect(0);
+}
+
+#[test]
+fn no_agent_takes_a_processor_from_who_has_it() {
+    const BATCH: u32 = 3;
+    const IDLE: u32 = 5;
+    let mut pair = Pair::new().expect("two servers and two agents");
+    let policies = |agent: &AgentProcess| scheduling_policies(agent.pid()).expect("its threads");
+    for agent in [&pair.source_agent, &pair.target_agent] {
+        assert_eq!(policies(agent), [BATCH]);
+    }
+    pair.source_agent.schedule("--idle");
+    pair.source_agent.restart().expect("the source agent");
+    assert_eq!(
+        policies(&pair.source_agent),
+        [IDLE],
+        "who started it wanted this"
+    );
 }
