@@ -176,7 +176,7 @@ pub async fn run(serving: Serving, mut routes: RoutesBuilder) -> anyhow::Result<
 }
 
 /// 150020 is "15.20".
-pub fn version_text(version: u32) -> String {
+fn version_text(version: u32) -> String {
     format!("{}.{}", version / 10_000, version % 10_000)
 }
 

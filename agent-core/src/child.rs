@@ -17,7 +17,7 @@ use std::sync::{Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
-use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::process::{Child, ChildStdout, Command};
 use tokio::sync::oneshot;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -191,11 +191,6 @@ impl Running {
     /// Read to its end before [`Self::finish`].
     pub fn stdout(&mut self) -> &mut ChildStdout {
         &mut self.stdout
-    }
-
-    /// There when the command was given `stdin(Stdio::piped())`. Dropping it ends the child's input.
-    pub fn take_stdin(&mut self) -> Option<ChildStdin> {
-        self.child.stdin.take()
     }
 
     /// Waits for the end. What is left of stdout is not read: a child that still writes fails. Success gives the

@@ -231,7 +231,7 @@ async fn attempt(
             Err(error) => return Err(error),
         }
     }
-    let id: String = session
+    let exported: String = session
         .query_one("SELECT pg_export_snapshot()", &[])
         .await?
         .get(0);
@@ -246,7 +246,7 @@ async fn attempt(
             after.extend(large_objects::relation(session).await?);
         }
     }
-    Ok(Some((id, after)))
+    Ok(Some((exported, after)))
 }
 
 /// How LOCK TABLE calls it. A partitioned table that is read through its root is locked with its partitions.

@@ -1,6 +1,7 @@
 //! Errors of the agents as gRPC status: the one place that decides what a caller may retry.
 //!
-//! UNAVAILABLE, ABORTED and DATA_LOSS may be retried; FAILED_PRECONDITION asks for `resume`; the rest is for a person.
+//! UNAVAILABLE, ABORTED and DATA_LOSS may be retried at once, OUT_OF_RANGE when other tables are there; FAILED_PRECONDITION asks for
+//! `resume`; the rest is for a person.
 use std::error::Error as _;
 
 use tokio_postgres::error::SqlState;
@@ -53,6 +54,21 @@ fn postgres_code(error: &tokio_postgres::Error) -> Code {
             "53" => Code::ResourceExhausted,
             _ => Code::Internal,
         },
+    }
+}
+
+/// Classes of SQLSTATE that may be a row's own: what PL/pgSQL raises, cardinality, data, integrity.
+const OF_A_ROW: &[&str] = &["P0", "21", "22", "23"];
+
+/// Of a row that PostgreSQL would not take: OUT_OF_RANGE where it may be taken later. What is refused now: the function of a check constraint, domain or generated column may read tables that are not
+/// loaded yet, and say in any of these ways that it misses something; where foreign keys fire they may refer to them.
+pub fn of_row(doing: &str, error: &tokio_postgres::Error) -> Status {
+    let status = postgres(doing, error);
+    match error.code() {
+        Some(state) if OF_A_ROW.contains(&&state.code()[..2]) => {
+            Status::out_of_range(status.message())
+        }
+        _ => status,
     }
 }
 

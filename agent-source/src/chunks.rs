@@ -90,8 +90,8 @@ impl Cutter {
 /// COPY out, to its end.
 pub async fn read(session: &Session, statement: &str, mut cutter: Cutter) -> Result<(), Stop> {
     let mut data = pin!(session.copy_out(statement).await?);
-    while let Some(row) = data.try_next().await? {
-        cutter.add(row).await?;
+    while let Some(rows) = data.try_next().await? {
+        cutter.add(rows).await?;
     }
     cutter.end().await
 }

@@ -76,7 +76,7 @@ pub async fn copy_part(
         }
     };
     lanes.give_back(&job.target, lane);
-    let stored = Digest::from(required(receipt.digest, "the receipt's digest")?);
+    let stored = Digest::try_from(required(receipt.digest, "the receipt's digest")?)?;
     if receipt.already {
         return Ok((stored, true));
     }

@@ -246,7 +246,7 @@ impl Source for Service {
             migration: request.migration,
             target: request.target,
             table: required(request.table, "table")?.try_into()?,
-            source: required(request.source, "source")?.into(),
+            source: required(request.source, "source")?.try_into()?,
             buckets: request.buckets.map(TryInto::try_into).transpose()?,
             target_rows: request.target_rows,
             jobs: request.jobs as usize,

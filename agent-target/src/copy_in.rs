@@ -9,6 +9,7 @@ use futures_util::SinkExt;
 use pgconvoy_agent_core::session::Session;
 use pgconvoy_agent_core::status;
 use pgconvoy_proto::frame::Opener;
+use pgconvoy_proto::model::{Digest, required};
 use pgconvoy_proto::wire;
 use pgconvoy_proto::wire::part_frame::Frame;
 use tokio::sync::mpsc;
@@ -19,15 +20,15 @@ use crate::wal_writer::WalWriter;
 
 const CHUNKS_OPENED: usize = 2;
 
-/// What came, and what PostgreSQL took of it.
+/// What came, and was taken whole.
 pub struct Copied {
-    pub trailer: wire::PartTrailer,
-    pub rows: u64,
+    /// Of the rows, as the source agent saw them.
+    pub digest: Digest,
     /// Compressed.
     pub wire_bytes: u64,
 }
 
-/// COPY FROM STDIN of the stream's chunks.
+/// COPY FROM STDIN of the stream's chunks. DATA_LOSS where fewer or more rows were taken than were sent.
 pub async fn copy_in(
     session: &Session,
     statement: &str,
@@ -56,7 +57,7 @@ pub async fn copy_in(
                     chunks += 1;
                     sink.feed(data)
                         .await
-                        .map_err(|error| refused(what, &error))?;
+                        .map_err(|error| status::of_row(what, &error))?;
                     wal_writer.fed();
                 }
                 Opened::Trailer(trailer) if trailer.chunks == chunks => return Ok(trailer),
@@ -72,30 +73,24 @@ pub async fn copy_in(
         loaded = loading => loaded,
         Err(status) = receiving => Err(told(status)),
     }?;
-    let rows = sink.finish().await.map_err(|error| refused(what, &error))?;
+    let rows = sink
+        .finish()
+        .await
+        .map_err(|error| status::of_row(what, &error))?;
     opening
         .await
         .map_err(|error| Status::internal(format!("{what}: {error}")))?;
+    let digest = Digest::try_from(required(trailer.digest, "the trailer's digest")?)?;
+    if rows != digest.rows {
+        return Err(Status::data_loss(format!(
+            "{what}: PostgreSQL took {rows} rows, {} were sent",
+            digest.rows
+        )));
+    }
     Ok(Copied {
-        trailer,
-        rows,
+        digest,
         wire_bytes: wire_bytes.into_inner(),
     })
-}
-
-/// Classes of SQLSTATE that may be a row's own: what PL/pgSQL raises, cardinality, data, integrity.
-const OF_A_ROW: &[&str] = &["P0", "21", "22", "23"];
-
-/// What is refused now may be taken later: the function of a check constraint, domain or generated column may read tables that are not
-/// loaded yet, and say in any of these ways that it misses something; where foreign keys fire they may refer to them.
-pub fn refused(what: &str, error: &tokio_postgres::Error) -> Status {
-    let status = status::postgres(what, error);
-    match error.code() {
-        Some(state) if OF_A_ROW.contains(&&state.code()[..2]) => {
-            Status::out_of_range(status.message())
-        }
-        _ => status,
-    }
 }
 
 async fn forward(

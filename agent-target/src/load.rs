@@ -11,7 +11,7 @@ use tokio_postgres::types::Type;
 use tokio_stream::{Stream, StreamExt};
 use tonic::Status;
 
-use crate::copy_in::{copy_in, refused};
+use crate::copy_in::copy_in;
 use crate::landing::Landing;
 use crate::ledger::{self, PlannedTable};
 use crate::sessions::{Purpose, Sessions};
@@ -82,20 +82,14 @@ impl Job {
             prepared.map_err(failed)?;
         }
         let copied = copy_in(session, &landing.copy_in, frames, wal_writer, &what).await?;
-        let digest = Digest::from(required(copied.trailer.digest, "the trailer's digest")?);
-        if copied.rows != digest.rows {
-            return Err(Status::data_loss(format!(
-                "{what}: PostgreSQL took {} rows, {} were sent",
-                copied.rows, digest.rows
-            )));
-        }
         landing
             .settle(session, &self.migration)
             .await
-            .map_err(|error| refused(&what, &error))?;
-        self.enter(session, digest, copied.wire_bytes).await?;
+            .map_err(|error| status::of_row(&what, &error))?;
+        self.enter(session, copied.digest, copied.wire_bytes)
+            .await?;
         session.batch_execute("COMMIT").await.map_err(failed)?;
-        Ok(receipt(digest, false))
+        Ok(receipt(copied.digest, false))
     }
 
     /// What is sent must be what was planned, and of the snapshot that the table's rows are to be of.

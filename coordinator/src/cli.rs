@@ -263,7 +263,7 @@ pub struct PreflightArgs {
 
 /// How much is done at once.
 #[derive(Debug, Clone, Args)]
-pub struct Effort {
+pub struct EffortArgs {
     /// Parts that are copied at once [default: the target's processors, more on a long link, 2 to 8]
     #[arg(long, env = "PGCONVOY_STREAMS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
     pub streams: Option<u32>,
@@ -311,7 +311,7 @@ pub struct MigrateArgs {
     #[command(flatten)]
     pub profile: ProfileArgs,
     #[command(flatten)]
-    pub effort: Effort,
+    pub effort: EffortArgs,
     /// Show the plan and change nothing
     #[arg(long)]
     pub dry_run: bool,
@@ -363,7 +363,7 @@ pub struct ResumeArgs {
     #[command(flatten)]
     pub ends: Ends,
     #[command(flatten)]
-    pub effort: Effort,
+    pub effort: EffortArgs,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -378,7 +378,7 @@ pub struct SyncArgs {
     #[command(flatten)]
     pub profile: ProfileArgs,
     #[command(flatten)]
-    pub effort: Effort,
+    pub effort: EffortArgs,
     /// Rows only: definitions, owners and grants are not compared
     #[arg(long, env = "PGCONVOY_SKIP_SCHEMA")]
     pub skip_schema: bool,
@@ -508,7 +508,7 @@ pub struct RehearseArgs {
     #[command(flatten)]
     pub profile: ProfileArgs,
     #[command(flatten)]
-    pub effort: Effort,
+    pub effort: EffortArgs,
     /// Roles that are created for the rehearsal, and dropped again: all, used (those that the selected objects need), none
     #[arg(
         long,

@@ -7,10 +7,10 @@ use pgconvoy_proto::wire::target_digest_request::Keep;
 use tokio_stream::StreamExt;
 use tonic::{Code, Status};
 
+use crate::digest::{Digester, Held};
 use crate::ends::{retry, said};
 use crate::live::End;
 use crate::narrow;
-use crate::phases::verify::{Digester, Held};
 
 /// Beyond so many rows in the buckets that differ the table is copied again whole: each agent would sort 4.6 GB of pairs on disk.
 const MOST_ROWS: u64 = 100_000_000;

@@ -9,18 +9,19 @@ use tonic::Streaming;
 use tonic::transport::Channel;
 
 use crate::Ended;
+use crate::effort::Effort;
 use crate::ends::{Ends, said};
 use crate::events::{Event, Reporter};
 use crate::ledger::Ledger;
 use crate::live::{self, Live};
-use crate::phases::{Run, Settings};
+use crate::phases::Run;
 use crate::run_dir::RunDir;
 
 /// A migration that is to be driven.
 pub struct Driven<'a> {
     pub ends: Ends,
     pub id: &'a str,
-    pub settings: Settings,
+    pub effort: Effort,
     pub dir: RunDir,
     pub reporter: &'a Arc<Reporter>,
 }
@@ -40,7 +41,7 @@ impl Driven<'_> {
         let mut run = Run {
             ends: self.ends,
             ledger,
-            settings: self.settings,
+            effort: self.effort,
             reporter: self.reporter.clone(),
             live: live.clone(),
             dir: self.dir,

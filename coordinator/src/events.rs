@@ -293,7 +293,7 @@ fn live() -> Voice {
 }
 
 /// What a sync did for a table.
-pub fn synced_text(counts: &SyncCounts) -> String {
+fn synced_text(counts: &SyncCounts) -> String {
     let rows = format!(
         "{} rows to insert, {} to change, {} to delete",
         counts.inserted, counts.changed, counts.deleted

@@ -237,7 +237,7 @@ impl Ledger {
         if (part.snapshot == table.snapshot || table.converge)
             && let Some(digest) = part.digest
         {
-            table.parts.insert(part.number, digest.into());
+            table.parts.insert(part.number, digest.try_into()?);
         }
         Ok(())
     }
@@ -331,9 +331,9 @@ fn table_entry(entry: wire::LedgerTable) -> anyhow::Result<TableEntry> {
     Ok(TableEntry {
         table: required(entry.table, "table")?.try_into()?,
         snapshot: entry.snapshot,
-        read_at_source: entry.source_digest.map(Into::into),
-        target: entry.target_digest.map(Into::into),
-        left: entry.left_digest.map(Into::into),
+        read_at_source: entry.source_digest.map(TryInto::try_into).transpose()?,
+        target: entry.target_digest.map(TryInto::try_into).transpose()?,
+        left: entry.left_digest.map(TryInto::try_into).transpose()?,
         converge: entry.converge,
         parts: HashMap::new(),
         void: false,

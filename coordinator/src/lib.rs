@@ -8,7 +8,9 @@ pub mod cli;
 mod compare;
 mod converge;
 pub mod demo;
+mod digest;
 mod drive;
+mod effort;
 mod ends;
 mod events;
 mod gone;
@@ -30,13 +32,13 @@ mod rollback;
 mod run_dir;
 mod schedule;
 mod schema;
-mod settings;
 mod sync;
 mod text;
 mod unknown;
 mod verdict;
 mod verify;
 mod watch;
+mod workers;
 
 use std::sync::Arc;
 

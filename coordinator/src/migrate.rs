@@ -22,7 +22,7 @@ use crate::platform::{self, Scope, Settled, Settling};
 use crate::preflight::{self, Facts, Intent};
 use crate::run_dir::RunDir;
 use crate::verdict::Verdict;
-use crate::{Ended, backup, checks, report, settings, sync, unknown};
+use crate::{Ended, backup, checks, effort, report, sync, unknown};
 
 /// The whole migration.
 pub async fn migrate(args: MigrateArgs, global: &Global, reporter: &Arc<Reporter>) -> Ended {
@@ -85,7 +85,7 @@ pub async fn migrate(args: MigrateArgs, global: &Global, reporter: &Arc<Reporter
         reporter.note("nothing was changed");
         return Ok((Verdict::Blocked, json!({ "findings": findings })));
     }
-    let settings = settings::of(&args.effort, &facts);
+    let effort = effort::of(&args.effort, &facts);
     let id = global
         .migration
         .clone()
@@ -95,10 +95,10 @@ pub async fn migrate(args: MigrateArgs, global: &Global, reporter: &Arc<Reporter
         let key = inventory::own_key("plan");
         let inventory = inventory(&mut ends, &key, &options, &facts, settled, Lease::Short).await?;
         inventory::close(&mut ends, &key).await?;
-        let options = settings::with_part_size(options, &inventory, settings, &facts);
+        let options = effort::with_part_size(options, &inventory, effort, &facts);
         let mut plan = Plan::new(inventory, options);
         plan.findings.extend(findings);
-        let shown = shown::show(&plan, &facts, settings, args.then_sync, reporter);
+        let shown = shown::show(&plan, &facts, effort, args.then_sync, reporter);
         let verdict = if blocked {
             Verdict::Blocked
         } else {
@@ -116,7 +116,7 @@ pub async fn migrate(args: MigrateArgs, global: &Global, reporter: &Arc<Reporter
     }
     let settled = settled.as_ref();
     let inventory = inventory(&mut ends, &id, &options, &facts, settled, Lease::Migration).await?;
-    let options = settings::with_part_size(options, &inventory, settings, &facts);
+    let options = effort::with_part_size(options, &inventory, effort, &facts);
     let mut plan = Plan::new(inventory, options);
     plan.findings.extend(findings);
     if let Err(error) = create(&mut ends, &id, plan, backup).await {
@@ -126,7 +126,7 @@ pub async fn migrate(args: MigrateArgs, global: &Global, reporter: &Arc<Reporter
     let driven = Driven {
         ends,
         id: &id,
-        settings,
+        effort,
         dir,
         reporter,
     };
@@ -166,13 +166,13 @@ pub async fn resume(args: ResumeArgs, global: &Global, reporter: &Arc<Reporter>)
     }
     let options = &ledger.options;
     let facts = preflight::gather(&mut ends, &options.selection, options.roles, None).await?;
-    let settings = settings::of(&args.effort, &facts);
+    let effort = effort::of(&args.effort, &facts);
     let dir = RunDir::create(&global.run_dir, &ledger.id)?;
     reporter.log_to(dir.events()?);
     let driven = Driven {
         ends,
         id: &ledger.id,
-        settings,
+        effort,
         dir,
         reporter,
     };

@@ -21,7 +21,7 @@ use crate::preflight::{self, Intent};
 use crate::run_dir::RunDir;
 use crate::text::{columns, duration};
 use crate::verdict::Verdict;
-use crate::{Ended, migrate, settings};
+use crate::{Ended, effort, migrate};
 
 pub async fn rehearse(args: RehearseArgs, global: &Global, reporter: &Arc<Reporter>) -> Ended {
     let mut ends = ends::connect(&args.ends).await?;
@@ -134,11 +134,11 @@ async fn run(
         tenancy: settled.as_ref().map(|now| Box::new(now.tenancy.clone())),
         ..Options::default()
     };
-    let settings = settings::of(&args.effort, &facts);
+    let effort = effort::of(&args.effort, &facts);
     let settled = settled.as_ref();
     let lease = Lease::Migration;
     let inventory = migrate::inventory(&mut ends, id, &options, &facts, settled, lease).await?;
-    let options = settings::with_part_size(options, &inventory, settings, &facts);
+    let options = effort::with_part_size(options, &inventory, effort, &facts);
     let mut plan = Plan::new(inventory, options);
     // What the scratch database has of the target's: its comparison goes by what the plan has told.
     let were_there = |f: &&Finding| WERE_THERE.iter().any(|(_, code)| f.code == *code);
@@ -148,7 +148,7 @@ async fn run(
     let driven = Driven {
         ends,
         id,
-        settings,
+        effort,
         dir,
         reporter,
     };

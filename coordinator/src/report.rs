@@ -282,8 +282,8 @@ pub fn json(ledger: &Ledger) -> Value {
 
 /// Where a migration stands: `status`.
 pub fn status_text(ledger: &Ledger) -> String {
-    let missing = |entry: &&TableEntry| entry.missing(ledger.options.part_bytes).is_empty();
-    let loaded = ledger.tables.iter().filter(missing).count();
+    let is_loaded = |entry: &&TableEntry| entry.missing(ledger.options.part_bytes).is_empty();
+    let loaded = ledger.tables.iter().filter(is_loaded).count();
     let verified = ledger
         .tables
         .iter()

@@ -88,7 +88,7 @@ pub struct PutOff {
 pub struct Refused(pub Vec<PutOff>);
 
 /// Builds below this size are given out several at a time: starting pg_restore costs more than they do.
-const SMALL_BYTES: u64 = 8 << 20;
+const SMALL_BUILD: u64 = 8 << 20;
 const SMALL_TOGETHER: usize = 24;
 
 impl Schedule {
@@ -194,12 +194,12 @@ impl Schedule {
         self.wait(|state| {
             let first = state.builds.pop_front()?;
             let mut together = vec![first];
-            while first.size_bytes < SMALL_BYTES
+            while first.size_bytes < SMALL_BUILD
                 && together.len() < SMALL_TOGETHER
                 && state
                     .builds
                     .front()
-                    .is_some_and(|next| next.size_bytes < SMALL_BYTES)
+                    .is_some_and(|next| next.size_bytes < SMALL_BUILD)
             {
                 together.extend(state.builds.pop_front());
             }

@@ -17,6 +17,7 @@ use pgconvoy_proto::selection::Filter;
 use pgconvoy_proto::wire;
 
 use crate::cli::{Global, VerifyArgs};
+use crate::digest::{Digester, Held};
 use crate::ends::{self, Ends, said};
 use crate::events::{Event, Reporter};
 use crate::gone;
@@ -27,11 +28,10 @@ use crate::live::{self, Live};
 use crate::narrow::Detail;
 use crate::objects::{self, Carrier};
 use crate::phases::snapshot::without_large_objects;
-use crate::phases::verify::{Digester, Held};
 use crate::run_dir::RunDir;
 use crate::schema::{self, Question, Sequences};
 use crate::verdict::Verdict;
-use crate::{Ended, access, checks, preflight, report, settings, unknown};
+use crate::{Ended, access, checks, effort, preflight, report, unknown};
 pub use critical::{Counted, count};
 use rows::{Comparison, Digests};
 
@@ -57,7 +57,7 @@ pub async fn verify(args: VerifyArgs, global: &Global, reporter: &Arc<Reporter>)
             rls: args.skip_rls,
         },
         checks: checks::with(&ledger.options.checks, given.unwrap_or_default()),
-        jobs: args.streams.unwrap_or(target.cpus.clamp(2, 8)) as usize,
+        jobs: effort::streams(args.streams, target.cpus),
         target,
         verbose: args.verbose,
     };
@@ -172,7 +172,7 @@ async fn look(
             migration: ledger.id.clone(),
             ends: ends.clone(),
             jobs: asked.jobs,
-            scan_sessions: settings::scan_sessions(
+            scan_sessions: effort::scan_sessions(
                 asked.jobs,
                 inventory.machine.as_deref(),
                 &asked.target,

@@ -1,7 +1,7 @@
 //! The chunk frame: about 1 MiB of COPY data, compressed, with a digest of what it was before.
 //!
 //! Invariant 1 (bytes): what reaches `COPY FROM` is byte for byte what left `COPY TO` (but for padding, which `padding.rs` of the agents
-//! takes off before a chunk is made). [`open`] is the only way to get at a
+//! takes off before a chunk is made). [`Opener::open`] is the only way to get at a
 //! chunk's data, and gives none that does not agree with its digest. The digest finds faults, not forgers: a forger is kept out
 //! by mutual TLS.
 use bytes::Bytes;

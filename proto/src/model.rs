@@ -1,5 +1,5 @@
-//! Domain types that the three programs share. Messages become these once, on receipt, or are refused; nothing behind the
-//! door sees a protobuf type.
+//! Domain types that the three programs share. Messages that say what a database holds, or is to hold, become these once, on
+//! receipt, or are refused.
 use std::ops::AddAssign;
 
 use serde::{Deserialize, Serialize};
@@ -223,7 +223,8 @@ mod tests {
             bytes: 99,
             sum: u128::MAX - 5,
         };
-        assert_eq!(Digest::from(wire::Digest::from(digest)), digest);
+        let received = Digest::try_from(wire::Digest::from(digest));
+        assert_eq!(received.ok(), Some(digest));
         assert_eq!(parse_json::<Digest>(&to_json(&digest)).ok(), Some(digest));
     }
 }

@@ -19,7 +19,7 @@ use rustls::pki_types::DnsName;
 use crate::identity::Role;
 
 /// How long the CA lives; no certificate outlives it.
-pub const AUTHORITY_DAYS: u32 = 3650;
+const AUTHORITY_DAYS: u32 = 3650;
 
 /// Certificates are valid from a little before they are made: the clocks of two hosts differ.
 const CLOCK_SKEW: SignedDuration = SignedDuration::from_mins(10);

@@ -14,7 +14,7 @@ use toml::{Table, Value};
 use tracing_subscriber::EnvFilter;
 
 /// The tables of the file that hold the keys of one program.
-pub const SECTIONS: [&str; 3] = ["source-agent", "target-agent", "coordinator"];
+const SECTIONS: [&str; 3] = ["source-agent", "target-agent", "coordinator"];
 
 /// A table of the file that is no program's settings: see `model::Platform`.
 const DATA: &str = "platform";

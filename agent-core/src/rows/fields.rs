@@ -1,7 +1,6 @@
 //! Rows of COPY data, field by field: for digests of parts of a row, and for the row's key and place.
 //!
-//! A row is looked at whole. PostgreSQL sends each as a message of its own, so that none is copied here as a rule; one that is cut
-//! is put together first.
+//! A row is looked at whole. Messages hold whole rows as a rule, so that none is copied here; one that is cut is put together first.
 use pgconvoy_proto::model::{Format, Pair, Place, TableDigest};
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 

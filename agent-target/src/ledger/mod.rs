@@ -1,7 +1,7 @@
 //! The ledger: tables in schema `pgconvoy` of the target database (schema.sql says what each column is).
 //!
-//! Invariant 2 (one commit): a part's entry is written by `load` in the transaction that loads its rows; nothing else writes
-//! `pgconvoy.parts`, and only `empty` deletes from it, with the rows.
+//! Invariant 2 (one commit): a part's entry is written by `load` in the transaction that loads its rows, and by nothing else. `sync` gives it
+//! the OID of a table that was made again, `empty` deletes it with the rows, `clean` with all that the ledger holds.
 pub mod read;
 pub mod write;
 

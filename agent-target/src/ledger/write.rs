@@ -245,15 +245,6 @@ pub async fn record(session: &Session, request: wire::RecordRequest) -> Result<b
             request.migration
         )));
     }
-    if request.storage_objects {
-        session
-            .execute(
-                "UPDATE pgconvoy.migrations SET options = options || '{\"storage_objects\": true}' WHERE id = $1",
-                &[&request.migration],
-            )
-            .await
-            .map_err(failed)?;
-    }
     session
         .execute(
             "DELETE FROM pgconvoy.tables WHERE migration = $1 AND oid = ANY ($2)",
@@ -402,7 +393,7 @@ struct Records {
 
 impl Records {
     fn push(&mut self, record: wire::RecordTable) -> Result<(), Status> {
-        let source = record.source_digest.map(Digest::from);
+        let source = record.source_digest.map(Digest::try_from).transpose()?;
         let planned = record.planned.map(Table::try_from).transpose()?;
         self.oid.push(record.table);
         self.snapshot.push(record.snapshot);

@@ -2,7 +2,7 @@
 use pgconvoy_agent_core::scan;
 use pgconvoy_agent_core::session::Session;
 use pgconvoy_agent_core::status::postgres_text;
-use pgconvoy_proto::model::{Digest, Oid, Place, Relation, Table, required};
+use pgconvoy_proto::model::{Oid, Place, Relation, Table};
 use pgconvoy_proto::wire;
 use pgconvoy_proto::wire::sync_frame::Frame;
 use tokio_postgres::error::SqlState;
@@ -179,12 +179,10 @@ impl Sync<'_> {
         let chunks = ReceiverStream::new(frames).map(|frame| part_frame(frame?));
         let wal_writer = WalWriter::of(self.sessions, &self.migration);
         let copied = copy_in(session, &landing.copy_in, chunks, wal_writer, &what).await?;
-        let sent = Digest::from(required(copied.trailer.digest, "the trailer's digest")?).rows;
-        if copied.rows != sent || expected.is_some_and(|expected| expected != sent) {
+        let sent = copied.digest.rows;
+        if let Some(expected) = expected.filter(|expected| *expected != sent) {
             return Err(Status::data_loss(format!(
-                "{what}: PostgreSQL took {} rows, {sent} were sent, {} were asked for",
-                copied.rows,
-                expected.unwrap_or(sent)
+                "{what}: {sent} rows were sent, {expected} were asked for"
             )));
         }
         if !objects.is_empty() {

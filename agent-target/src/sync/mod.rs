@@ -18,6 +18,7 @@ use pgconvoy_agent_core::narrow::{self, Alike};
 use pgconvoy_agent_core::progress::Counters;
 use pgconvoy_agent_core::scan;
 use pgconvoy_agent_core::session::Session;
+use pgconvoy_agent_core::status;
 use pgconvoy_proto::model::{Buckets, Digest, How, Relation, SyncCounts, Table, required};
 use pgconvoy_proto::wire;
 use pgconvoy_proto::wire::sync_answer::Answer;
@@ -27,7 +28,6 @@ use tokio_postgres::error::SqlState;
 use tokio_stream::{Stream, StreamExt};
 use tonic::Status;
 
-use crate::copy_in::refused;
 use crate::sessions::{Purpose, Sessions};
 use crate::{digest, large_objects};
 use merge::Differing;
@@ -58,7 +58,7 @@ pub async fn sync_table(
         migration: header.migration,
         snapshot: header.snapshot,
         table: required(header.table, "table")?.try_into()?,
-        source: required(header.source, "source")?.into(),
+        source: required(header.source, "source")?.try_into()?,
         buckets: header.buckets.map(TryInto::try_into).transpose()?,
         target_rows: header.target_rows,
         jobs: header.jobs as usize,
@@ -150,7 +150,7 @@ impl Sync<'_> {
                 self.table
             ));
         }
-        refused(&format!("syncing {}", self.table), error)
+        status::of_row(&format!("syncing {}", self.table), error)
     }
 
     /// When the source agent has left there is nobody to tell.

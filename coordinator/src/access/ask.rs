@@ -8,9 +8,9 @@ use pgconvoy_proto::model::{
 };
 use pgconvoy_proto::wire;
 
+use crate::digest::Held;
 use crate::ends::{Ends, retry, said};
 use crate::events::Reporter;
-use crate::phases::verify::Held;
 
 /// Tables of one question to an agent.
 pub const AT_ONCE: usize = 200;

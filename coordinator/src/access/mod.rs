@@ -17,11 +17,11 @@ use pgconvoy_proto::wire;
 
 pub use told::{json, text};
 
+use crate::digest::Held;
 use crate::ends::Ends;
 use crate::events::{Event, Reporter};
 use crate::ledger::Ledger;
 use crate::left_out::LeftOut;
-use crate::phases::verify::Held;
 use ask::Asker;
 use judge::{Judged, Outcome, judge};
 use told::Told;

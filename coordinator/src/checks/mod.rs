@@ -12,10 +12,10 @@ use serde_json::{Value, json};
 
 pub use file::read;
 
+use crate::digest::Held;
 use crate::ends::{Ends, retry, said};
 use crate::events::{Event, Reporter};
 use crate::ledger::Ledger;
-use crate::phases::verify::Held;
 
 /// A migration's own checks, and more; one of the same name takes its place. None is left out: a verdict that a check has spoilt is not
 /// mended by asking something else.

@@ -99,7 +99,7 @@ impl Server {
             .path()
     }
 
-    pub fn log_file(&self) -> PathBuf {
+    fn log_file(&self) -> PathBuf {
         self.folder().join("server.log")
     }
 

@@ -3,8 +3,8 @@ use pgconvoy_proto::frame::THRIFTY;
 use pgconvoy_proto::model::Table;
 use serde_json::{Value, json};
 
+use crate::effort::Effort;
 use crate::events::Reporter;
-use crate::phases::Settings;
 use crate::plan::Plan;
 use crate::preflight::Facts;
 use crate::preflight::estimate::{self, SCAN_RATE};
@@ -14,7 +14,7 @@ use crate::text::{bytes, columns, duration};
 pub fn show(
     plan: &Plan,
     facts: &Facts,
-    settings: Settings,
+    effort: Effort,
     then_sync: bool,
     reporter: &Reporter,
 ) -> Value {
@@ -38,7 +38,7 @@ pub fn show(
             },
         ]
     }));
-    let rate = estimate::rate(&facts.link, settings.streams, settings.compression > 0);
+    let rate = estimate::rate(&facts.link, effort.streams, effort.compression > 0);
     let seconds = plan.size_bytes() as f64 / rate;
     reporter.line(&columns(&rows));
     let steps = kinds(plan);
@@ -53,9 +53,9 @@ pub fn show(
         "  {} tables, {}; {} streams, {} index jobs, compression {}; the rows take about {}",
         plan.tables.len(),
         bytes(plan.size_bytes()),
-        settings.streams,
-        settings.index_jobs,
-        match settings.compression {
+        effort.streams,
+        effort.index_jobs,
+        match effort.compression {
             0 => "off".into(),
             THRIFTY => "of what shrinks a lot".into(),
             level => format!("zstd {level}"),
@@ -88,7 +88,7 @@ pub fn show(
         .collect();
     json!({
         "tables": tables, "steps": steps, "findings": plan.findings, "estimate_seconds": seconds,
-        "streams": settings.streams, "index_jobs": settings.index_jobs, "compression": settings.compression,
+        "streams": effort.streams, "index_jobs": effort.index_jobs, "compression": effort.compression,
     })
 }
 

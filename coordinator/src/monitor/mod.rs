@@ -12,12 +12,12 @@ use serde_json::{Value, json};
 use tonic::transport::Channel;
 
 use crate::cli;
+use crate::digest::Held;
 use crate::ends::{self, said};
 use crate::events::Reporter;
 use crate::inventory::{self, Lease};
 use crate::ledger::Ledger;
 use crate::left_out::LeftOut;
-use crate::phases::verify::Held;
 use crate::schema::{self, Question, Sequences};
 use crate::verdict::Verdict;
 use crate::verify::{Counted, count};

@@ -13,9 +13,9 @@ use pgconvoy_proto::wire;
 use tokio_stream::StreamExt;
 use tonic::Streaming;
 
+use crate::digest::{Digester, Held};
 use crate::ends::said;
 use crate::live::End;
-use crate::phases::verify::{Digester, Held};
 use merge::{Differences, Example};
 use pairs::Pairs;
 

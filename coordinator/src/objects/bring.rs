@@ -13,7 +13,7 @@ use tonic::Status;
 use super::{AtSource, AtTarget, Carrier, batches, named, told};
 use crate::ends::{retry, said};
 use crate::live::End;
-use crate::phases::verify::each;
+use crate::workers::each;
 
 /// What came of it.
 #[derive(Clone, Debug, Default)]

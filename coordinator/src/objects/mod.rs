@@ -17,12 +17,12 @@ use pgconvoy_proto::selection::Filter;
 
 use list::{AtSource, AtTarget};
 
+use crate::digest::Held;
 use crate::ends::Ends;
 use crate::events::Reporter;
 use crate::ledger::Ledger;
 use crate::live::Live;
 use crate::phases::Run;
-use crate::phases::verify::Held;
 
 /// Whether files are carried, of what was asked for now.
 pub fn are_carried(options: &Options, selection: &Selection) -> anyhow::Result<bool> {
@@ -85,8 +85,8 @@ impl Carrier {
             held: Held { key, snapshot },
             rows,
             ends: run.ends.clone(),
-            streams: run.settings.streams,
-            compression: run.settings.compression,
+            streams: run.effort.streams,
+            compression: run.effort.compression,
             reporter: run.reporter.clone(),
             live: run.live.clone(),
         }

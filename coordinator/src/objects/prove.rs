@@ -12,7 +12,7 @@ use tonic::{Status, Streaming};
 use super::{AtTarget, Carrier, batches, named, told};
 use crate::ends::{retry, said};
 use crate::live::End;
-use crate::phases::verify::each;
+use crate::workers::each;
 
 /// What a file is, as read; None: there is none.
 type Read = HashMap<Object, Option<FileDigest>>;

@@ -12,13 +12,15 @@ use tokio_stream::StreamExt;
 use tonic::{Code, Status};
 
 use super::steps::{self, StepRunner};
-use super::{Phase, Run, verify};
+use super::{Phase, Run};
 use crate::converge::Converger;
+use crate::digest::{Digester, Held};
 use crate::ends::{retry, said};
 use crate::events::Event;
 use crate::ledger::{Ledger, StepEntry, TableEntry};
 use crate::live::{End, Live};
 use crate::schedule::{Build, PutOff, Schedule, TableWork};
+use crate::workers;
 
 pub async fn run(run: &mut Run) -> anyhow::Result<()> {
     let schedule = Arc::new(Schedule::new(work(&run.ledger)));
@@ -32,76 +34,101 @@ pub async fn run(run: &mut Run) -> anyhow::Result<()> {
     let runner = StepRunner::of(run);
     let copier = Copier::of(run);
 
-    let mut workers = JoinSet::new();
-    for _ in 0..run.settings.streams {
-        let (schedule, copier) = (schedule.clone(), copier.clone());
-        workers.spawn(async move {
-            while let Some((table, part)) = schedule.next_part().await? {
-                copier.copy_of(&schedule, table, part).await?;
-            }
-            anyhow::Ok(())
-        });
-    }
-    for _ in 0..run.settings.small_streams {
-        let (schedule, copier) = (schedule.clone(), copier.clone());
-        workers.spawn(async move {
-            while let Some((table, part)) = schedule.next_small_part(SMALL_BYTES) {
-                copier.copy_of(&schedule, table, part).await?;
-            }
-            anyhow::Ok(())
-        });
-    }
-    for _ in 0..run.settings.index_jobs {
-        let (schedule, runner, steps) = (schedule.clone(), runner.clone(), steps.clone());
-        workers.spawn(async move {
-            while let Some(builds) = schedule.next_builds().await {
-                let together: Vec<&Step> = builds
-                    .iter()
-                    .filter_map(|build| steps.get(&build.step))
-                    .collect();
-                runner.run(&together).await?;
-                schedule.builds_done(&builds);
-            }
-            Ok(())
-        });
-    }
     let converger = Converger {
-        digester: verify::Digester::of(run),
-        held: verify::Held {
+        digester: Digester::of(run),
+        held: Held {
             key: run.ledger.id.clone(),
             snapshot: run.ledger.snapshot.clone(),
         },
-        compression: run.settings.compression,
+        compression: run.effort.compression,
         dry_run: false,
     };
-    for _ in 0..run.settings.streams.div_ceil(2) {
-        let (schedule, converger) = (schedule.clone(), converger.clone());
-        workers.spawn(async move {
-            while let Some(table) = schedule.next_to_converge().await {
-                let oid = table.oid;
-                converge(&converger, table).await?;
-                schedule.converged(oid);
-            }
-            Ok(())
-        });
-    }
-    let digester = verify::Digester::of(run);
-    for _ in 0..run.settings.streams.div_ceil(2) {
-        let (schedule, digester) = (schedule.clone(), digester.clone());
-        workers.spawn(async move {
-            while let Some(table) = schedule.next_digest().await {
-                digester.target(&table, 0, Keep::Left).await?;
-                schedule.digested(table.oid);
-            }
-            Ok(())
-        });
-    }
-    steps::join(workers).await?;
+    let digester = Digester::of(run);
+    let effort = run.effort;
+    let digests_at_once = effort.streams.div_ceil(2);
+
+    let mut workers = JoinSet::new();
+    let of = || schedule.clone();
+    at_once(&mut workers, effort.streams, || {
+        copies(of(), copier.clone())
+    });
+    at_once(&mut workers, effort.small_streams, || {
+        small_copies(of(), copier.clone())
+    });
+    at_once(&mut workers, effort.index_jobs, || {
+        builds(of(), runner.clone(), steps.clone())
+    });
+    at_once(&mut workers, digests_at_once, || {
+        convergences(of(), converger.clone())
+    });
+    at_once(&mut workers, digests_at_once, || {
+        digests(of(), digester.clone())
+    });
+    workers::join(workers).await?;
     let alone = without_table(&run.ledger)
         .into_iter()
         .map(|step| vec![step]);
-    steps::all(runner, alone.collect(), run.settings.index_jobs).await?;
+    steps::all(runner, alone.collect(), run.effort.index_jobs).await?;
     run.refresh_ledger().await
+}
+
+fn at_once<F>(workers: &mut JoinSet<anyhow::Result<()>>, jobs: usize, work: impl Fn() -> F)
+where
+    F: Future<Output = anyhow::Result<()>> + Send + 'static,
+{
+    for _ in 0..jobs {
+        workers.spawn(work());
+    }
+}
+
+async fn copies(schedule: Arc<Schedule>, copier: Copier) -> anyhow::Result<()> {
+    while let Some((table, part)) = schedule.next_part().await? {
+        copier.copy_of(&schedule, table, part).await?;
+    }
+    Ok(())
+}
+
+/// Tables below this size are copied in less time than a long link takes for a question and its answer.
+const SMALL_TABLE: u64 = 256 << 10;
+
+async fn small_copies(schedule: Arc<Schedule>, copier: Copier) -> anyhow::Result<()> {
+    while let Some((table, part)) = schedule.next_small_part(SMALL_TABLE) {
+        copier.copy_of(&schedule, table, part).await?;
+    }
+    Ok(())
+}
+
+async fn builds(
+    schedule: Arc<Schedule>,
+    runner: StepRunner,
+    steps: Arc<HashMap<u32, Step>>,
+) -> anyhow::Result<()> {
+    while let Some(builds) = schedule.next_builds().await {
+        let together: Vec<&Step> = builds
+            .iter()
+            .filter_map(|build| steps.get(&build.step))
+            .collect();
+        runner.run(&together).await?;
+        schedule.builds_done(&builds);
+    }
+    Ok(())
+}
+
+async fn convergences(schedule: Arc<Schedule>, converger: Converger) -> anyhow::Result<()> {
+    while let Some(table) = schedule.next_to_converge().await {
+        let oid = table.oid;
+        converge(&converger, table).await?;
+        schedule.converged(oid);
+    }
+    Ok(())
+}
+
+async fn digests(schedule: Arc<Schedule>, digester: Digester) -> anyhow::Result<()> {
+    while let Some(table) = schedule.next_digest().await {
+        digester.target(&table, 0, Keep::Left).await?;
+        schedule.digested(table.oid);
+    }
+    Ok(())
 }
 
 /// The rows that are there become those of the snapshot; nothing is built on them before.
@@ -115,8 +142,6 @@ async fn converge(converger: &Converger, table: Table) -> anyhow::Result<()> {
     });
     Ok(())
 }
-/// Tables below this size are copied in less time than a long link takes for a question and its answer.
-const SMALL_BYTES: u64 = 256 << 10;
 
 /// Per table what the ledger says is missing. Largest first: the last stream should not be left with the largest table.
 fn work(ledger: &Ledger) -> Vec<TableWork> {
@@ -232,8 +257,8 @@ impl Copier {
         Self {
             migration: run.ledger.id.clone(),
             snapshot: run.ledger.snapshot.clone(),
-            compression: run.settings.compression,
-            link_share: run.settings.link_share,
+            compression: run.effort.compression,
+            link_share: run.effort.link_share,
             ends: run.ends.clone(),
             reporter: run.reporter.clone(),
             live,
@@ -297,7 +322,7 @@ impl Copier {
             match required(event?.event, "event")? {
                 Event::Progress(progress) => counted.set(progress.into()),
                 Event::Done(done) => {
-                    let digest = Digest::from(required(done.digest, "digest")?);
+                    let digest = Digest::try_from(required(done.digest, "digest")?)?;
                     counted.finish(digest);
                     return Ok(digest);
                 }

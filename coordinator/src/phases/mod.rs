@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use pgconvoy_proto::model::{Finding, IndexOn, Work};
 use pgconvoy_proto::wire;
 
+use crate::effort::Effort;
 use crate::ends::{Ends, said};
 use crate::events::{Event, Reporter};
 use crate::ledger::Ledger;
@@ -141,7 +142,7 @@ impl Phase {
             Self::Objects => objects::run(run).await,
             Self::Verify => verify::run(run).await,
             Self::LateIndexes | Self::ForeignKeys | Self::ViewIndexes | Self::Statistics => {
-                steps::side_by_side(run, self, run.settings.index_jobs).await
+                steps::side_by_side(run, self, run.effort.index_jobs).await
             }
             Self::Access
             | Self::PartitionedIndexes
@@ -155,26 +156,11 @@ impl Phase {
     }
 }
 
-/// How much is done at once.
-#[derive(Clone, Copy, Debug)]
-pub struct Settings {
-    pub streams: usize,
-    /// More of them, for small tables only.
-    pub small_streams: usize,
-    /// That read one large table at one end.
-    pub scan_sessions: usize,
-    pub index_jobs: usize,
-    /// As [`pgconvoy_proto::frame::Sealer::new`] takes it.
-    pub compression: i32,
-    /// Bytes per second of the link for each stream, whose level follows the stage that the others wait for; 0: it stays.
-    pub link_share: u64,
-}
-
 /// A migration that is being driven.
 pub struct Run {
     pub ends: Ends,
     pub ledger: Ledger,
-    pub settings: Settings,
+    pub effort: Effort,
     pub reporter: Arc<Reporter>,
     pub live: Arc<Live>,
     pub dir: RunDir,

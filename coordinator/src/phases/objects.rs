@@ -6,8 +6,8 @@ use pgconvoy_proto::model::Table;
 use pgconvoy_proto::wire;
 use pgconvoy_proto::wire::target_digest_request::Keep;
 
-use super::verify::Digester;
 use super::{Run, snapshot};
+use crate::digest::Digester;
 use crate::events::Event;
 use crate::objects::{self, Brought, Carrier, Rows, TABLE};
 

@@ -14,6 +14,7 @@ use crate::ends::{retry, said};
 use crate::events::{Event, Reporter};
 use crate::ledger::Ledger;
 use crate::live::{End, Live};
+use crate::workers;
 
 /// What is needed to run a step, apart from the rest of the run.
 #[derive(Clone)]
@@ -107,12 +108,12 @@ pub async fn side_by_side(run: &Run, phase: Phase, jobs: usize) -> anyhow::Resul
     steps.sort_by_key(|step| std::cmp::Reverse(sizes.size(&step.work)));
     let mut groups: Vec<Vec<Step>> = Vec::new();
     for step in steps {
-        let is_small = sizes.size(&step.work) < SMALL_BYTES;
+        let is_small = sizes.size(&step.work) < SMALL_STEP;
         match groups.last_mut() {
             Some(last)
                 if is_small
                     && last.len() < SMALL_TOGETHER
-                    && sizes.size(&last[0].work) < SMALL_BYTES =>
+                    && sizes.size(&last[0].work) < SMALL_STEP =>
             {
                 last.push(step);
             }
@@ -123,7 +124,7 @@ pub async fn side_by_side(run: &Run, phase: Phase, jobs: usize) -> anyhow::Resul
 }
 
 /// A call costs more than the work on tables below this size: several steps are run by one.
-const SMALL_BYTES: u64 = 1 << 20;
+const SMALL_STEP: u64 = 1 << 20;
 const SMALL_TOGETHER: usize = 50;
 
 /// How much a step has to read.
@@ -176,13 +177,5 @@ pub async fn all(runner: StepRunner, groups: Vec<Vec<Step>>, jobs: usize) -> any
             anyhow::Ok(())
         });
     }
-    join(workers).await
-}
-
-/// Waits for all workers; the first error ends the others.
-pub async fn join(mut workers: JoinSet<anyhow::Result<()>>) -> anyhow::Result<()> {
-    while let Some(ended) = workers.join_next().await {
-        ended??;
-    }
-    Ok(())
+    workers::join(workers).await
 }

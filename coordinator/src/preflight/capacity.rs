@@ -2,6 +2,7 @@
 use pgconvoy_proto::model::{Finding, Severity};
 
 use super::{Facts, Intent, blocker, info, warning};
+use crate::effort;
 use crate::text::bytes;
 
 /// Clocks further apart than this make certificates and times in reports doubtful.
@@ -43,7 +44,8 @@ pub fn capacity(facts: &Facts, intent: Intent, found: &mut Vec<Finding>) {
             .hint("look yourself, or run the agent on the server's host as a role that may read data_directory"),
         ),
     }
-    let streams = u64::from(intent.streams.unwrap_or(8));
+    let streams = u64::from(intent.streams.unwrap_or(8))
+        + effort::small_streams(intent.streams, facts) as u64;
     for (end, server, sessions) in [
         ("source", &source.server, streams + 3),
         ("target", &target.server, 2 * streams + 8),

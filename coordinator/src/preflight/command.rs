@@ -7,12 +7,12 @@ use super::estimate::{self, Estimate};
 use super::{Facts, Intent, activity, gather, info, is_blocked};
 use crate::Ended;
 use crate::cli::{Global, PreflightArgs};
+use crate::effort;
 use crate::ends::{self, Usage};
 use crate::events::{Event, Reporter};
 use crate::left_out::LeftOut;
 use crate::platform::{self, Scope, Settling};
 use crate::run_dir;
-use crate::settings;
 use crate::text::duration;
 use crate::unknown;
 use crate::verdict::Verdict;
@@ -101,8 +101,8 @@ fn unfinished(facts: &Facts) -> Option<Finding> {
 
 /// With as many streams as `migrate` would use, and as it would compress.
 fn estimated(facts: &Facts, source: &SourceSurvey) -> Estimate {
-    let settings = settings::usual(facts);
-    let rate = estimate::rate(&facts.link, settings.streams, settings.compression > 0);
+    let effort = effort::usual(facts);
+    let rate = estimate::rate(&facts.link, effort.streams, effort.compression > 0);
     estimate::estimate(source.tables.iter().map(|table| table.bytes).sum(), rate)
 }
 

@@ -49,7 +49,7 @@ async fn parts_then_constraints_then_indexes_and_digest() {
         parts: vec![part(1, 0), part(1, 1)],
         keys: vec![],
         constraints: vec![build(1, 0)],
-        indexes: vec![build(2, SMALL_BYTES), build(3, 0)],
+        indexes: vec![build(2, SMALL_BUILD), build(3, 0)],
         converge: false,
         digest: true,
     }]);
@@ -62,7 +62,7 @@ async fn parts_then_constraints_then_indexes_and_digest() {
     schedule.builds_done(&constraints);
     assert_eq!(
         schedule.next_builds().await.unwrap(),
-        [build(2, SMALL_BYTES)]
+        [build(2, SMALL_BUILD)]
     );
     assert_eq!(schedule.next_builds().await.unwrap(), [build(3, 0)]);
     assert_eq!(schedule.next_digest().await.unwrap().oid, 1);
@@ -193,9 +193,9 @@ async fn a_table_is_digested_beside_the_index_of_its_key_and_before_the_constrai
     let schedule = Schedule::new(vec![TableWork {
         table: table(1),
         parts: vec![],
-        keys: vec![build(1, SMALL_BYTES)],
-        constraints: vec![build(2, SMALL_BYTES)],
-        indexes: vec![build(3, SMALL_BYTES)],
+        keys: vec![build(1, SMALL_BUILD)],
+        constraints: vec![build(2, SMALL_BUILD)],
+        indexes: vec![build(3, SMALL_BUILD)],
         converge: false,
         digest: true,
     }]);

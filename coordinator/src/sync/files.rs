@@ -9,12 +9,12 @@ use pgconvoy_proto::wire::target_digest_request::Keep;
 
 use super::outcome::TableOutcome;
 use crate::converge::Converger;
+use crate::digest::compare;
 use crate::ends::{retry, said};
 use crate::inventory::Inventory;
 use crate::objects::{Carrier, Rows, TABLE, to_copy};
 use crate::phases::Run;
 use crate::phases::objects;
-use crate::phases::verify::compare;
 
 /// Files of one call.
 const AT_ONCE: usize = 500;

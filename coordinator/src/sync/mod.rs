@@ -22,20 +22,22 @@ use pgconvoy_proto::selection::Filter;
 use pgconvoy_proto::wire;
 use serde_json::json;
 
-use crate::cli::{Compression, Effort, Global, SyncArgs};
+use crate::cli::{EffortArgs, Global, SyncArgs};
 use crate::converge::{Converger, Scanned, Synced};
+use crate::digest::{Digester, Held};
 use crate::drive::Driven;
 use crate::ends::{self, Ends};
 use crate::events::{Event, Reporter};
 use crate::inventory::{self, Inventory, Lease};
 use crate::ledger::Ledger;
 use crate::left_out::LeftOut;
-use crate::phases::verify::{Digester, Held, access, business_checks, each};
-use crate::phases::{Run, Settings, snapshot};
+use crate::phases::verify::{access, business_checks};
+use crate::phases::{Run, snapshot};
 use crate::run_dir::RunDir;
 use crate::schema::{self, Question, Sequences};
 use crate::verdict::Verdict;
-use crate::{Ended, backup, gone, objects, platform, preflight, settings, unknown};
+use crate::workers::each;
+use crate::{Ended, backup, effort, gone, objects, platform, preflight, unknown};
 use conclude::conclude;
 pub use forecast::forecast;
 use outcome::{Outcome, TableOutcome};
@@ -115,7 +117,7 @@ pub async fn carry_on(
     ends: Ends,
     ledger: &Ledger,
     under_way: SyncUnderWay,
-    effort: &Effort,
+    effort: &EffortArgs,
     global: &Global,
     reporter: &Arc<Reporter>,
 ) -> Ended {
@@ -138,7 +140,7 @@ async fn begin(
     mut ends: Ends,
     ledger: &Ledger,
     asked: Asked,
-    effort: &Effort,
+    effort: &EffortArgs,
     global: &Global,
     reporter: &Arc<Reporter>,
 ) -> Ended {
@@ -147,25 +149,11 @@ async fn begin(
     let dir = RunDir::create(&global.run_dir, &ledger.id)?;
     reporter.log_to(dir.events()?);
     let target = ends.target_facts(&[]).await?.server;
-    let cpus = target.cpus;
-    let streams = effort.streams.unwrap_or(cpus.clamp(2, 8)) as usize;
-    let settings = Settings {
-        streams,
-        small_streams: 0,
-        scan_sessions: streams,
-        index_jobs: effort.index_jobs.unwrap_or(cpus.clamp(1, 4)) as usize,
-        // The link is not measured: that takes seconds, while the application waits.
-        compression: match effort.compression {
-            Compression::Off => 0,
-            Compression::Level(level) => level,
-            Compression::Auto => 1,
-        },
-        link_share: 0,
-    };
+    let effort = effort::unmeasured(effort, &target);
     let driven = Driven {
         ends,
         id: &ledger.id,
-        settings,
+        effort,
         dir,
         reporter,
     };
@@ -213,8 +201,8 @@ async fn run_sync(run: &mut Run, asked: &Asked, target: &ServerFacts) -> Ended {
         run.ledger.options.tenancy = Some(Box::new(again.tenancy.clone()));
     }
     let inventory = open(run).await?;
-    let (streams, source) = (run.settings.streams, inventory.machine.as_deref());
-    run.settings.scan_sessions = settings::scan_sessions(streams, source, target);
+    let (streams, source) = (run.effort.streams, inventory.machine.as_deref());
+    run.effort.scan_sessions = effort::scan_sessions(streams, source, target);
     let _lease = snapshot::keep_alive(run.ends.source.clone(), run.ledger.id.clone());
     let unknown = unknown::findings(&run.ledger, &asked.selection, &inventory)?;
     if !unknown.is_empty() {
@@ -364,7 +352,7 @@ fn converger(run: &Run, inventory: &Inventory, dry_run: bool) -> Converger {
             key: run.ledger.id.clone(),
             snapshot: inventory.snapshot.clone(),
         },
-        compression: run.settings.compression,
+        compression: run.effort.compression,
         dry_run,
     }
 }
@@ -396,7 +384,7 @@ where
 }
 
 /// Of a table below this size the way to the agents and back takes longer than the scan.
-const SMALL_BYTES: u64 = 1 << 20;
+const SMALL_SCAN: u64 = 1 << 20;
 /// Of these so many are scanned at once.
 const SMALL_AT_ONCE: usize = 8;
 
@@ -408,7 +396,7 @@ async fn scan(converger: &Converger, tables: &[Table]) -> anyhow::Result<Vec<Sca
     let (small, large) = tables
         .iter()
         .cloned()
-        .partition(|table: &Table| table.size_bytes < SMALL_BYTES);
+        .partition(|table: &Table| table.size_bytes < SMALL_SCAN);
     let (mut scanned, more) = tokio::try_join!(
         gather(large, converger.digester.jobs, work),
         gather(small, SMALL_AT_ONCE, work)
@@ -492,11 +480,7 @@ async fn mark_begun(run: &mut Run, asked: &Asked, scope: &Scope) -> anyhow::Resu
     run.record(wire::RecordRequest {
         phase: "sync".into(),
         sync: to_json(&under_way),
-        storage_objects: asked.storage_objects,
-        options: match run.ledger.options.tenancy {
-            Some(_) => to_json(&run.ledger.options),
-            None => String::new(),
-        },
+        options: to_json(&run.ledger.options),
         ..gone::entry(&scope.forgotten)
     })
     .await?;

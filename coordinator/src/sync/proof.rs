@@ -6,11 +6,11 @@ use pgconvoy_proto::wire::target_digest_request::Keep;
 use super::gather;
 use super::outcome::TableOutcome;
 use crate::converge::Converger;
+use crate::digest::{compare, compare_generated};
 use crate::ends::said;
 use crate::inventory::Inventory;
 use crate::ledger::Ledger;
 use crate::phases::Run;
-use crate::phases::verify::{compare, compare_generated};
 
 /// What the scans of tables that were equal say of their generated columns: nothing of these is read again.
 pub fn generated_of_equal(outcomes: &[TableOutcome]) -> Vec<Finding> {

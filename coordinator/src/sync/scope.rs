@@ -8,12 +8,12 @@ use pgconvoy_proto::wire::target_digest_request::Keep;
 
 use super::{Asked, TARGET_WRITTEN};
 use crate::converge::Scanned;
+use crate::digest::Digester;
 use crate::gone::{self, Gone};
 use crate::inventory::Inventory;
 use crate::ledger::Ledger;
 use crate::phases::Run;
 use crate::phases::snapshot::without_large_objects;
-use crate::phases::verify::Digester;
 use crate::schema::Compared;
 
 #[derive(Default)]

@@ -9,11 +9,12 @@ use serde_json::{Value, json};
 
 use super::{Asked, Shapes, compare_schemas, shapes, told};
 use crate::Ended;
+use crate::digest::Held;
 use crate::ends::{Ends, retry, said};
 use crate::events::{Event, Reporter};
 use crate::inventory::{self, Lease};
-use crate::phases::verify::{Held, each};
 use crate::verdict::Verdict;
+use crate::workers::each;
 use crate::{checks, gone, text, unknown};
 
 /// Rows of a table at the source and at the target.

@@ -5,8 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use pgconvoy_proto::model::{Buckets, Digest, Finding, Oid, Table};
 use pgconvoy_proto::wire::target_digest_request::Keep;
 
+use crate::digest::{Digester, Held, compare, compare_generated};
 use crate::narrow::{self, Detail, Differing};
-use crate::phases::verify::{Digester, Held, compare, compare_generated, each};
+use crate::workers::each;
 
 /// The source's digest of each table that was read.
 pub type Digests = HashMap<Oid, Digest>;

@@ -7,16 +7,17 @@ use super::{
 };
 use crate::wire;
 
-impl From<wire::Digest> for Digest {
-    fn from(digest: wire::Digest) -> Self {
-        let mut sum = [0; 16];
-        let tail = &digest.sum[digest.sum.len().saturating_sub(16)..];
-        sum[16 - tail.len()..].copy_from_slice(tail);
-        Self {
+impl TryFrom<wire::Digest> for Digest {
+    type Error = Malformed;
+
+    fn try_from(digest: wire::Digest) -> Result<Self, Malformed> {
+        let sum = <[u8; 16]>::try_from(&digest.sum[..])
+            .map_err(|_| Malformed::new("a digest whose sum is not 16 bytes"))?;
+        Ok(Self {
             rows: digest.rows,
             bytes: digest.bytes,
             sum: u128::from_be_bytes(sum),
-        }
+        })
     }
 }
 

@@ -10,8 +10,12 @@ impl TryFrom<wire::TableDigest> for TableDigest {
             return Err(Malformed::new("a bucket that is cut"));
         }
         Ok(Self {
-            digest: required(digest.digest, "digest")?.into(),
-            generated: digest.generated.map(Into::into).unwrap_or_default(),
+            digest: required(digest.digest, "digest")?.try_into()?,
+            generated: digest
+                .generated
+                .map(TryInto::try_into)
+                .transpose()?
+                .unwrap_or_default(),
             buckets: sums.iter().map(|sum| u64::from_be_bytes(*sum)).collect(),
         })
     }

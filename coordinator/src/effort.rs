@@ -3,9 +3,8 @@ use pgconvoy_proto::facts::ServerFacts;
 use pgconvoy_proto::frame::THRIFTY;
 use pgconvoy_proto::model::Options;
 
-use crate::cli::{Compression, Effort};
+use crate::cli::{Compression, EffortArgs};
 use crate::inventory::Inventory;
-use crate::phases::Settings;
 use crate::preflight::Facts;
 
 /// Above this a link is faster than compressing for it, bytes per second.
@@ -22,43 +21,86 @@ const SMALL_STREAM_PER: f64 = 0.01;
 /// Every stream is a connection with each database: some have few to give.
 const MOST_SMALL_STREAMS: usize = 6;
 
-/// Of a migration that is not told otherwise.
-pub fn usual(facts: &Facts) -> Settings {
-    let effort = Effort {
+/// How much is done at once.
+#[derive(Clone, Copy, Debug)]
+pub struct Effort {
+    pub streams: usize,
+    /// More of them, for small tables only.
+    pub small_streams: usize,
+    /// That read one large table at one end.
+    pub scan_sessions: usize,
+    pub index_jobs: usize,
+    /// As [`pgconvoy_proto::frame::Sealer::new`] takes it.
+    pub compression: i32,
+    /// Bytes per second of the link for each stream, whose level follows the stage that the others wait for; 0: it stays.
+    pub link_share: u64,
+}
+
+/// Of a migration that is asked for nothing.
+pub fn usual(facts: &Facts) -> Effort {
+    let usual = EffortArgs {
         streams: None,
         index_jobs: None,
         compression: Compression::Auto,
     };
-    of(&effort, facts)
+    of(&usual, facts)
 }
 
-pub fn of(effort: &Effort, facts: &Facts) -> Settings {
-    let cpus = facts.target.server.cpus;
+/// As was asked for, and what was not from the ends and the link between them.
+pub fn of(args: &EffortArgs, facts: &Facts) -> Effort {
+    let target = &facts.target.server;
     let link = facts.link.bytes as f64 / facts.link.seconds.max(1e-6);
-    let compression = match effort.compression {
-        Compression::Off => 0,
-        Compression::Level(level) => level,
-        Compression::Auto if link > FAST_LINK => THRIFTY,
-        Compression::Auto if link < SLOW_LINK => 3,
-        Compression::Auto => 1,
-    };
     let for_link = (facts.link.round_trip_seconds / STREAM_PER).round() as u32;
-    let streams = effort.streams.unwrap_or((cpus + for_link).clamp(2, 8)) as usize;
-    let round_trips = facts.link.round_trip_seconds / SMALL_STREAM_PER;
-    Settings {
-        small_streams: (round_trips as usize).min(MOST_SMALL_STREAMS),
+    let streams = streams(args.streams, target.cpus + for_link);
+    Effort {
         streams,
-        scan_sessions: scan_sessions(
-            streams,
-            facts.source.server.machine.as_deref(),
-            &facts.target.server,
-        ),
-        index_jobs: effort.index_jobs.unwrap_or(cpus.clamp(1, 4)) as usize,
-        compression,
-        link_share: match effort.compression {
+        small_streams: small_streams(args.streams, facts),
+        scan_sessions: scan_sessions(streams, facts.source.server.machine.as_deref(), target),
+        compression: match args.compression {
+            Compression::Auto if link > FAST_LINK => THRIFTY,
+            Compression::Auto if link < SLOW_LINK => 3,
+            given => level(given),
+        },
+        link_share: match args.compression {
             Compression::Auto if link <= FAST_LINK => link as u64 / streams as u64,
             _ => 0,
         },
+        ..unmeasured(args, target)
+    }
+}
+
+/// The same where the link is not measured: that takes seconds, while the application waits.
+pub fn unmeasured(args: &EffortArgs, target: &ServerFacts) -> Effort {
+    let streams = streams(args.streams, target.cpus);
+    Effort {
+        streams,
+        small_streams: 0,
+        scan_sessions: streams,
+        index_jobs: args.index_jobs.unwrap_or(target.cpus.clamp(1, 4)) as usize,
+        compression: level(args.compression),
+        link_share: 0,
+    }
+}
+
+/// As was asked for, or one for each of so many: 2 to 8.
+pub fn streams(asked: Option<u32>, usual: u32) -> usize {
+    asked.unwrap_or(usual.clamp(2, 8)) as usize
+}
+
+/// Who asked for so many streams gets no more.
+pub fn small_streams(asked: Option<u32>, facts: &Facts) -> usize {
+    let round_trips = facts.link.round_trip_seconds / SMALL_STREAM_PER;
+    match asked {
+        Some(_) => 0,
+        None => (round_trips as usize).min(MOST_SMALL_STREAMS),
+    }
+}
+
+fn level(compression: Compression) -> i32 {
+    match compression {
+        Compression::Off => 0,
+        Compression::Level(level) => level,
+        Compression::Auto => 1,
     }
 }
 
@@ -76,11 +118,11 @@ const LARGEST_UNCUT: u64 = 1 << 30;
 pub fn with_part_size(
     options: Options,
     inventory: &Inventory,
-    settings: Settings,
+    effort: Effort,
     facts: &Facts,
 ) -> Options {
     let largest = inventory.tables.iter().map(|table| table.size_bytes).max();
-    let share = largest.unwrap_or(0) / (settings.streams as u64 * PARTS_PER_STREAM);
+    let share = largest.unwrap_or(0) / (effort.streams as u64 * PARTS_PER_STREAM);
     let part_bytes = match options.part_bytes {
         0 if are_few_processors(facts) => LARGEST_UNCUT,
         0 => share.clamp(SMALLEST_PART, LARGEST_PART),
