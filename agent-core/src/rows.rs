@@ -1,15 +1,18 @@
 //! Digests the rows of COPY data.
 //!
 //! A row that lies whole in one buffer is hashed in one go; one that is cut is hashed as it comes, so that memory
-//! does not depend on the length of rows.
-use pgconvoy_proto::model::{Digest, Format};
+//! does not depend on the length of rows. But for rows with arrays, which are looked at whole: one that is cut is put together first.
+use pgconvoy_proto::model::{Digest, Format, Table};
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
+pub mod arrays;
+mod binary;
 pub mod fields;
 pub mod join;
 pub mod padding;
 mod split;
 
+use arrays::Arrays;
 use padding::Padding;
 use split::{Splitter, Step};
 
@@ -27,16 +30,33 @@ pub enum Error {
 pub struct RowDigester {
     splitter: Splitter,
     digest: Digest,
-    /// Hash and length of the part of the current row that earlier buffers held.
-    cut: Option<(Box<Xxh3>, u64)>,
+    arrays: Option<Arrays>,
+    /// Of the current row what earlier buffers held.
+    cut: Option<Cut>,
+}
+
+enum Cut {
+    /// Hash and length.
+    Hashed(Box<Xxh3>, u64),
+    Kept(Vec<u8>),
 }
 
 impl RowDigester {
+    /// Of rows without arrays.
     pub fn new(format: Format) -> Self {
         Self {
             splitter: Splitter::new(format),
             digest: Digest::default(),
+            arrays: None,
             cut: None,
+        }
+    }
+
+    /// Of the table's copied columns.
+    pub fn of(table: &Table) -> Self {
+        Self {
+            arrays: Arrays::of(table),
+            ..Self::new(table.format)
         }
     }
 
@@ -81,9 +101,7 @@ impl RowDigester {
                 }
                 Step::RowPart(bytes) => {
                     each(None, taken);
-                    let (hash, length) = self.cut.get_or_insert_with(|| (Box::new(Xxh3::new()), 0));
-                    hash.update(bytes);
-                    *length += bytes.len() as u64;
+                    self.row_part(bytes);
                 }
             }
             data = rest;
@@ -91,15 +109,41 @@ impl RowDigester {
         Ok(())
     }
 
+    fn row_part(&mut self, bytes: &[u8]) {
+        let cut = self.cut.get_or_insert_with(|| match self.arrays {
+            None => Cut::Hashed(Box::new(Xxh3::new()), 0),
+            Some(_) => Cut::Kept(Vec::new()),
+        });
+        match cut {
+            Cut::Hashed(hash, length) => {
+                hash.update(bytes);
+                *length += bytes.len() as u64;
+            }
+            Cut::Kept(row) => row.extend_from_slice(bytes),
+        }
+    }
+
     fn end_row(&mut self, bytes: &[u8]) {
         match self.cut.take() {
-            None => self.digest.add_row(bytes.len() as u64, xxh3_128(bytes)),
-            Some((mut hash, length)) => {
+            None => self.whole_row(bytes),
+            Some(Cut::Hashed(mut hash, length)) => {
                 hash.update(bytes);
                 self.digest
                     .add_row(length + bytes.len() as u64, hash.digest128());
             }
+            Some(Cut::Kept(mut row)) => {
+                row.extend_from_slice(bytes);
+                self.whole_row(&row);
+            }
         }
+    }
+
+    fn whole_row(&mut self, row: &[u8]) {
+        let hash = match &self.arrays {
+            None => xxh3_128(row),
+            Some(arrays) => xxh3_128(&arrays.as_loaded(row)),
+        };
+        self.digest.add_row(row.len() as u64, hash);
     }
 
     /// The digest of all rows; an error when the data stopped inside one.

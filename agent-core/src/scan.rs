@@ -9,7 +9,7 @@ use pgconvoy_proto::model::{Digest, Part, Place, Relation, Table, TableDigest};
 
 use crate::large_objects;
 use crate::progress::Counters;
-use crate::rows::fields::{Layout, TableDigester};
+use crate::rows::fields::{Layout, Rows, TableDigester};
 use crate::rows::{self, RowDigester};
 use crate::session::{Session, qualified, quote_ident};
 use crate::snapshot::{self, Reader, Snapshot};
@@ -220,7 +220,7 @@ async fn digest_part(
     }
     let statement = copy_out_with(table, part, false);
     let mut data = pin!(session.copy_out(&statement).await?);
-    let mut rows = TableDigester::new(layout(table, false), buckets);
+    let mut rows = TableDigester::new(layout(table, false), Rows::of(table), buckets);
     while let Some(bytes) = data.try_next().await? {
         let before = rows.rows();
         rows.feed(&bytes).map_err(unreadable(table))?;
@@ -236,7 +236,7 @@ async fn digest_rows(
     counters: &Counters,
 ) -> Result<Digest, Error> {
     let mut data = pin!(session.copy_out(&copy_out(table, part)).await?);
-    let mut rows = RowDigester::new(table.format);
+    let mut rows = RowDigester::of(table);
     while let Some(bytes) = data.try_next().await? {
         let before = rows.rows();
         rows.feed(&bytes).map_err(unreadable(table))?;
@@ -274,6 +274,7 @@ mod tests {
             unlogged: false,
             generated: Vec::new(),
             padded: Vec::new(),
+            arrays: Vec::new(),
             fixed: Vec::new(),
             managed: false,
             of_extension: false,

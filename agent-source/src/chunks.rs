@@ -13,7 +13,7 @@ use pgconvoy_agent_core::rows::padding::Padding;
 use pgconvoy_agent_core::rows::{self, RowDigester};
 use pgconvoy_agent_core::session::Session;
 use pgconvoy_proto::frame::{CHUNK_BYTES, Sealer};
-use pgconvoy_proto::model::{Digest, Format};
+use pgconvoy_proto::model::{Digest, Table};
 use pgconvoy_proto::wire;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -182,9 +182,9 @@ pub struct Outgoing {
 
 impl Outgoing {
     /// `padding`: what is not to travel.
-    pub fn new(format: Format, padding: Option<Padding>) -> Self {
+    pub fn new(table: &Table, padding: Option<Padding>) -> Self {
         Self {
-            digester: RowDigester::new(format),
+            digester: RowDigester::of(table),
             padding,
             unpadded: Vec::new(),
         }

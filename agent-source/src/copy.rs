@@ -54,7 +54,7 @@ pub async fn copy_part(
     };
     // The channel is empty.
     frame_sender.send(header).await.ok();
-    let rows = Outgoing::new(job.table.format, Padding::of(&job.table));
+    let rows = Outgoing::new(&job.table, Padding::of(&job.table));
     let packing = Packing::steered(job.compression, job.link_share)?;
     let (cutter, sealing) = Sealing::start(rows, packing, frame_sender, counters.clone());
     let statement = scan::copy_out(&job.table, Some(&job.part));

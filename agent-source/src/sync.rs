@@ -159,8 +159,8 @@ impl Talk<'_> {
         how: How,
         frames: mpsc::Sender<wire::SyncFrame>,
     ) -> Result<Sealing, Status> {
-        let (format, level) = (self.job.table.format, self.job.compression);
-        let (rows, packing) = (Outgoing::new(format, None), Packing::at(level)?);
+        let rows = Outgoing::new(&self.job.table, None);
+        let packing = Packing::at(self.job.compression)?;
         let (cutter, sealing) = Sealing::start(rows, packing, frames, self.counters.clone());
         let reader = self.snapshot.reader(&self.job.table).await?;
         let sent = match how {

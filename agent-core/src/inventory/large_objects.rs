@@ -56,6 +56,7 @@ pub async fn relation(session: &Session) -> Result<Option<Table>, Error> {
         columns: COLUMNS.iter().map(|&name| name.into()).collect(),
         generated: Vec::new(),
         padded: Vec::new(),
+        arrays: Vec::new(),
         fixed: Vec::new(),
         managed: false,
         of_extension: false,

@@ -112,6 +112,7 @@ pub async fn relations(session: &Session, filter: &Filter) -> Result<Vec<Table>,
             unlogged: row.get(3),
             generated: Vec::new(),
             padded: Vec::new(),
+            arrays: Vec::new(),
             fixed: Vec::new(),
             managed: false,
             of_extension: row.get(6),
@@ -171,6 +172,8 @@ pub async fn describe(session: &Session, tables: &mut [Table]) -> Result<(), Err
         table.format = if binary { Format::Binary } else { Format::Text };
         let padded = own.iter().filter(|column| column.padded);
         table.padded = padded.map(|column| column.name.clone()).collect();
+        let arrays = own.iter().chain(&generated).filter(|column| column.array);
+        table.arrays = arrays.map(|column| column.name.clone()).collect();
         table.columns = own.into_iter().map(|column| column.name).collect();
         table.generated = generated.into_iter().map(|column| column.name).collect();
         (table.blocks, table.size_bytes) = sizes.get(&table.oid).copied().unwrap_or_default();
@@ -187,6 +190,8 @@ struct Column {
     generated: bool,
     /// `character(n)`: a `bpchar` of no length, and a domain, keep what they are given.
     padded: bool,
+    /// Of a type that may travel in binary.
+    array: bool,
 }
 
 async fn columns(session: &Session, oids: &[Oid]) -> Result<HashMap<Oid, Vec<Column>>, Error> {
@@ -196,7 +201,8 @@ async fn columns(session: &Session, oids: &[Oid]) -> Result<HashMap<Oid, Vec<Col
                     t.oid < 16384 AND t.typnamespace = 'pg_catalog'::regnamespace
                     AND (t.typname = ANY ($2) OR e.typname = ANY ($2) AND t.typcategory = 'A'),
                     a.attgenerated = 's',
-                    a.atttypid = 'bpchar'::regtype AND a.atttypmod > 0
+                    a.atttypid = 'bpchar'::regtype AND a.atttypmod > 0,
+                    e.typname = ANY ($2) AND t.typcategory = 'A'
              FROM pg_attribute a
              JOIN pg_type t ON t.oid = a.atttypid
              LEFT JOIN pg_type e ON e.oid = t.typelem AND e.typarray = t.oid
@@ -214,6 +220,7 @@ async fn columns(session: &Session, oids: &[Oid]) -> Result<HashMap<Oid, Vec<Col
             binary: row.get::<_, Option<bool>>(4).unwrap_or(false),
             generated: row.get(5),
             padded: row.get(6),
+            array: row.get::<_, Option<bool>>(7).unwrap_or(false),
         });
     }
     Ok(columns)

@@ -142,7 +142,7 @@ async fn read_part(
     let layout = scan::layout(table, true);
     let statement = scan::copy_out_with(table, Some(part), true);
     let mut data = pin!(session.copy_out(&statement).await?);
-    let mut rows = Rows::new(table.format);
+    let mut rows = Rows::of(table);
     let mut pairs = Vec::with_capacity(BATCH);
     while let Some(bytes) = data.try_next().await? {
         let mut seen = 0;

@@ -1,10 +1,11 @@
 //! Rows of COPY data, field by field: for digests of parts of a row, and for the row's key and place.
 //!
 //! A row is looked at whole. Messages hold whole rows as a rule, so that none is copied here; one that is cut is put together first.
-use pgconvoy_proto::model::{Format, Pair, Place, TableDigest};
+use pgconvoy_proto::model::{Format, Pair, Place, Table, TableDigest};
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 use super::Error;
+use super::arrays::Arrays;
 use super::split::{Splitter, Step};
 
 /// What the columns of a scan are, in their order.
@@ -27,19 +28,30 @@ impl Layout {
     }
 }
 
-/// Gives the whole rows of one COPY stream.
+/// Gives the whole rows of one COPY stream, with arrays as they are when they have been loaded.
 pub struct Rows {
     splitter: Splitter,
+    arrays: Option<Arrays>,
     cut: Vec<u8>,
     is_cut: bool,
 }
 
 impl Rows {
+    /// Of rows without arrays.
     pub fn new(format: Format) -> Self {
         Self {
             splitter: Splitter::new(format),
+            arrays: None,
             cut: Vec::new(),
             is_cut: false,
+        }
+    }
+
+    /// Of rows that begin with the table's copied columns and the generated ones.
+    pub fn of(table: &Table) -> Self {
+        Self {
+            arrays: Arrays::of(table),
+            ..Self::new(table.format)
         }
     }
 
@@ -49,6 +61,11 @@ impl Rows {
         mut data: &[u8],
         mut each: impl FnMut(&[u8]) -> Result<(), Error>,
     ) -> Result<(), Error> {
+        let arrays = &self.arrays;
+        let mut each = |row: &[u8]| match arrays {
+            None => each(row),
+            Some(arrays) => each(&arrays.as_loaded(row)),
+        };
         while !data.is_empty() {
             let (step, rest) = self.splitter.step(data)?;
             match step {
@@ -245,11 +262,11 @@ pub struct TableDigester {
 }
 
 impl TableDigester {
-    /// `buckets`: a power of two, or 0 for none.
-    pub fn new(layout: Layout, buckets: u32) -> Self {
+    /// `rows`: of the layout's format. `buckets`: a power of two, or 0 for none.
+    pub fn new(layout: Layout, rows: Rows, buckets: u32) -> Self {
         Self {
             layout,
-            rows: Rows::new(layout.format),
+            rows,
             found: TableDigest {
                 buckets: vec![0; buckets as usize],
                 ..TableDigest::default()

@@ -8,8 +8,8 @@
 use memchr::memchr_iter;
 use pgconvoy_proto::model::{Format, Table};
 
-/// Before each field of a binary row.
-const LENGTH_BYTES: usize = 4;
+use super::binary::{self, LENGTH_BYTES};
+
 const BLANKS: [u8; 16] = [b' '; 16];
 
 /// Knows which fields of a table's rows are padded.
@@ -59,34 +59,17 @@ impl Padding {
     }
 
     fn take_off_binary(&self, row: &[u8], out: &mut Vec<u8>) {
-        // The count of fields is passed.
-        let (mut begin, mut done) = (2, 0);
-        for &padded in &self.columns {
-            let Some(value) = value(row, begin) else {
-                break;
-            };
-            let end = begin + LENGTH_BYTES + value.len();
-            if padded {
-                let kept = &value[..unpadded(value)];
-                if kept.len() < value.len() {
-                    out.extend_from_slice(&row[done..begin]);
-                    out.extend_from_slice(&(kept.len() as i32).to_be_bytes());
-                    out.extend_from_slice(kept);
-                    done = end;
-                }
+        let mut done = 0;
+        for ((begin, value), &padded) in binary::fields(row).zip(&self.columns) {
+            let kept = &value[..if padded { unpadded(value) } else { value.len() }];
+            if kept.len() < value.len() {
+                out.extend_from_slice(&row[done..begin]);
+                out.extend_from_slice(&(kept.len() as i32).to_be_bytes());
+                out.extend_from_slice(kept);
+                done = begin + LENGTH_BYTES + value.len();
             }
-            begin = end;
         }
         out.extend_from_slice(&row[done..]);
-    }
-}
-
-/// The value of the binary field at `begin`, empty for a null; none when it is not there whole.
-fn value(row: &[u8], begin: usize) -> Option<&[u8]> {
-    let (length, rest) = row.get(begin..)?.split_first_chunk()?;
-    match i32::from_be_bytes(*length) {
-        -1 => Some(&[]),
-        length => rest.get(..usize::try_from(length).ok()?),
     }
 }
 

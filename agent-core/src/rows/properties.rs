@@ -3,6 +3,7 @@
 use pgconvoy_proto::model::{Digest, Format};
 use proptest::prelude::*;
 
+use super::arrays::Arrays;
 use super::fields::{Layout, Row, Rows, TableDigester};
 use super::padding::Padding;
 use super::{Error, RowDigester};
@@ -54,6 +55,34 @@ fn text(row: &[Option<Vec<u8>>]) -> Vec<u8> {
     let mut line = fields.join(&b'\t');
     line.push(b'\n');
     line
+}
+
+fn array() -> impl Strategy<Value = Vec<Option<Vec<u8>>>> {
+    prop::collection::vec(
+        prop::option::weighted(0.8, prop::collection::vec(any::<u8>(), 0..5)),
+        0..4,
+    )
+}
+
+/// As `array_send` writes it: one dimension, or none.
+fn encode_array(elements: &[Option<Vec<u8>>], flag: bool) -> Vec<u8> {
+    let mut data = i32::from(!elements.is_empty()).to_be_bytes().to_vec();
+    data.extend(i32::from(flag).to_be_bytes());
+    data.extend(17u32.to_be_bytes());
+    if !elements.is_empty() {
+        data.extend((elements.len() as i32).to_be_bytes());
+        data.extend(1i32.to_be_bytes());
+    }
+    for element in elements {
+        data.extend(
+            element
+                .as_ref()
+                .map_or(-1, |element| element.len() as i32)
+                .to_be_bytes(),
+        );
+        data.extend(element.iter().flatten());
+    }
+    data
 }
 
 fn digest(format: Format, rows: &Values) -> Digest {
@@ -120,7 +149,7 @@ proptest! {
         // Three columns are copied, one is generated.
         let layout = Layout { format, key: 2, copied: 3, generated: 1, placed: false };
         let data = encode(format, &rows);
-        let mut digester = TableDigester::new(layout, 16);
+        let mut digester = TableDigester::new(layout, Rows::new(format), 16);
         for piece in pieces(&data, &cuts) {
             digester.feed(piece).unwrap();
         }
@@ -145,6 +174,40 @@ proptest! {
             for (b, key_b) in rows.iter().zip(&keys) {
                 prop_assert_eq!(a[..2] == b[..2], key_a == key_b);
             }
+        }
+    }
+
+    /// Whatever the flags say of nulls that are not there, and wherever the data is cut, the digest is that of the array as it is loaded.
+    #[test]
+    fn what_a_flag_of_no_nulls_says_does_not_matter(
+        rows in prop::collection::vec((any::<u8>(), array(), any::<bool>()), 0..20),
+        cuts in prop::collection::vec(0usize..40, 0..12),
+    ) {
+        let table = |flagged: bool| -> Values {
+            rows.iter().map(|(n, elements, idle)| {
+                let nulls = elements.iter().any(Option::is_none);
+                let array = encode_array(elements, nulls || flagged && *idle);
+                vec![Some(vec![*n]), Some(array), Some(vec![*n; 3])]
+            }).collect()
+        };
+        let data = encode(Format::Binary, &table(true));
+        let mut digester = RowDigester {
+            arrays: Some(Arrays::new(vec![false, true])),
+            ..RowDigester::new(Format::Binary)
+        };
+        for piece in pieces(&data, &cuts) {
+            digester.feed(piece).unwrap();
+        }
+        prop_assert_eq!(digester.finish().unwrap(), digest(Format::Binary, &table(false)));
+    }
+
+    #[test]
+    fn what_is_no_array_is_left_alone(rows in rows(2)) {
+        let arrays = Arrays::new(vec![true, true]);
+        for row in &rows {
+            let data = encode(Format::Binary, &vec![row.clone()]);
+            let row = &data[19..data.len() - 2];
+            prop_assert_eq!(arrays.as_loaded(row).len(), row.len());
         }
     }
 

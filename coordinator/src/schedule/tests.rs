@@ -19,6 +19,7 @@ fn table(oid: Oid) -> Table {
         unlogged: false,
         generated: Vec::new(),
         padded: Vec::new(),
+        arrays: Vec::new(),
         fixed: Vec::new(),
         managed: false,
         of_extension: false,

@@ -61,6 +61,7 @@ impl TryFrom<wire::Table> for Table {
             unlogged: table.unlogged,
             generated: table.generated,
             padded: table.padded,
+            arrays: table.arrays,
             fixed: table
                 .fixed
                 .into_iter()
@@ -91,6 +92,7 @@ impl From<Table> for wire::Table {
             unlogged: table.unlogged,
             generated: table.generated,
             padded: table.padded,
+            arrays: table.arrays,
             large_objects: table.relation.into(),
             fixed: table
                 .fixed

@@ -52,6 +52,9 @@ pub struct Table {
     /// blanks to n characters, whatever it is given.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub padded: Vec<String>,
+    /// Copied and generated columns that are arrays, of a table in binary: their digests are of what a load stores.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub arrays: Vec<String>,
     /// Set on all rows in the transaction that loads some: column, and value as SQL writes it. Neither copied nor digested.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fixed: Vec<(String, String)>,
@@ -218,6 +221,7 @@ mod tests {
             unlogged: false,
             generated: Vec::new(),
             padded: Vec::new(),
+            arrays: Vec::new(),
             fixed: Vec::new(),
             managed: false,
             of_extension: false,

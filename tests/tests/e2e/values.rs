@@ -246,6 +246,9 @@ const VALUES: &[(&str, &[&str])] = &[
             "'{1,NULL,3}'",
             "'[0:1][-5:-4]={{1,2},{3,4}}'",
             "'{{{1}}}'",
+            // Stored with a bitmap of nulls, and without a null.
+            "(array[NULL, 1, 2])[2:3]",
+            "trim_array(array[1, NULL], 1)",
         ],
     ),
     (
@@ -253,6 +256,7 @@ const VALUES: &[(&str, &[&str])] = &[
         &[
             "'{\"\",NULL,\"NULL\",\"a,b\",\"{}\",\"\\\\\\\\\",\"\\\"\"}'",
             "array[E'tab\\t', E'\\n']",
+            "(array[NULL, 'a'])[2:2]",
         ],
     ),
     ("bytea[]", &["array['\\x00'::bytea, '']"]),

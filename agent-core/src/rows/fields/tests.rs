@@ -108,7 +108,7 @@ fn the_copied_columns_count_as_if_copy_had_written_these_alone() {
     for format in [Format::Text, Format::Binary] {
         let mut alone = RowDigester::new(format);
         alone.feed(&copied(format, ROWS)).unwrap();
-        let mut among = TableDigester::new(layout(format), 4);
+        let mut among = TableDigester::new(layout(format), Rows::new(format), 4);
         among.feed(&placed(format, ROWS)).unwrap();
         let among = among.finish().unwrap();
         assert_eq!(alone.finish().unwrap(), among.digest, "{format}");
@@ -123,7 +123,7 @@ fn a_generated_column_is_digested_apart() {
     let mut changed = ROWS.to_vec();
     changed[1][2] = Some("y");
     let digest = |rows: &[[Option<&str>; 3]]| {
-        let mut digester = TableDigester::new(layout(Format::Binary), 0);
+        let mut digester = TableDigester::new(layout(Format::Binary), Rows::new(Format::Binary), 0);
         digester.feed(&placed(Format::Binary, rows)).unwrap();
         digester.finish().unwrap()
     };
