@@ -69,13 +69,15 @@ pub fn from_target(status: Status) -> Status {
     }
 }
 
-const PROBE_MESSAGE: usize = 256 << 10;
+/// Bytes.
+const PROBE_MESSAGE: usize = 16 << 10;
 /// A rate is told from a probe that took at least so long, and so many round trips: TCP has found the link's rate by then.
 const PROBE_SECONDS: f64 = 0.2;
 const PROBE_ROUND_TRIPS: f64 = 4.0;
-/// Messages of the first probe, and of the others, each sent when the one before told too little.
-const WARMING: usize = 4;
-const PROBES: [usize; 2] = [16, 64];
+/// Messages of each probe, which is sent when the one before told too little. Of the first ones only a slow link is told: a new connection
+/// sends slowly at first, and on a long link they tell of that and not of the rate.
+const PROBES: [usize; 5] = [1, 8, 64, 256, 1024];
+const WARMING: usize = 3;
 /// A link that takes so long for a probe is known well enough.
 const SLOW_SECONDS: f64 = 2.0;
 
@@ -95,14 +97,10 @@ pub async fn measure(lanes: &Lanes, target: &str) -> Result<wire::MeasureLinkRes
     probe(0).await?;
     let (_, round_trip) = probe(0).await?;
     let enough = PROBE_SECONDS.max(PROBE_ROUND_TRIPS * round_trip);
-    // A new connection sends slowly at first: on a long link the first probe tells of that and not of the rate.
-    let (mut bytes, mut seconds) = probe(WARMING).await?;
-    for messages in PROBES {
-        if seconds >= SLOW_SECONDS {
-            break;
-        }
+    let (mut bytes, mut seconds) = (0, 0.0);
+    for (number, messages) in PROBES.into_iter().enumerate() {
         (bytes, seconds) = probe(messages).await?;
-        if seconds >= enough {
+        if seconds >= SLOW_SECONDS || number >= WARMING && seconds >= enough {
             break;
         }
     }

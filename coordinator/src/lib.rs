@@ -144,7 +144,7 @@ async fn command(cli: Cli, reporter: &Arc<Reporter>) -> Ended {
         Command::Preflight(args) => Box::pin(preflight::preflight(args, global, reporter)).await,
         Command::Plan(mut args) => {
             args.dry_run = true;
-            migrate::migrate(args, global, reporter).await
+            Box::pin(migrate::migrate(args, global, reporter)).await
         }
         Command::Migrate(args) => Box::pin(migrate::migrate(args, global, reporter)).await,
         Command::Resume(args) => Box::pin(migrate::resume(args, global, reporter)).await,

@@ -19,8 +19,9 @@ use tokio_rustls::client::TlsStream;
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 
+use crate::alive::Alive;
 use crate::identity::{Identity, Role};
-use crate::serve::{CONNECTION_WINDOW, KEEPALIVE, MAX_FRAME, STREAM_WINDOW};
+use crate::serve::{ANSWER_TIMEOUT, CONNECTION_WINDOW, KEEPALIVE, MAX_FRAME, STREAM_WINDOW};
 use crate::tls::{self, Fault, on_date};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -103,7 +104,7 @@ pub async fn connect(address: &str, identity: &Identity, expect: Role) -> Result
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_frame_size(MAX_FRAME)
         .http2_keep_alive_interval(KEEPALIVE)
-        .keep_alive_timeout(KEEPALIVE)
+        .keep_alive_timeout(ANSWER_TIMEOUT)
         .keep_alive_while_idle(true);
     let connector = {
         let dialer = dialer.clone();
@@ -170,7 +171,7 @@ impl Dialer {
         })
     }
 
-    async fn dial(&self) -> Result<TlsStream<TcpStream>, Error> {
+    async fn dial(&self) -> Result<TlsStream<Alive<TcpStream>>, Error> {
         let dialed = timeout(CONNECT_TIMEOUT, async {
             let tcp = self.reach().await?;
             self.greet(tcp).await.map_err(|error| self.explain(&error))
@@ -231,8 +232,8 @@ impl Dialer {
 
     /// The handshake, and then the server's first bytes (it speaks first, its HTTP/2 settings): in TLS 1.3 a client
     /// learns only by reading whether its certificate was accepted.
-    async fn greet(&self, tcp: TcpStream) -> io::Result<TlsStream<TcpStream>> {
-        let mut stream = self.tls.connect(self.name.clone(), tcp).await?;
+    async fn greet(&self, tcp: TcpStream) -> io::Result<TlsStream<Alive<TcpStream>>> {
+        let mut stream = self.tls.connect(self.name.clone(), Alive::new(tcp)).await?;
         match stream.fill_buf().await? {
             [] => Err(io::ErrorKind::UnexpectedEof.into()),
             _ => Ok(stream),

@@ -1,5 +1,6 @@
 //! The contract between the three programs: protobuf messages and services, the domain types they become, the chunk
 //! frames, and the identity that every connection carries.
+mod alive;
 pub mod channel;
 pub mod errors;
 pub mod facts;

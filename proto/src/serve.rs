@@ -24,6 +24,7 @@ use tonic::service::Routes;
 use tonic::transport::server::Connected;
 use tonic::{Request, Status};
 
+use crate::alive::Alive;
 use crate::identity::{Identity, Peer, Role, role_of};
 use crate::tls::{self, Fault, on_date};
 
@@ -32,7 +33,10 @@ use crate::tls::{self, Fault, on_date};
 pub const STREAM_WINDOW: u32 = 16 << 20;
 pub const CONNECTION_WINDOW: u32 = 64 << 20;
 pub const MAX_FRAME: u32 = 1 << 20;
+/// Who has heard nothing for so long asks for a sign of life.
 pub const KEEPALIVE: Duration = Duration::from_secs(20);
+/// For the answer, which may stand behind much on a slow link: [`Alive`] notices a peer that is gone.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(3600);
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Strangers hold at most this many sockets: further connections wait in the kernel's queue.
@@ -61,7 +65,7 @@ pub async fn serve(
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_frame_size(MAX_FRAME)
         .http2_keepalive_interval(Some(KEEPALIVE))
-        .http2_keepalive_timeout(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(ANSWER_TIMEOUT))
         .add_routes(routes)
         .serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
     let overdue = async {
@@ -102,7 +106,7 @@ pub fn admit<T>(request: &Request<T>, roles: &[Role]) -> Result<Peer, Status> {
     Err(Status::permission_denied(message))
 }
 
-type Admitted = (TlsStream<TcpStream>, Peer);
+type Admitted = (TlsStream<Alive<TcpStream>>, Peer);
 
 async fn accept(
     listener: TcpListener,
@@ -167,7 +171,7 @@ async fn handshake(
     acceptor: &TlsAcceptor,
 ) -> Result<Admitted, Refused> {
     let _ = tcp.set_nodelay(true);
-    let stream = match acceptor.accept(tcp).into_fallible().await {
+    let stream = match acceptor.accept(Alive::new(tcp)).into_fallible().await {
         Ok(stream) => stream,
         Err((error, tcp)) => {
             linger(tcp).await;
@@ -193,7 +197,7 @@ async fn handshake(
 
 /// Reads what the refused peer has sent already: closing over unread bytes resets the connection, and the alert that
 /// tells the peer why could be lost.
-async fn linger(mut tcp: TcpStream) {
+async fn linger(mut tcp: Alive<TcpStream>) {
     let _ = tcp.shutdown().await;
     let mut scratch = [0; 4096];
     let drain = async { while tcp.read(&mut scratch).await.is_ok_and(|read| read > 0) {} };
@@ -239,13 +243,13 @@ fn from_date(at: Option<jiff::Timestamp>) -> String {
 
 /// One admitted connection: its peer, and a cord to cut it by.
 struct Connection {
-    stream: TlsStream<TcpStream>,
+    stream: TlsStream<Alive<TcpStream>>,
     peer: Peer,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
 impl Connection {
-    fn new(stream: TlsStream<TcpStream>, peer: Peer, cut: CancellationToken) -> Connection {
+    fn new(stream: TlsStream<Alive<TcpStream>>, peer: Peer, cut: CancellationToken) -> Connection {
         Connection {
             stream,
             peer,

@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use anyhow::Result;
 
@@ -58,6 +59,20 @@ impl Gate {
     pub fn shut(self) -> Self {
         self.shared.state().budget = Some(0);
         self
+    }
+
+    /// Passes no more than so many bytes per second, of all connections together.
+    pub fn slow(self, rate: u64) -> Self {
+        const TICKS: u64 = 10;
+        let gate = self.shut();
+        let shared = gate.shared.clone();
+        thread::spawn(move || {
+            while !shared.state().closed {
+                thread::sleep(Duration::from_secs(1) / TICKS as u32);
+                shared.change(|state| state.budget = Some(rate / TICKS));
+            }
+        });
+        gate
     }
 
     pub fn url(&self) -> String {

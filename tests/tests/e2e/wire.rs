@@ -1,4 +1,4 @@
-//! What is falsified on the wire never reaches the target.
+//! What is falsified on the wire never reaches the target; and what is slow on the wire reaches it.
 use pgconvoy_tests::falsifier::Falsifier;
 use pgconvoy_tests::gate::Gate;
 use pgconvoy_tests::{PATIENCE, Pair};
@@ -67,4 +67,20 @@ fn a_bit_flipped_in_plain_rows_is_noticed_and_the_part_is_sent_again() {
 #[test]
 fn a_bit_flipped_in_compressed_rows_is_noticed_and_the_part_is_sent_again() {
     a_flipped_bit_is_noticed("1");
+}
+
+/// 32 kbit/s: the answer to a sign of life would stand behind all that is under way.
+#[test]
+fn a_slow_link_is_no_dead_one() {
+    let pair = Pair::new().expect("two servers and two agents");
+    pair.at_source(
+        "CREATE TABLE noise (id int PRIMARY KEY, load bytea);
+         ALTER TABLE noise ALTER load SET STORAGE EXTERNAL;
+         INSERT INTO noise SELECT 1, string_agg(decode(md5(i::text), 'hex'), ''::bytea) FROM generate_series(1, 14000) i;",
+    )
+    .expect("what does not compress");
+    let gate = Gate::to(pair.target_agent.port())
+        .expect("a gate")
+        .slow(4000);
+    pair.migrate(&["--target-from-source", &gate.url(), "--streams", "1"]);
 }
