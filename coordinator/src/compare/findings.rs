@@ -10,7 +10,7 @@ pub const WERE_THERE: &[(&str, &str)] = &[
     ("default privileges", "default-privileges-were-there"),
 ];
 
-/// What whoever made the two databases chose; a migration does not make it.
+/// Properties of the database that whoever made the two chose; a migration does not make them.
 const CHOSEN: &[&str] = &[
     "encoding",
     "collate",
@@ -40,8 +40,9 @@ const LANGUAGE: &str = "language";
 const SHOWN: usize = 400;
 const BEFORE: usize = 60;
 
-/// `known`: the ledger's findings, of the plan and of earlier steps.
-pub fn findings(differences: &[Difference], known: &[Finding]) -> Vec<Finding> {
+/// `known`: of a migration's own comparison the ledger's findings, of the plan and of earlier steps. None: a later one, to which whatever was
+/// not told before is news.
+pub fn findings(differences: &[Difference], known: Option<&[Finding]>) -> Vec<Finding> {
     let told = differences.iter().flat_map(|difference| match difference {
         Difference::Missing { object, with } => vec![missing(object, with)],
         Difference::Extra { object, with } => vec![extra(object, with, known)],
@@ -82,7 +83,7 @@ fn missing(object: &SchemaObject, with: &Counts) -> Finding {
     finding.values(shape(object), "").hint(hint)
 }
 
-fn extra(object: &SchemaObject, with: &Counts, known: &[Finding]) -> Finding {
+fn extra(object: &SchemaObject, with: &Counts, known: Option<&[Finding]>) -> Finding {
     let before = was_there(object, known);
     // Every new database has it, and a dump of one without it does not drop it.
     let public = object.name() == "schema public" && with.is_empty();
@@ -104,7 +105,8 @@ fn extra(object: &SchemaObject, with: &Counts, known: &[Finding]) -> Finding {
 }
 
 /// The plan says that the target had it already.
-fn was_there(object: &SchemaObject, known: &[Finding]) -> bool {
+fn was_there(object: &SchemaObject, known: Option<&[Finding]>) -> bool {
+    let known = known.unwrap_or_default();
     let plain = super::known::plain;
     WERE_THERE.iter().any(|(kind, code)| {
         let told = |f: &Finding| f.code == *code && plain(&f.object) == plain(&object.identity);
@@ -115,14 +117,19 @@ fn was_there(object: &SchemaObject, known: &[Finding]) -> bool {
 /// How the message of a finding begins that then lists properties.
 pub const DIFFERS_IN: &str = "it differs in ";
 
-fn differs(object: &SchemaObject, changes: &[Change], known: &[Finding]) -> Vec<Finding> {
-    let chosen =
-        |change: &&Change| object.kind == "database" && CHOSEN.contains(&change.property.as_str());
+/// Whether somebody chose it for each end, by an object's name and a property.
+pub fn is_chosen(object: &str, property: &str) -> bool {
+    object == "database" && CHOSEN.contains(&property)
+}
+
+fn differs(object: &SchemaObject, changes: &[Change], known: Option<&[Finding]>) -> Vec<Finding> {
+    let (name, first) = (object.name(), known.is_some());
+    let chosen = |change: &&Change| first && is_chosen(&name, &change.property);
     let (by_operator, others): (Vec<&Change>, Vec<&Change>) = changes.iter().partition(chosen);
     let finding = |severity, code, changes: &[&Change]| {
         let message = format!("{DIFFERS_IN}{}", properties(changes));
         let (source, target) = both(object, changes);
-        Finding::new(severity, code, object.name(), message).values(source, target)
+        Finding::new(severity, code, &name, message).values(source, target)
     };
     let mut findings = Vec::new();
     if !by_operator.is_empty() {

@@ -34,7 +34,10 @@ fn catalog(version: u32, objects: &[SchemaObject]) -> Catalog {
 /// The findings of a whole comparison.
 fn compared(mut source: Catalog, mut target: Catalog, ledger: &[Finding]) -> Vec<Finding> {
     level(&mut source, &mut target, LeftOut::default(), None);
-    findings(&leave_out(compare(&source, &target), ledger), ledger)
+    findings(
+        &leave_out(compare(&source, &target), ledger),
+        Some(ledger),
+    )
 }
 
 fn column(name: &str, position: &str) -> SchemaObject {
@@ -362,7 +365,7 @@ fn the_targets_own_grants_on_postgresqls_objects_are_a_warning_at_first() {
     let own = take_own(&mut differences);
     assert_eq!(own[0].code, "system-grants-were-there");
     assert_eq!(own[0].target_value, "grants: alice=EXECUTE/(owner)");
-    let left = findings(&differences, &[]);
+    let left = findings(&differences, Some(&[]));
     assert_eq!(left[0].source_value, "grants: bob=EXECUTE/(owner)");
     assert_eq!(left[0].target_value, "grants: none");
 }
@@ -463,6 +466,9 @@ fn what_a_database_was_created_with_is_a_warning() {
         ),
         []
     );
+    // What nobody told of and accepted is news later.
+    let later = findings(&compare(&made(&template), &made(&[])), None);
+    assert_eq!(later[0].severity, Severity::Difference);
 }
 
 #[test]

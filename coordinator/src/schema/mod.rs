@@ -13,7 +13,7 @@ use pgconvoy_proto::model::{
 };
 use pgconvoy_proto::{names, wire};
 
-use crate::compare::findings::{count_text, findings};
+use crate::compare::findings::{count_text, findings, is_chosen};
 use crate::compare::known::{
     Fact, as_findings, facts, is_settled, leave_out, leave_out_facts, plain, told_before,
 };
@@ -205,7 +205,7 @@ pub async fn compare_ends(
         anew.extend(settled.iter().map(|finding| finding.object.clone()));
         let kept = still_told(&told, &differences, &anew);
         let news = leave_out_facts(differences, &told);
-        (findings(&news, &[]), as_findings(&kept))
+        (findings(&news, None), as_findings(&kept))
     } else {
         first_findings(differences, ledger)
     };
@@ -323,14 +323,16 @@ fn first_findings(differences: Vec<Difference>, ledger: &Ledger) -> (Vec<Finding
     if ledger.options.roles == RoleChoice::None {
         found.extend(take_unwanted_roles(&mut news));
     }
-    found.extend(findings(&news, &ledger.findings));
-    // Nothing that is told as a difference is accepted.
+    found.extend(findings(&news, Some(&ledger.findings)));
+    // Nothing that is told as a difference is accepted; what was chosen for the database is, whatever else differs there.
     let open: HashSet<&str> = found
         .iter()
         .filter(|f| f.severity == Severity::Difference)
         .map(|f| f.object.as_str())
         .collect();
-    all.retain(|(object, ..)| !open.contains(object.as_str()));
+    all.retain(|(object, property, _)| {
+        !open.contains(object.as_str()) || is_chosen(object, property)
+    });
     (found, as_findings(&all))
 }
 

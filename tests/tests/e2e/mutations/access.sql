@@ -128,6 +128,18 @@ ALTER ROLE app_reader IN DATABASE app RESET search_path;
 --undo
 ALTER ROLE app_reader IN DATABASE app SET search_path = every, public;
 --# database
+ALTER DATABASE app OWNER TO app_member;
+--undo
+ALTER DATABASE app OWNER TO postgres;
+--# database
+ALTER DATABASE app CONNECTION LIMIT 50;
+--undo
+ALTER DATABASE app CONNECTION LIMIT -1;
+--# database
+ALTER DATABASE app IS_TEMPLATE true;
+--undo
+ALTER DATABASE app IS_TEMPLATE false;
+--# database
 ALTER DATABASE app SET statement_timeout = '6min';
 --undo
 ALTER DATABASE app SET statement_timeout = '5min';
