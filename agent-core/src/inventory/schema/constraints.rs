@@ -8,7 +8,7 @@ pub(super) fn queries() -> Vec<Query> {
 /// A partition's share of its root's constraint has a name that PostgreSQL may have invented: it is known by the root's (unless the
 /// partition has another constraint of that name). The rows that a foreign key has for each partition of the table it references, and
 /// NOT NULL constraints (PostgreSQL 18; they are told with their column), are left out. A foreign key holds as its triggers fire, at both
-/// tables: told where one is not enabled as usual. Where a check comes from does not matter in partitions: PostgreSQL holds it there for
+/// tables, and so does what is deferrable: told where one is not enabled as usual. Where a check comes from does not matter in partitions: PostgreSQL holds it there for
 /// inherited alone, however it was made.
 const OF_TABLES: &str = "
     WITH RECURSIVE lineage AS (
@@ -27,7 +27,7 @@ const OF_TABLES: &str = "
         'index valid', i.indisvalid AND i.indisready AND i.indislive,
         'triggers', (SELECT string_agg(DISTINCT format('%s %s', g.tgenabled, g.tgfoid::regproc), ', '
                                        ORDER BY format('%s %s', g.tgenabled, g.tgfoid::regproc))
-                     FROM pg_trigger g WHERE g.tgconstraint = k.oid AND g.tgenabled <> 'O' AND k.contype = 'f'),
+                     FROM pg_trigger g WHERE g.tgconstraint = k.oid AND g.tgenabled <> 'O'),
         'index options', (SELECT string_agg(o, ', ' ORDER BY o) FROM pg_class x, unnest(x.reloptions) o WHERE x.oid = i.indexrelid),
         'declared', CASE WHEN k.contype = 'c' AND k.coninhcount > 0 AND NOT c.relispartition
                          THEN format('%sinherited from %s', CASE WHEN k.conislocal THEN 'here, and ' ELSE '' END, k.coninhcount) END,

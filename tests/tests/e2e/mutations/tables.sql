@@ -171,3 +171,7 @@ UPDATE pg_attribute SET attislocal = false WHERE attrelid = 'every.twig'::regcla
 ALTER TABLE every.row DROP a; ALTER TABLE every.row ADD a int;
 --undo
 DROP TABLE every.row; CREATE TABLE every.row (a int, b int, c int, d int); REVOKE ALL ON every.row FROM app_reader;
+--# constraint later_once on every.later
+ALTER TABLE every.later DISABLE TRIGGER ALL;
+--undo
+ALTER TABLE every.later ENABLE TRIGGER ALL;
