@@ -175,3 +175,7 @@ DROP TABLE every.row; CREATE TABLE every.row (a int, b int, c int, d int); REVOK
 ALTER TABLE every.later DISABLE TRIGGER ALL;
 --undo
 ALTER TABLE every.later ENABLE TRIGGER ALL;
+--# table every.part_high
+UPDATE pg_inherits SET inhdetachpending = true WHERE inhrelid = 'every.part_high'::regclass;
+--undo
+UPDATE pg_inherits SET inhdetachpending = false WHERE inhrelid = 'every.part_high'::regclass;
