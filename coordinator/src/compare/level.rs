@@ -17,6 +17,8 @@ const YOUNG: &[(&str, &str, u32)] = &[
     ("collation", "rules", 16),
     ("column", "identity of a partition", 17),
     ("role", "parameters", 15),
+    // That of an unlogged table's identity column is unlogged with it.
+    ("sequence", "persistence", 15),
     ("role", "membership options", 16),
     ("publication", "generated columns", 18),
     ("subscription", "two phase", 15),

@@ -9,6 +9,7 @@ use super::own::take_own;
 use super::*;
 use crate::left_out::LeftOut;
 
+const V14: u32 = 140_000;
 const V15: u32 = 150_000;
 const V17: u32 = 170_000;
 
@@ -250,6 +251,19 @@ fn partitions_identity_is_another_matter_before_17() {
         compared(catalog(source, &[of(&[])]), catalog(V17, &[with]), &[]).len()
     };
     assert_eq!((ends(V15), ends(V17)), (0, 1));
+}
+
+#[test]
+fn sequences_are_unlogged_from_15_on() {
+    let of = |persistence| {
+        let name = ("sequence", "of identity column public.t.id");
+        object(name, "table public.t", &[("persistence", persistence)])
+    };
+    let ends = |target| {
+        let source = catalog(V15, &[of("unlogged")]);
+        compared(source, catalog(target, &[of("permanent")]), &[]).len()
+    };
+    assert_eq!((ends(V14), ends(V17)), (0, 1));
 }
 
 #[test]
