@@ -16,6 +16,7 @@ mod roles;
 const YOUNG: &[(&str, &str, u32)] = &[
     ("collation", "rules", 16),
     ("column", "identity of a partition", 17),
+    ("column", "not null constraint", 18),
     ("role", "parameters", 15),
     // That of an unlogged table's identity column is unlogged with it.
     ("sequence", "persistence", 15),

@@ -179,7 +179,27 @@ fn rows_of_a_temporal_key_refer_to_what_they_lie_within() {
          INSERT INTO sale VALUES ('[1,1]', '[2026-01-15,2026-02-15)');",
     )
     .expect("a temporal key");
+    pair.at_source(
+        "CREATE TABLE old (a int NOT NULL, b int CONSTRAINT must NOT NULL); ALTER TABLE old RENAME TO renamed;
+         CREATE TABLE heir () INHERITS (renamed); CREATE TABLE whole (k int NOT NULL) PARTITION BY LIST (k);
+         CREATE TABLE piece PARTITION OF whole DEFAULT; CREATE TABLE later (n int);
+         ALTER TABLE later ADD CONSTRAINT at_last NOT NULL n NOT VALID;",
+    )
+    .expect("names of NOT NULL constraints");
     pair.migrate(&[]).says("login-triggers").says("greeted");
+    let whole = || pair.pgconvoy(&["verify"]).expect("verify runs");
+    whole().expect(0);
+    let rename = |from: &str, to: &str| {
+        pair.at_target(&format!("ALTER TABLE renamed RENAME CONSTRAINT {from} TO {to}"))
+            .expect("another name")
+    };
+    rename("must", "should");
+    whole()
+        .expect(3)
+        .says("column public.renamed.b")
+        .says("1 differences")
+        .says("not null constraint: should");
+    rename("should", "must");
     let verify = || {
         pair.pgconvoy(&["verify", "--critical-only"])
             .expect("verify runs")

@@ -53,8 +53,9 @@ const COLUMNS: &str = "
         -- PostgreSQL 17 made it the whole tree's.
         CASE WHEN c.relispartition THEN 'identity of a partition' ELSE 'identity' END,
         CASE a.attidentity WHEN 'a' THEN 'always' WHEN 'd' THEN 'by default' END,
-        -- A NOT NULL constraint of PostgreSQL 18 is told here, whatever its name.
+        -- A NOT NULL constraint of PostgreSQL 18 is told here. An heir's name may be an inherited one.
         'not null', CASE WHEN a.attnotnull THEN coalesce(k.how, 'yes') END,
+        'not null constraint', CASE WHEN NOT heir.yes THEN quote_ident(k.conname) END,
         'storage', CASE a.attstorage WHEN 'p' THEN 'plain' WHEN 'e' THEN 'external' WHEN 'm' THEN 'main' ELSE 'extended' END,
         'compression', CASE a.attcompression WHEN 'p' THEN 'pglz' WHEN 'l' THEN 'lz4' END,
         'statistics target', nullif(a.attstattarget, -1),
@@ -65,9 +66,9 @@ const COLUMNS: &str = "
     JOIN pg_attribute a ON a.attrelid = r.oid AND a.attnum > 0 AND NOT a.attisdropped
     JOIN pg_type t ON t.oid = a.atttypid
     LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
-    LEFT JOIN (SELECT conrelid, conkey[1] AS attnum, concat_ws(', ', CASE WHEN NOT convalidated THEN 'not validated' END,
-                                                               CASE WHEN connoinherit THEN 'not inherited' END) AS how
-               FROM pg_constraint WHERE contype = 'n' AND NOT (convalidated AND NOT connoinherit)) k
+    LEFT JOIN (SELECT conrelid, conkey[1] AS attnum, conname, nullif(concat_ws(', ', CASE WHEN NOT convalidated THEN 'not validated' END,
+                                                               CASE WHEN connoinherit THEN 'not inherited' END), '') AS how
+               FROM pg_constraint WHERE contype = 'n' AND conrelid <> 0) k
            ON k.conrelid = a.attrelid AND k.attnum = a.attnum
     LEFT JOIN (SELECT DISTINCT inhrelid FROM pg_inherits) h ON h.inhrelid = c.oid
     CROSS JOIN LATERAL (SELECT h.inhrelid IS NOT NULL AS yes) heir
