@@ -43,8 +43,8 @@ pub use roles::{
     Membership, ParameterGrant, Properties, Role, RoleChoice, Roles, Setting, is_built_in, veiled,
 };
 pub use schema::{
-    Catalog, Definition, HOLDS_ROWS, MADE_BY, MASK, OF_SCHEMA, OF_STEPS, QUERIES, RLS_SKIPPED,
-    SCHEMA_COMPARED, SchemaObject, TOLD,
+    COLLATION, Catalog, Definition, HOLDS_ROWS, MADE_BY, MASK, OF_SCHEMA, OF_STEPS, QUERIES,
+    RLS_SKIPPED, SCHEMA_COMPARED, SchemaObject, TOLD,
 };
 pub use slim::SlimPair;
 pub use sync::{How, SyncCounts, SyncUnderWay};

@@ -1,7 +1,9 @@
 //! Definitions that the two servers print differently: the target prints the source's as it would print its own.
 use std::collections::{HashMap, HashSet};
 
-use pgconvoy_proto::model::{Catalog, Definition, Finding, QUERIES, Severity};
+use pgconvoy_proto::model::{
+    COLLATION, Catalog, Definition, Finding, QUERIES, SchemaObject, Severity,
+};
 use pgconvoy_proto::{names, wire};
 
 use crate::compare::{Change, Difference};
@@ -15,8 +17,8 @@ pub struct Printer<'a> {
     ends: &'a Ends,
     /// Of a rehearsal the target is its scratch database.
     migration: &'a str,
-    /// Of views, as the source's server prints them.
-    queries: Vec<Definition>,
+    /// As the source's server prints them.
+    definitions: Vec<Definition>,
     one_major: bool,
     reporter: &'a Reporter,
 }
@@ -33,7 +35,7 @@ impl<'a> Printer<'a> {
         Self {
             ends,
             migration,
-            queries: queries(source),
+            definitions: definitions(source),
             one_major: source.major() == target.major(),
             reporter,
         }
@@ -49,7 +51,7 @@ impl<'a> Printer<'a> {
         Ok(with_printed(differences, &printed, self.one_major))
     }
 
-    /// By the view's name: the source's query as the target prints it, of views whose queries differ. Those that it does not take are not
+    /// By the object's name: the source's definition as the target prints it, of those that differ. Those that it does not take are not
     /// among them.
     async fn reprinted(
         &self,
@@ -57,7 +59,7 @@ impl<'a> Printer<'a> {
     ) -> anyhow::Result<HashMap<String, String>> {
         let differing: HashSet<String> = differences.iter().map(|d| d.object().name()).collect();
         let wanted = self
-            .queries
+            .definitions
             .iter()
             .filter(|q| differing.contains(&q.object))
             .cloned();
@@ -74,7 +76,7 @@ impl<'a> Printer<'a> {
             .await
             .map_err(said("target"))?;
             all.extend(printed.into_iter().map(Definition::from).map(|printed| {
-                let query = names::value("definition", &printed.query);
+                let query = names::value(DEFINITION, &printed.query);
                 (printed.object, query)
             }));
         }
@@ -82,17 +84,26 @@ impl<'a> Printer<'a> {
     }
 }
 
-fn queries(source: &Catalog) -> Vec<Definition> {
-    let views = source.objects.iter();
-    let views = views.filter(|object| QUERIES.contains(&object.kind.as_str()));
-    views
-        .filter_map(|object| {
-            Some(Definition {
-                object: names::identity(&object.name()),
-                query: object.get("definition")?.to_owned(),
-            })
+const DEFINITION: &str = "definition";
+
+/// The property that servers print in their own words: a view's query; the locale of an ICU collation, of which PostgreSQL 16 makes a
+/// language tag and 15 keeps what was written.
+fn printed_property(object: &SchemaObject) -> Option<&'static str> {
+    match object.kind.as_str() {
+        kind if QUERIES.contains(&kind) => Some(DEFINITION),
+        COLLATION if object.get("provider") == Some("icu") => Some("locale"),
+        _ => None,
+    }
+}
+
+fn definitions(source: &Catalog) -> Vec<Definition> {
+    let definition = |object: &SchemaObject| {
+        Some(Definition {
+            object: names::identity(&object.name()),
+            query: object.get(printed_property(object)?)?.to_owned(),
         })
-        .collect()
+    };
+    source.objects.iter().filter_map(definition).collect()
 }
 
 fn batches(definitions: impl Iterator<Item = Definition>) -> Vec<Vec<wire::Definition>> {
@@ -123,12 +134,12 @@ fn with_printed(
         if let Difference::Differs {
             source, changes, ..
         } = &mut difference
-            && QUERIES.contains(&source.kind.as_str())
+            && let Some(property) = printed_property(source)
         {
             let name = source.name();
             let own = printed.get(&name);
             changes.retain(|change| match own {
-                _ if change.property != "definition" => true,
+                _ if change.property != property => true,
                 Some(own) => Some(own) != change.target.as_ref(),
                 None if one_major => true,
                 None => {

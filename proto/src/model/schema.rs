@@ -11,6 +11,8 @@ pub const SCHEMA_COMPARED: &str = "schema-compared";
 
 /// Kinds of objects whose definition is a query: the deparser's words for it depend on what made it.
 pub const QUERIES: &[&str] = &["view", "materialized view"];
+/// Kind of objects whose locale reads differently on servers of two majors.
+pub const COLLATION: &str = "collation";
 /// Property of a table that belongs to an extension: it has something in it. Not compared, nor is the next.
 pub const HOLDS_ROWS: &str = "holds rows";
 /// Of something on such a table: the statement.
@@ -87,10 +89,10 @@ impl Catalog {
     }
 }
 
-/// A query as one server's deparser prints it, for another server to print again.
+/// A view's query as one server's deparser prints it, or the locale of an ICU collation, for another server to print again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Definition {
-    /// What it is of; comes back with the answer.
+    /// What it is of, kind and identity; comes back with the answer.
     pub object: String,
     pub query: String,
 }
