@@ -1,19 +1,42 @@
 //! Names as people read them, and values of properties as they are compared. The agents quote every name, since each major has its own
 //! list of words that need it.
+pub mod list;
 mod sql;
 
 /// Properties that are nobody's SQL: a quote in them is a quote.
-const VERBATIM: &[&str] = &["body", "comment", "config", "name"];
+const VERBATIM: &[&str] = &["body", "comment", "name"];
 
 /// The value of a property, without needless quotes.
 pub fn value(property: &str, value: &str) -> String {
-    let verbatim = VERBATIM.contains(&property)
-        || property.starts_with("setting ")
-        || property.starts_with("label of ");
+    if property == "config" {
+        let lines: Vec<String> = value.lines().map(config).collect();
+        return lines.join("\n");
+    }
+    if let Some(parameter) = property.strip_prefix("setting ") {
+        let parameter = parameter.split(' ').next().unwrap_or(parameter);
+        return setting(parameter, value);
+    }
+    let verbatim = VERBATIM.contains(&property) || property.starts_with("label of ");
     if verbatim {
         value.to_owned()
     } else {
         sql::settled(&bare(value))
+    }
+}
+
+/// A line of a function's SET clauses: `parameter=value`.
+fn config(line: &str) -> String {
+    match line.split_once('=') {
+        Some((parameter, value)) => format!("{parameter}={}", setting(parameter, value)),
+        None => line.to_owned(),
+    }
+}
+
+/// What a parameter is set to. `FROM CURRENT` keeps a list as the session had it, and a dump gives it name by name.
+fn setting(parameter: &str, value: &str) -> String {
+    match list::is_list(parameter) {
+        true => list::settled(parameter, value),
+        false => value.to_owned(),
     }
 }
 
@@ -77,5 +100,13 @@ mod tests {
         assert_eq!(bare(sql), r#"CHECK ((a <> '{"a": "it''s"}'::text))"#);
         assert_eq!(bare(r#"'"#), "'");
         assert_eq!(value("body", r#"SELECT "a""#), r#"SELECT "a""#);
+        let said = "role=a,b\nsearch_path=public,pg_temp";
+        assert_eq!(
+            value("config", said),
+            "role=a,b\nsearch_path=public, pg_temp"
+        );
+        let here = "setting search_path (in this database)";
+        assert_eq!(value(here, "a,b"), "a, b");
+        assert_eq!(value("setting x.y", r#""a",b"#), r#""a",b"#);
     }
 }

@@ -3,22 +3,12 @@ use pgconvoy_agent_core::database::Database;
 use pgconvoy_agent_core::session::{Session, quote_ident, quote_literal};
 use pgconvoy_agent_core::status;
 use pgconvoy_proto::model::Setting;
+use pgconvoy_proto::names::list::{is_list, names};
 use pgconvoy_proto::secrets::Secrets;
 use tokio_postgres::Error;
 use tonic::Status;
 
 use super::attempt;
-
-/// Lists of names, which the catalog holds flat and quoted (GUC_LIST_QUOTE in PostgreSQL's guc_tables.c, as in pg_dump's dumputils.c):
-/// given as one literal they would be one name.
-const LISTS: &[&str] = &[
-    "local_preload_libraries",
-    "search_path",
-    "session_preload_libraries",
-    "shared_preload_libraries",
-    "temp_tablespaces",
-    "unix_socket_directories",
-];
 
 /// Runs `alter` (ALTER ROLE x, ALTER DATABASE x) with the setting. The reason, when it could not be, without a veiled value.
 pub async fn set(
@@ -37,10 +27,9 @@ pub async fn set(
     }))
 }
 
-/// `SET name TO value`
+/// `SET name TO value`. A list given as one literal would be one name.
 fn assignment(setting: &Setting) -> String {
-    let is_list = LISTS.contains(&setting.name.to_lowercase().as_str());
-    let value = if is_list {
+    let value = if is_list(&setting.name) {
         let names = names(&setting.value);
         let literals: Vec<String> = names.iter().map(|name| quote_literal(name)).collect();
         literals.join(", ")
@@ -48,44 +37,6 @@ fn assignment(setting: &Setting) -> String {
         quote_literal(&setting.value)
     };
     format!("SET {} TO {value}", quote_ident(&setting.name))
-}
-
-/// The names of a flat list. One empty name when there is none: `SET x TO` wants a value.
-fn names(flat: &str) -> Vec<String> {
-    let mut names = Vec::new();
-    let mut rest = flat.trim_start();
-    while !rest.is_empty() {
-        let (name, after) = match rest.strip_prefix('"') {
-            Some(quoted) => quoted_name(quoted),
-            None => {
-                let (name, after) = rest.split_at(rest.find(',').unwrap_or(rest.len()));
-                (name.trim_end().to_owned(), after)
-            }
-        };
-        names.push(name);
-        rest = after.trim_start().trim_start_matches(',').trim_start();
-    }
-    if names.is_empty() {
-        names.push(String::new());
-    }
-    names
-}
-
-/// Up to the closing quote, and what comes after it. Two quotes are one.
-fn quoted_name(text: &str) -> (String, &str) {
-    let mut name = String::new();
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once('"') {
-        name.push_str(before);
-        match after.strip_prefix('"') {
-            Some(more) => {
-                name.push('"');
-                rest = more;
-            }
-            None => return (name, after),
-        }
-    }
-    (name + rest, "")
 }
 
 /// Why sessions could not begin with this setting: a library that cannot be loaded ends every one of them, ours too. Tried in a

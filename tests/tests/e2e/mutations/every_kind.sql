@@ -77,6 +77,9 @@ ALTER TABLE every.log DISABLE RULE no_delete;
 CREATE FUNCTION every.twice(n int) RETURNS int LANGUAGE sql IMMUTABLE RETURN n * 2;
 CREATE FUNCTION every.greet(name text, loud boolean DEFAULT false) RETURNS text LANGUAGE plpgsql SECURITY DEFINER
   SET search_path = every AS $$ BEGIN RETURN 'hello ' || name; END $$;
+SELECT set_config('search_path', 'every,pg_temp', false);
+CREATE FUNCTION every.current() RETURNS int LANGUAGE sql SET search_path FROM CURRENT AS 'SELECT 1';
+RESET search_path;
 CREATE PROCEDURE every.tidy() LANGUAGE sql AS 'DELETE FROM every.log WHERE n < 0';
 CREATE AGGREGATE every.product (float8) (sfunc = float8mul, stype = float8, initcond = '1');
 CREATE FUNCTION every.rank_again() RETURNS bigint LANGUAGE internal WINDOW AS 'window_rank';

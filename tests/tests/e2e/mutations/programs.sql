@@ -159,3 +159,7 @@ ALTER MATERIALIZED VIEW every.totals DEPENDS ON EXTENSION hstore;
 ALTER TYPE every.raw SET (SUBSCRIPT = every.raw_subscript);
 --undo
 ALTER TYPE every.raw SET (SUBSCRIPT = NONE);
+--# function every.current()
+ALTER FUNCTION every.current SET search_path = pg_temp, every;
+--undo
+ALTER FUNCTION every.current SET search_path = every, pg_temp;
