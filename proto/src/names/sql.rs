@@ -2,7 +2,8 @@
 //!
 //! What an application wrote and what a restored database has may be one expression printed in two ways: read back as text, a nested
 //! `(a AND b) AND c` becomes one AND of three (src/backend/parser/gram.y, makeAndExpr), and a cast of an array constructor
-//! moves into it (src/backend/parser/parse_expr.c, transformArrayExpr). `pg_dump | psql | pg_dump` changes the same. Both rules keep the meaning.
+//! moves into it (src/backend/parser/parse_expr.c, transformArrayExpr). `pg_dump | psql | pg_dump` changes the same. PostgreSQL 16 and later write NO INDENT in every XMLSERIALIZE that
+//! has no INDENT, and those before it nothing. All these rules keep the meaning.
 use std::iter::Peekable;
 use std::vec::IntoIter;
 
@@ -16,9 +17,12 @@ enum Piece {
 
 use Piece::{Group, Token};
 
+const XMLSERIALIZE: &str = "XMLSERIALIZE";
+
 /// Settles how the expressions in it are printed. SQL that is not balanced stays as it is.
 pub fn settled(sql: &str) -> String {
-    if !sql.contains(" AND ") && !sql.contains(" OR ") && !sql.contains("ARRAY[") {
+    let concerns = [" AND ", " OR ", "ARRAY[", XMLSERIALIZE];
+    if !concerns.iter().any(|word| sql.contains(word)) {
         return sql.to_owned();
     }
     let mut tokens = tokens(sql).into_iter().peekable();
@@ -92,7 +96,22 @@ fn settle(pieces: Vec<Piece>) -> Vec<Piece> {
         Group(open, inner) => Group(open, settle(inner)),
         token => token,
     });
-    casts_inside(flat(inner.collect()))
+    casts_inside(flat(without_no_indent(inner.collect())))
+}
+
+/// `XMLSERIALIZE(CONTENT a AS text NO INDENT)` as `XMLSERIALIZE(CONTENT a AS text)`.
+fn without_no_indent(mut pieces: Vec<Piece>) -> Vec<Piece> {
+    let words = [" ", "NO", " ", "INDENT"].map(|word| Token(word.into()));
+    for at in 1..pieces.len() {
+        let is_call = pieces[at - 1] == Token(XMLSERIALIZE.into());
+        if let Group('(', inner) = &mut pieces[at]
+            && is_call
+            && inner.ends_with(&words)
+        {
+            inner.truncate(inner.len() - words.len());
+        }
+    }
+    pieces
 }
 
 /// `(a AND b) AND c` as `a AND b AND c`, wherever the nested one stands. What is nested was made flat before.
@@ -258,6 +277,14 @@ mod tests {
     }
 
     #[test]
+    fn xml_that_is_not_indented_may_say_so() {
+        same(
+            "(length(XMLSERIALIZE(CONTENT a AS text NO INDENT)) > 1)",
+            "(length(XMLSERIALIZE(CONTENT a AS text)) > 1)",
+        );
+    }
+
+    #[test]
     fn what_means_something_else_stays_apart() {
         for (ours, theirs) in [
             ("((a OR b) AND c)", "(a OR b AND c)"),
@@ -269,6 +296,10 @@ mod tests {
             (
                 "('(a AND b) AND c'::text OR d)",
                 "('a AND b AND c'::text OR d)",
+            ),
+            (
+                "XMLSERIALIZE(CONTENT a AS text INDENT)",
+                "XMLSERIALIZE(CONTENT a AS text)",
             ),
             ("(ARRAY[a, b])::text[]", "(ARRAY[b, a])::text[]"),
             ("(ARRAY[a, b])::text[]", "(ARRAY[a, b])::integer[]"),
