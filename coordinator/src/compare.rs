@@ -51,18 +51,20 @@ impl Difference {
 pub fn compare(source: &Catalog, target: &Catalog) -> Vec<Difference> {
     let (at_source, at_target) = (by_name(source), by_name(target));
     let lost = |object: &SchemaObject| is_lost_member(object, &at_source, &at_target);
+    let made = |object: &SchemaObject| is_made_later(object, &at_target, &at_source);
     let mut differences = alone(&at_source, &at_target, lost, |object, with| {
         Difference::Missing { object, with }
     });
-    differences.extend(alone(
-        &at_target,
-        &at_source,
-        |_| false,
-        |object, with| Difference::Extra { object, with },
-    ));
+    let extra = |object, with| Difference::Extra { object, with };
+    differences.extend(alone(&at_target, &at_source, made, extra));
+    let one_major = source.major() == target.major();
     for (name, object) in &at_source {
         if let Some(other) = at_target.get(name) {
-            let changes = changes(object, other);
+            let one_version = has_one_version(object, &at_source, &at_target);
+            let mut changes = changes(object, other);
+            changes.retain(|change| {
+                !is_of_member(object) || is_told_of_member(change, one_version, one_major)
+            });
             if !changes.is_empty() {
                 differences.push(Difference::Differs {
                     source: (*object).clone(),
@@ -93,16 +95,37 @@ fn by_name(catalog: &Catalog) -> ByName<'_> {
     catalog.objects.iter().map(|o| (o.name(), o)).collect()
 }
 
-/// A table or sequence that was made a member of its extension at run time, or something that was made on such a table: CREATE EXTENSION
-/// of the same version did not make it, and no dump has it. Of another version it may be one that this has no more, which matters when it
-/// holds rows.
-fn is_lost_member(object: &SchemaObject, here: &ByName, there: &ByName) -> bool {
+/// It belongs to an extension, or to a table of one.
+fn is_of_member(object: &SchemaObject) -> bool {
+    object.parent.starts_with("extension ")
+}
+
+/// The extension that it belongs to is of the same version at both ends: its script makes the same.
+fn has_one_version(object: &SchemaObject, here: &ByName, there: &ByName) -> bool {
     let version = |all: &ByName| Some(all.get(&object.parent)?.get("version")?.to_owned());
-    let same_version = version(there).is_some() && version(here) == version(there);
-    object.get(HOLDS_ROWS).is_some()
-        || same_version
-            && (object.get(MADE_BY).is_some()
-                || ["table", "sequence"].contains(&object.kind.as_str()))
+    version(there).is_some() && version(here) == version(there)
+}
+
+/// A table or sequence that was made a member of its extension at run time, or something that was made on such a table: CREATE EXTENSION
+/// of the same version did not make it.
+fn is_made_later(object: &SchemaObject, here: &ByName, there: &ByName) -> bool {
+    let may_be = ["table", "sequence", "policy"].contains(&object.kind.as_str());
+    has_one_version(object, here, there) && (may_be || object.get(MADE_BY).is_some())
+}
+
+/// No dump has it. Of another version of the extension it may be one that this has no more, which matters when it holds rows.
+fn is_lost_member(object: &SchemaObject, here: &ByName, there: &ByName) -> bool {
+    object.get(HOLDS_ROWS).is_some() || is_made_later(object, here, there)
+}
+
+/// What an extension's script makes, and makes otherwise in each version, is compared between equal versions; how something is made, between
+/// servers of one major, which print it alike.
+fn is_told_of_member(change: &Change, one_version: bool, one_major: bool) -> bool {
+    match change.property.as_str() {
+        "grants" | "comment" => true,
+        MADE_BY | "definition" => one_version && one_major,
+        _ => one_version,
+    }
 }
 
 /// Objects of `here` that are not `there`: the topmost only, with a count of what goes with each. The members of an extension are its
@@ -123,7 +146,7 @@ fn alone(
         }) {
             (top, below) = (above, object);
         }
-        if top == name && object.parent.starts_with("extension ") && !told(object) {
+        if top == name && is_of_member(object) && !told(object) {
             continue;
         }
         let with = tops.entry(top.clone()).or_default();
@@ -150,9 +173,7 @@ fn changes(source: &SchemaObject, target: &SchemaObject) -> Vec<Change> {
     names.dedup();
     names
         .into_iter()
-        .filter(|name| {
-            ![HOLDS_ROWS, MADE_BY].contains(&name.as_str()) && source.get(name) != target.get(name)
-        })
+        .filter(|name| name.as_str() != HOLDS_ROWS && source.get(name) != target.get(name))
         .map(|name| Change {
             property: name.clone(),
             source: source.get(name).map(str::to_owned),

@@ -73,12 +73,12 @@ fn missing(object: &SchemaObject, with: &Counts) -> Finding {
         ));
     }
     let hint = match object.parent.strip_prefix("extension ") {
-        Some(extension) => format!(
+        Some(extension) if object.kind != "policy" => format!(
             "it belongs to the extension, and no dump has it: ALTER EXTENSION {extension} DROP {} {} at the source, and migrate again",
             object.kind.to_uppercase(),
             object.identity
         ),
-        None => String::new(),
+        _ => String::new(),
     };
     finding.values(shape(object), "").hint(hint)
 }

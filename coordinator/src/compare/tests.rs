@@ -35,10 +35,7 @@ fn catalog(version: u32, objects: &[SchemaObject]) -> Catalog {
 /// The findings of a whole comparison.
 fn compared(mut source: Catalog, mut target: Catalog, ledger: &[Finding]) -> Vec<Finding> {
     level(&mut source, &mut target, LeftOut::default(), None);
-    findings(
-        &leave_out(compare(&source, &target), ledger),
-        Some(ledger),
-    )
+    findings(&leave_out(compare(&source, &target), ledger), Some(ledger))
 }
 
 fn column(name: &str, position: &str) -> SchemaObject {
@@ -221,6 +218,39 @@ fn an_extension_that_was_there_before_is_for_information() {
         severity(&[warning("extension-was-there", "hstore")]),
         Severity::Info
     );
+}
+
+#[test]
+fn what_an_extension_makes_is_compared_between_equal_versions() {
+    let ends = |versions: [&str; 2], at_source: &[SchemaObject], at_target: &[SchemaObject]| {
+        let of = |version, objects: &[SchemaObject]| {
+            let extension = object(("extension", "cron"), "", &[("version", version)]);
+            catalog(V15, &[&[extension], objects].concat())
+        };
+        let (source, target) = (of(versions[0], at_source), of(versions[1], at_target));
+        let found = compared(source, target, &[]).into_iter();
+        let found = found.filter(|f| f.object != "extension cron");
+        found.map(|f| f.object).collect::<Vec<_>>()
+    };
+    let of_cron = |kind, identity, properties: &[(&str, &str)]| {
+        [object((kind, identity), "extension cron", properties)]
+    };
+    let open = of_cron("table", "cron.job", &[]);
+    let closed = of_cron("table", "cron.job", &[("row security", "enabled")]);
+    let policy = of_cron("policy", "own on cron.job", &[("command", "all")]);
+    let spy = of_cron("trigger", "spy on cron.job", &[("made by", "CREATE 1")]);
+    let other = of_cron("trigger", "spy on cron.job", &[("made by", "CREATE 2")]);
+    let cases: [(&[SchemaObject], &[SchemaObject], &str); 5] = [
+        (&closed, &open, "table cron.job"),
+        (&policy, &[], "policy own on cron.job"),
+        (&[], &policy, "policy own on cron.job"),
+        (&[], &spy, "trigger spy on cron.job"),
+        (&spy, &other, "trigger spy on cron.job"),
+    ];
+    for (source, target, told) in cases {
+        assert_eq!(ends(["1.6", "1.6"], source, target), [told]);
+        assert!(ends(["1.4", "1.6"], source, target).is_empty(), "{told}");
+    }
 }
 
 #[test]

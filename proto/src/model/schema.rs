@@ -13,7 +13,7 @@ pub const SCHEMA_COMPARED: &str = "schema-compared";
 pub const QUERIES: &[&str] = &["view", "materialized view"];
 /// Kind of objects whose locale reads differently on servers of two majors.
 pub const COLLATION: &str = "collation";
-/// Property of a table that belongs to an extension: it has something in it. Not compared, nor is the next.
+/// Property of a table that belongs to an extension: it has something in it. Not compared.
 pub const HOLDS_ROWS: &str = "holds rows";
 /// Of something on such a table: the statement.
 pub const MADE_BY: &str = "made by";

@@ -13,6 +13,14 @@ const EVERY_KIND: &str = include_str!("mutations/every_kind.sql");
 const LARGE_OBJECT: &str =
     "SELECT lo_create(4711); GRANT SELECT ON LARGE OBJECT 4711 TO app_reader;
                             COMMENT ON LARGE OBJECT 4711 IS 'large';";
+/// What no dump carries: made at both ends once all is migrated.
+const OF_EXTENSION: &str = "
+    CREATE TABLE every.kept (n int);
+    ALTER EXTENSION hstore ADD TABLE every.kept;
+    ALTER TABLE every.kept ENABLE ROW LEVEL SECURITY;
+    CREATE POLICY own ON every.kept USING (n > 0);
+    CREATE TRIGGER kept_touch BEFORE INSERT ON every.kept FOR EACH ROW EXECUTE FUNCTION every.touch();
+    CREATE TRIGGER kept_call BEFORE INSERT ON every.kept FOR EACH ROW EXECUTE FUNCTION every.touch('hush');";
 const TABLES: &str = include_str!("mutations/tables.sql");
 const PROGRAMS: &str = include_str!("mutations/programs.sql");
 const ACCESS: &str = include_str!("mutations/access.sql");
@@ -54,6 +62,10 @@ fn migrated() -> Pair {
         .expect("a database with everything");
     pair.at_source(LARGE_OBJECT).expect("a large object");
     pair.migrate(&[]);
+    pair.at_source(OF_EXTENSION)
+        .expect("a member at the source");
+    pair.at_target(OF_EXTENSION)
+        .expect("a member at the target");
     pair
 }
 

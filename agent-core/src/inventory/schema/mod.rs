@@ -168,8 +168,8 @@ fn queries(ask: &Ask) -> Vec<Query> {
         foreign::queries(ask),
         roles::queries(ask),
         security::queries(),
+        members::queries(ask),
         remarks::queries(),
-        members::queries(),
     ]
     .concat()
 }

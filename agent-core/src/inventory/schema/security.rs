@@ -1,5 +1,6 @@
 //! Who may do what: owners and effective grants of everything that has them (the built-in default spelled out where the catalog
-//! holds none), grants on columns, default privileges, policies, what was changed of the grants on PostgreSQL's own objects. Members of extensions are told by their grants alone.
+//! holds none), grants on columns, default privileges, policies, what was changed of the grants on PostgreSQL's own objects. Members of extensions are told by
+//! their grants, and by the row security of their tables.
 use super::{Query, grant_lines, grants};
 use crate::inventory::access;
 use crate::inventory::system::{self, Changes};
@@ -14,9 +15,10 @@ pub(super) fn queries() -> Vec<Query> {
     ]
 }
 
+/// pg_dump writes those on an extension's tables, too: the classes are zero, such policies are not left out here.
 const POLICIES: &str = "
-    SELECT r.class, r.member_oid, 'policy', format('%I on %s', p.polname, r.identity), r.schema, r.name,
-           r.kind || ' ' || r.identity, jsonb_build_object(
+    SELECT 0::oid, 0::oid, 'policy', format('%I on %s', p.polname, r.identity), r.schema, r.name,
+           coalesce(m.extension, r.kind || ' ' || r.identity), jsonb_build_object(
         'command', CASE p.polcmd WHEN 'r' THEN 'select' WHEN 'a' THEN 'insert' WHEN 'w' THEN 'update' WHEN 'd' THEN 'delete'
                                  ELSE 'all' END,
         'permissive', p.polpermissive,
@@ -24,7 +26,9 @@ const POLICIES: &str = "
                                     ORDER BY o = 0, pg_get_userbyid(o)) FROM unnest(p.polroles) o),
         'using', pg_get_expr(p.polqual, p.polrelid),
         'with check', pg_get_expr(p.polwithcheck, p.polrelid))
-    FROM pg_policy p JOIN relation r ON r.oid = p.polrelid";
+    FROM pg_policy p
+    JOIN relation r ON r.oid = p.polrelid
+    LEFT JOIN member m ON m.classid = r.class AND m.objid = r.member_oid";
 
 /// The classes are zero: members of extensions are not left out here. A sequence is of the table whose column owns it: that of an identity
 /// column is told here first by its own name.
@@ -35,9 +39,12 @@ fn owners_and_grants() -> Query {
              'holds rows', CASE WHEN m.objid IS NOT NULL AND o.keyword = 'TABLE' AND o.class = 'pg_class'::regclass
                                      AND pg_relation_size(o.oid) > 0 THEN 'yes' END,
              'owner of a member', CASE WHEN m.objid IS NOT NULL THEN quote_ident(pg_get_userbyid(o.owner)) END,
+             'row security', CASE WHEN m.objid IS NOT NULL AND c.relrowsecurity THEN 'enabled' END,
+             'forced row security', CASE WHEN m.objid IS NOT NULL AND c.relforcerowsecurity THEN 'enabled' END,
              'grants', {})
          FROM ({}) o (class, oid, owner, acl, keyword, grant_keyword, late, follows)
          LEFT JOIN member m ON m.classid = o.class AND m.objid = o.oid
+         LEFT JOIN pg_class c ON c.oid = o.oid AND o.class = c.tableoid
          LEFT JOIN LATERAL (SELECT t.relname AS name FROM pg_depend d JOIN pg_class t ON t.oid = d.refobjid
                             WHERE o.follows AND d.classid = o.class AND d.objid = o.oid
                               AND d.refclassid = 'pg_class'::regclass AND d.deptype IN ('a', 'i')) f ON true

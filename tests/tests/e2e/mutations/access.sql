@@ -255,3 +255,43 @@ REVOKE ALTER SYSTEM ON PARAMETER work_mem FROM app_reader;
 ALTER TRIGGER touch_doc ON every.doc NO DEPENDS ON EXTENSION hstore;
 --undo
 ALTER TRIGGER touch_doc ON every.doc DEPENDS ON EXTENSION hstore;
+--# table every.kept
+ALTER TABLE every.kept DISABLE ROW LEVEL SECURITY;
+--undo
+ALTER TABLE every.kept ENABLE ROW LEVEL SECURITY;
+--# table every.kept
+ALTER TABLE every.kept FORCE ROW LEVEL SECURITY;
+--undo
+ALTER TABLE every.kept NO FORCE ROW LEVEL SECURITY;
+--# policy own on every.kept
+DROP POLICY own ON every.kept;
+--undo
+CREATE POLICY own ON every.kept USING (n > 0);
+--# policy own on every.kept
+ALTER POLICY own ON every.kept USING (true);
+--undo
+ALTER POLICY own ON every.kept USING (n > 0);
+--# policy more on every.kept
+CREATE POLICY more ON every.kept USING (true);
+--undo
+DROP POLICY more ON every.kept;
+--# rule keep on every.kept
+CREATE RULE keep AS ON DELETE TO every.kept DO INSTEAD NOTHING;
+--undo
+DROP RULE keep ON every.kept;
+--# trigger spy on every.kept
+CREATE TRIGGER spy AFTER INSERT ON every.kept FOR EACH ROW EXECUTE FUNCTION every.touch();
+--undo
+DROP TRIGGER spy ON every.kept;
+--# trigger kept_touch on every.kept
+CREATE OR REPLACE TRIGGER kept_touch AFTER INSERT ON every.kept FOR EACH ROW EXECUTE FUNCTION every.touch();
+--undo
+CREATE OR REPLACE TRIGGER kept_touch BEFORE INSERT ON every.kept FOR EACH ROW EXECUTE FUNCTION every.touch();
+--# trigger kept_call on every.kept
+CREATE OR REPLACE TRIGGER kept_call BEFORE INSERT ON every.kept FOR EACH ROW EXECUTE FUNCTION every.touch('loud');
+--undo
+CREATE OR REPLACE TRIGGER kept_call BEFORE INSERT ON every.kept FOR EACH ROW EXECUTE FUNCTION every.touch('hush');
+--# table every.stowaway
+CREATE TABLE every.stowaway (n int); ALTER EXTENSION hstore ADD TABLE every.stowaway;
+--undo
+ALTER EXTENSION hstore DROP TABLE every.stowaway; DROP TABLE every.stowaway;
