@@ -29,6 +29,8 @@ const OF_TABLES: &str = "
                                        ORDER BY format('%s %s', g.tgenabled, g.tgfoid::regproc))
                      FROM pg_trigger g WHERE g.tgconstraint = k.oid AND g.tgenabled <> 'O'),
         'index options', (SELECT string_agg(o, ', ' ORDER BY o) FROM pg_class x, unnest(x.reloptions) o WHERE x.oid = i.indexrelid),
+        'statistics targets', (SELECT string_agg(a.attnum || ': ' || a.attstattarget, ', ' ORDER BY a.attnum)
+                               FROM pg_attribute a WHERE a.attrelid = i.indexrelid AND a.attstattarget >= 0),
         'declared', CASE WHEN k.contype = 'c' AND k.coninhcount > 0 AND NOT c.relispartition
                          THEN format('%sinherited from %s', CASE WHEN k.conislocal THEN 'here, and ' ELSE '' END, k.coninhcount) END,
         'depends on extension', (SELECT b.extensions FROM bound b WHERE b.classid = 'pg_class'::regclass AND b.objid = i.indexrelid),

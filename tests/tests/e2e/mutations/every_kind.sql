@@ -48,6 +48,7 @@ INSERT INTO every.line (doc) SELECT i FROM generate_series(1, 20) i;
 CREATE TABLE every.log (line text, n int);
 INSERT INTO every.log SELECT 'line ' || i % 3, i % 3 FROM generate_series(1, 30) i;
 CREATE UNLOGGED TABLE every.scratch (n int);
+CREATE TABLE every.booked (r int4range, CONSTRAINT apart EXCLUDE USING gist ((r * int4range(0, 100)) WITH &&));
 CREATE TABLE every.later (n int CONSTRAINT later_once UNIQUE DEFERRABLE INITIALLY DEFERRED);
 CREATE TABLE every.typed OF every.pair;
 CREATE TABLE every.other_heap (n int) USING heap2;

@@ -179,3 +179,7 @@ ALTER TABLE every.later ENABLE TRIGGER ALL;
 UPDATE pg_inherits SET inhdetachpending = true WHERE inhrelid = 'every.part_high'::regclass;
 --undo
 UPDATE pg_inherits SET inhdetachpending = false WHERE inhrelid = 'every.part_high'::regclass;
+--# constraint apart on every.booked
+ALTER INDEX every.apart ALTER COLUMN 1 SET STATISTICS 321;
+--undo
+ALTER INDEX every.apart ALTER COLUMN 1 SET STATISTICS -1;
