@@ -32,6 +32,7 @@ const LISTS: &[&str] = &[
     "operators",
     "parameters",
     "revoked grants",
+    "row type grants",
     "tables",
 ];
 /// The property that says what a function's body is written in.

@@ -5,12 +5,12 @@ pub(super) fn queries() -> Vec<Query> {
     [COMMENTS, LABELS].map(str::to_owned).to_vec()
 }
 
-/// PostgreSQL's own comments are on objects that initdb made; of those only schema `public` is the database's to comment on. Large
-/// objects may have any OID.
+/// PostgreSQL's own comments are on objects that initdb made; of those only schema `public` and extensions are the database's to comment on.
+/// Large objects may have any OID.
 const COMMENTS: &str = "
     SELECT d.classoid, d.objoid, i.type, i.identity, (parse_ident(i.schema))[1], NULL, NULL, jsonb_build_object('comment', d.description)
     FROM pg_description d CROSS JOIN LATERAL pg_identify_object(d.classoid, d.objoid, d.objsubid) i
-    WHERE (d.objoid >= 16384 OR d.classoid = 'pg_largeobject'::regclass
+    WHERE (d.objoid >= 16384 OR d.classoid IN ('pg_largeobject'::regclass, 'pg_extension'::regclass)
            OR d.classoid = 'pg_namespace'::regclass AND d.objoid = to_regnamespace('public'))
       AND (i.schema IS NULL OR i.schema IN (SELECT quote_ident(n.nspname) FROM own_schema n))
       AND (d.classoid <> 'pg_namespace'::regclass OR d.objoid IN (SELECT n.oid FROM own_schema n))";

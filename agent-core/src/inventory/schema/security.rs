@@ -10,6 +10,7 @@ pub(super) fn queries() -> Vec<Query> {
         POLICIES.to_owned(),
         owners_and_grants(),
         column_grants(),
+        row_type_grants(),
         default_privileges(),
         system_grants(),
     ]
@@ -65,6 +66,20 @@ fn column_grants() -> Query {
          LEFT JOIN member m ON m.classid = r.class AND m.objid = r.member_oid
          WHERE a.attacl IS NOT NULL AND a.attnum > 0 AND NOT a.attisdropped",
         grants("a.attacl", "c.relowner")
+    )
+}
+
+/// Of a table's row type, where they are not the built-in default: no dump carries them.
+fn row_type_grants() -> Query {
+    let (set, default) = (
+        grants("t.typacl", "t.typowner"),
+        grants("acldefault('T', t.typowner)", "t.typowner"),
+    );
+    format!(
+        "SELECT r.class, r.member_oid, r.kind, r.identity, r.schema, r.name, NULL,
+                jsonb_build_object('row type grants', CASE WHEN {set} IS DISTINCT FROM {default} THEN coalesce({set}, 'none') END)
+         FROM relation r JOIN pg_type t ON t.typrelid = r.oid
+         WHERE r.relkind <> 'c' AND t.typacl IS NOT NULL"
     )
 }
 

@@ -295,3 +295,11 @@ CREATE OR REPLACE TRIGGER kept_call BEFORE INSERT ON every.kept FOR EACH ROW EXE
 CREATE TABLE every.stowaway (n int); ALTER EXTENSION hstore ADD TABLE every.stowaway;
 --undo
 ALTER EXTENSION hstore DROP TABLE every.stowaway; DROP TABLE every.stowaway;
+--# extension plpgsql
+COMMENT ON EXTENSION plpgsql IS 'another language';
+--undo
+COMMENT ON EXTENSION plpgsql IS 'PL/pgSQL procedural language';
+--# table every.doc
+REVOKE USAGE ON TYPE every.doc FROM PUBLIC;
+--undo
+GRANT USAGE ON TYPE every.doc TO PUBLIC;
