@@ -10,7 +10,7 @@ pub const WERE_THERE: &[(&str, &str)] = &[
     ("default privileges", "default-privileges-were-there"),
 ];
 
-/// Properties of the database that whoever made the two chose; a migration does not make them.
+/// Properties of the database, and of its server, that whoever made the two chose; a migration does not make them.
 const CHOSEN: &[&str] = &[
     "encoding",
     "collate",
@@ -20,7 +20,10 @@ const CHOSEN: &[&str] = &[
     "owner",
     "connection limit",
     "template",
+    "parameters",
 ];
+/// How a setting ends that is the server's own.
+const OF_ALL_ROLES: &str = " (of all roles)";
 /// Values that are lists, a line for each: what both ends have is not shown.
 const LISTS: &[&str] = &[
     "config",
@@ -120,7 +123,7 @@ pub const DIFFERS_IN: &str = "it differs in ";
 
 /// Whether somebody chose it for each end, by an object's name and a property.
 pub fn is_chosen(object: &str, property: &str) -> bool {
-    object == "database" && CHOSEN.contains(&property)
+    object == "database" && (CHOSEN.contains(&property) || property.ends_with(OF_ALL_ROLES))
 }
 
 fn differs(object: &SchemaObject, changes: &[Change], known: Option<&[Finding]>) -> Vec<Finding> {
@@ -136,7 +139,7 @@ fn differs(object: &SchemaObject, changes: &[Change], known: Option<&[Finding]>)
     if !by_operator.is_empty() {
         let told = finding(Severity::Warning, "database-made-otherwise", &by_operator);
         findings.push(told.hint(
-            "what the database was made with is not carried: ALTER DATABASE, if it should be alike",
+            "what the database and its server were made with is not carried: ALTER DATABASE, ALTER ROLE ALL or GRANT ON PARAMETER, if it should be alike",
         ));
     }
     if !others.is_empty() {

@@ -17,6 +17,7 @@ const YOUNG: &[(&str, &str, u32)] = &[
     ("collation", "rules", 16),
     ("column", "identity of a partition", 17),
     ("column", "not null constraint", 18),
+    ("database", "parameters", 15),
     ("role", "parameters", 15),
     // That of an unlogged table's identity column is unlogged with it.
     ("sequence", "persistence", 15),

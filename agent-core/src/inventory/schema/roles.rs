@@ -6,6 +6,7 @@ pub(super) fn queries(ask: &Ask) -> Vec<Query> {
     vec![
         database(),
         database_settings(ask),
+        settings_of_all_roles(ask),
         roles(),
         memberships(
             "member of",
@@ -20,6 +21,7 @@ pub(super) fn queries(ask: &Ask) -> Vec<Query> {
     ]
     .into_iter()
     .chain((ask.version >= PARAMETER_GRANTS_SINCE).then(|| PARAMETERS.to_owned()))
+    .chain((ask.version >= PARAMETER_GRANTS_SINCE).then(|| PARAMETERS_OF_ALL.to_owned()))
     .collect()
 }
 
@@ -42,6 +44,16 @@ const PARAMETERS: &str = "
           FROM pg_parameter_acl p CROSS JOIN LATERAL aclexplode(p.paracl) a
           WHERE a.grantee NOT IN (0, 10) AND pg_get_userbyid(a.grantee) !~ '^pg_') g
     GROUP BY g.grantee";
+
+/// The same of everybody, and of PostgreSQL's own roles, which are told with the database.
+const PARAMETERS_OF_ALL: &str = "
+    SELECT 0::oid, 0::oid, 'database', '', NULL, NULL, '',
+           jsonb_build_object('parameters', string_agg(g.said, E'\\n' ORDER BY g.said))
+    FROM (SELECT DISTINCT format('%s on %s to %s%s', a.privilege_type, p.parname, coalesce(r.rolname, 'PUBLIC'),
+                                 CASE WHEN a.is_grantable THEN ' with grant option' ELSE '' END) AS said
+          FROM pg_parameter_acl p CROSS JOIN LATERAL aclexplode(p.paracl) a LEFT JOIN pg_roles r ON r.oid = a.grantee
+          WHERE a.grantee = 0 OR r.rolname ~ '^pg_') g
+    HAVING count(*) > 0";
 
 /// Without its name, which may differ at the two ends. `encoding` and what follows are what CREATE DATABASE was told.
 fn database() -> Query {
@@ -77,6 +89,16 @@ fn database_settings(ask: &Ask) -> Query {
          FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase, unnest(s.setconfig) c
          WHERE d.datname = current_database() AND s.setrole = 0 GROUP BY s.setrole",
         settings(ask, "''")
+    )
+}
+
+/// ALTER ROLE ALL: of the server, in effect in this database too.
+fn settings_of_all_roles(ask: &Ask) -> Query {
+    format!(
+        "SELECT 0::oid, 0::oid, 'database', '', NULL, NULL, '', {}
+         FROM pg_db_role_setting s, unnest(s.setconfig) c
+         WHERE s.setdatabase = 0 AND s.setrole = 0 GROUP BY s.setrole",
+        settings(ask, "' (of all roles)'")
     )
 }
 

@@ -303,3 +303,15 @@ COMMENT ON EXTENSION plpgsql IS 'PL/pgSQL procedural language';
 REVOKE USAGE ON TYPE every.doc FROM PUBLIC;
 --undo
 GRANT USAGE ON TYPE every.doc TO PUBLIC;
+--# database
+GRANT SET ON PARAMETER log_statement TO PUBLIC;
+--undo
+REVOKE SET ON PARAMETER log_statement FROM PUBLIC;
+--# database
+GRANT ALTER SYSTEM ON PARAMETER log_statement TO pg_monitor;
+--undo
+REVOKE ALTER SYSTEM ON PARAMETER log_statement FROM pg_monitor;
+--# database
+ALTER ROLE ALL SET log_min_duration_statement = '1h';
+--undo
+ALTER ROLE ALL RESET log_min_duration_statement;
