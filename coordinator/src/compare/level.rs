@@ -12,6 +12,8 @@ use crate::left_out::LeftOut;
 mod columns;
 mod roles;
 
+pub use self::roles::SUPERUSER;
+
 /// Facts that servers know, or know otherwise, from a major on: kind, property, major.
 const YOUNG: &[(&str, &str, u32)] = &[
     ("collation", "rules", 16),

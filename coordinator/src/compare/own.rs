@@ -4,7 +4,7 @@ use pgconvoy_proto::model::{Finding, SchemaObject, Severity};
 
 use super::findings::shape;
 use super::known::at_target;
-use super::level::SYSTEM;
+use super::level::{SUPERUSER, SYSTEM};
 use super::{Change, Difference};
 
 /// Takes out what the target's server alone has of its own: settings of its database and of roles, roles, what roles are members of and
@@ -63,7 +63,10 @@ fn own_settings(object: &SchemaObject, changes: &mut Vec<Change>) -> Vec<String>
 
 fn own_of_role(object: &SchemaObject, changes: &mut Vec<Change>) -> Vec<String> {
     match object.kind.as_str() {
-        "role" => own_lines(changes, &["member of", "membership options", "parameters"]),
+        "role" => own_lines(
+            changes,
+            &["member of", "membership options", "parameters", SUPERUSER],
+        ),
         _ => Vec::new(),
     }
 }

@@ -105,7 +105,7 @@ fn settings_of_all_roles(ask: &Ask) -> Query {
 /// The roles that own an object of this database, are granted something on one, or are named by a policy (pg_shdepend knows),
 /// have a setting or a user mapping in it; their members, as the migration carries them (see `Roles::with_members`), and what all these are
 /// members of. An extension's objects do not count: their owner is who created it; nor does pgconvoy's schema. `reaching`: whoever else may
-/// do what they may.
+/// do what they may, superusers and readers and writers of all data among them.
 const USED: &str = "
     WITH RECURSIVE direct AS (
         SELECT s.refobjid AS oid FROM pg_shdepend s JOIN pg_database d ON d.oid = s.dbid
@@ -124,7 +124,10 @@ const USED: &str = "
               UNION SELECT m.member FROM pg_auth_members m JOIN users u ON u.oid = m.roleid JOIN pg_roles r ON r.oid = m.member
               WHERE NOT r.rolsuper AND u.oid NOT IN (SELECT oid FROM own)),
     used AS (SELECT oid FROM users UNION SELECT m.roleid FROM pg_auth_members m JOIN used u ON u.oid = m.member),
-    reaching AS (SELECT oid FROM users
+    everything AS (SELECT r.oid FROM pg_roles r WHERE r.rolsuper
+                   UNION SELECT m.member FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.roleid
+                   WHERE r.rolname IN ('pg_read_all_data', 'pg_write_all_data')),
+    reaching AS (SELECT oid FROM users UNION SELECT oid FROM everything
                  UNION SELECT m.member FROM pg_auth_members m JOIN reaching u ON u.oid = m.roleid
                  WHERE u.oid NOT IN (SELECT oid FROM own))";
 
@@ -136,6 +139,7 @@ fn roles() -> Query {
          SELECT 0::oid, 0::oid, 'role', quote_ident(r.rolname), NULL, NULL, '', jsonb_build_object(
              'used', CASE WHEN r.oid IN (SELECT oid FROM used) THEN 'yes' END,
              'reaching', CASE WHEN r.oid IN (SELECT oid FROM reaching) THEN 'yes' END,
+             'superuser', CASE WHEN r.rolsuper THEN 'yes' END,
              'built in', CASE WHEN r.oid < 16384 THEN 'yes' END,
              'agent', CASE WHEN r.rolname = current_user THEN 'yes' END,
              'attributes', concat_ws(', ', CASE WHEN r.rolcanlogin THEN 'login' ELSE 'nologin' END,

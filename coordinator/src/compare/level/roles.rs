@@ -11,8 +11,13 @@ const IN_THIS_DATABASE: &str = "(in this database)";
 /// Memberships, a line for each: `staff with admin option`, `staff: inherit true, set true`.
 const MEMBERSHIPS: [&str; 2] = ["member of", "membership options"];
 
+/// Roles that reach all data, as do superusers.
+const OF_ALL_DATA: [&str; 2] = ["pg_read_all_data", "pg_write_all_data"];
+/// Told of a role that is not used: it reaches everything all the same. Of one that is used its attributes say so.
+pub const SUPERUSER: &str = "superuser";
+
 /// Roles are the server's: only those that the source's database uses are compared, and those that only the target's does, by being its
-/// own or a member of one that the source uses. Of a superuser that initdb made nothing but what is said of it in this database.
+/// own, a member of one that the source uses, or one that reaches everything. Of a superuser that initdb made nothing but what is said of it in this database.
 pub(super) fn roles(source: &mut Catalog, target: &mut Catalog) {
     let built_in = &having(source, "built in") | &having(target, "built in");
     let set_here: HashSet<String> = [&*source, &*target]
@@ -46,7 +51,9 @@ pub(super) fn roles(source: &mut Catalog, target: &mut Catalog) {
             if built_in.contains(&role.identity) {
                 role.properties.retain(|property, _| is_here(property));
             } else if !used.contains(&role.identity) && known.contains(&role.identity) {
-                only_memberships(role, &used);
+                only_reach(role, &used);
+            } else {
+                role.properties.remove(SUPERUSER);
             }
         }
     }
@@ -67,14 +74,14 @@ fn having(catalog: &Catalog, property: &str) -> HashSet<String> {
     having.map(|role| role.identity.clone()).collect()
 }
 
-/// Of a role that the source has and does not use: that it is a member of one that is used.
-fn only_memberships(role: &mut SchemaObject, used: &HashSet<String>) {
+/// Of a role that the source has and does not use: that it is a member of one that is used, or reaches all data.
+fn only_reach(role: &mut SchemaObject, used: &HashSet<String>) {
     role.properties
-        .retain(|property, _| MEMBERSHIPS.contains(&property.as_str()));
+        .retain(|property, _| property == SUPERUSER || MEMBERSHIPS.contains(&property.as_str()));
     let of_used = |line: &str| {
         let group = line.strip_suffix(" with admin option").unwrap_or(line);
         let group = group.split(": inherit ").next().unwrap_or(group);
-        used.contains(group)
+        used.contains(group) || OF_ALL_DATA.contains(&group)
     };
     for property in MEMBERSHIPS {
         edit_lines(role, property, |line| {

@@ -315,3 +315,15 @@ REVOKE ALTER SYSTEM ON PARAMETER log_statement FROM pg_monitor;
 ALTER ROLE ALL SET log_min_duration_statement = '1h';
 --undo
 ALTER ROLE ALL RESET log_min_duration_statement;
+--# role spy
+CREATE ROLE spy SUPERUSER LOGIN;
+--undo
+DROP ROLE spy;
+--# role app_idle
+GRANT pg_read_all_data TO app_idle;
+--undo
+REVOKE pg_read_all_data FROM app_idle;
+--# role app_idle
+ALTER ROLE app_idle SUPERUSER;
+--undo
+ALTER ROLE app_idle NOSUPERUSER;
