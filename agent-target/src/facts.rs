@@ -13,6 +13,7 @@ use pgconvoy_proto::model::Oid;
 use tokio_postgres::Error;
 use tonic::Status;
 
+use crate::ledger::read::LATEST_FIRST;
 use crate::rights;
 
 /// Named in a message; the rest is counted.
@@ -217,16 +218,16 @@ async fn migrations(session: &Session) -> Result<(Named, Named), Error> {
     if !there {
         return Ok((None, None));
     }
-    let one = |query: &'static str| async move {
-        let row = session.query_opt(query, &[]).await?;
+    let one = |what: &'static str, of: &'static str| async move {
+        let query = format!(
+            "SELECT id, {what} FROM pgconvoy.migrations WHERE {of} ORDER BY {LATEST_FIRST} LIMIT 1"
+        );
+        let row = session.query_opt(&query, &[]).await?;
         Ok::<Named, Error>(row.map(|row| (row.get(0), row.get(1))))
     };
     Ok((
-        one("SELECT id, phase FROM pgconvoy.migrations WHERE verdict IS NULL ORDER BY created_at DESC LIMIT 1")
-            .await?,
-        one("SELECT id, verdict FROM pgconvoy.migrations WHERE verdict IS NOT NULL
-             ORDER BY created_at DESC LIMIT 1")
-        .await?,
+        one("phase", "verdict IS NULL").await?,
+        one("verdict", "verdict IS NOT NULL").await?,
     ))
 }
 

@@ -100,7 +100,9 @@ fn goes_on(command: &Command) -> &'static str {
         Command::Migrate(_) | Command::Resume(_) | Command::Sync(_) => {
             "what is done is kept; pgconvoy resume goes on"
         }
-        Command::Rollback(_) => "what is done is done; pgconvoy rollback goes on",
+        Command::Rollback(_) => {
+            "what is done is done; pgconvoy rollback --migration ID goes on, with the ID above"
+        }
         Command::Rehearse(_) => {
             "the next pgconvoy rehearse, or pgconvoy clean, drops the scratch database"
         }

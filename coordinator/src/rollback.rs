@@ -3,10 +3,11 @@
 //! It needs the target agent alone: the source was never changed. Where the source agent is named, the snapshot that it holds is closed.
 use std::sync::Arc;
 
-use anyhow::Context;
-use pgconvoy_proto::model::{Finding, Severity};
+use anyhow::{Context, bail};
+use pgconvoy_proto::model::{Finding, ROLLING_BACK, SUPERSEDED, Severity};
 use pgconvoy_proto::wire;
 use serde_json::{Value, json};
+use tonic::Code;
 
 use crate::cli::{Global, RollbackArgs};
 use crate::ends::{self, said};
@@ -25,6 +26,9 @@ pub async fn rollback(args: RollbackArgs, global: &Global, reporter: &Arc<Report
             "nothing can be rolled back (a backup of the target: rollback --to-backup ID, by the name of its folder)",
         )?),
     };
+    if let (Some(ledger), None, None) = (&migration, asked, &args.to_backup) {
+        refuse_superseded(ledger)?;
+    }
     let migration = migration.map(|ledger| ledger.id);
     let named = migration.as_ref().or(args.to_backup.as_ref());
     let id = named.context("neither a migration nor a backup")?;
@@ -32,16 +36,23 @@ pub async fn rollback(args: RollbackArgs, global: &Global, reporter: &Arc<Report
     reporter.log_to(dir.events()?);
     let driving = drive::take_over(&mut target, id).await?;
     reporter.emit(&Event::Phase {
-        phase: pgconvoy_proto::model::ROLLING_BACK.into(),
+        phase: ROLLING_BACK.into(),
     });
+    let goes_on = goes_on(migration.as_deref(), args.to_backup.as_deref());
+    reporter.note(format!("interrupted, {goes_on}"));
     let request = wire::RollbackRequest {
         migration: migration.clone().unwrap_or_default(),
         force: args.force,
         backup: args.to_backup.clone().unwrap_or_default(),
     };
     let done = tokio::select! {
-        done = target.rollback(request) => done.map_err(said("target"))?.into_inner(),
-        lost = drive::lost(driving) => return Err(lost),
+        done = target.rollback(request) => match done {
+            Ok(done) => done.into_inner(),
+            // Nothing was changed: there is nothing to go on with.
+            Err(status) if status.code() == Code::FailedPrecondition => return Err(said("target")(status)),
+            Err(status) => return Err(said("target")(status).context(stopped(&goes_on))),
+        },
+        lost = drive::lost(driving) => return Err(lost.context(stopped(&goes_on))),
     };
     if let (Some(id), true) = (&migration, args.ends.source.is_some()) {
         close_snapshot(&args, id, reporter).await;
@@ -55,6 +66,37 @@ pub async fn rollback(args: RollbackArgs, global: &Global, reporter: &Arc<Report
     result["backup"] = args.to_backup.into();
     dir.write("rollback.json", &serde_json::to_string_pretty(&result)?)?;
     Ok((verdict, result))
+}
+
+/// One that is not named, and is the latest only because the later ones are not in the ledger any more: the last of them was perhaps taken
+/// back a moment ago, and its answer was lost.
+fn refuse_superseded(ledger: &Ledger) -> anyhow::Result<()> {
+    if ledger.phase != SUPERSEDED {
+        return Ok(());
+    }
+    bail!(
+        "nothing was changed: the migration that came after {id} is taken back already, or was cleaned away. What is in the ledger is the \
+         earlier migration {id}: pgconvoy rollback --migration {id} takes that one back, too",
+        id = ledger.id
+    )
+}
+
+/// By its name: without it another run would be about an earlier migration, once this one is taken back.
+fn goes_on(migration: Option<&str>, backup: Option<&str>) -> String {
+    let named = [("migration", migration), ("to-backup", backup)];
+    let flags: String = named
+        .iter()
+        .filter_map(|(flag, id)| Some(format!(" --{flag} {}", (*id)?)))
+        .collect();
+    let done = match migration {
+        Some(_) => " (where there is no such migration any more, it is done)",
+        None => "",
+    };
+    format!("pgconvoy rollback{flags} goes on{done}")
+}
+
+fn stopped(goes_on: &str) -> String {
+    format!("the rollback stopped; what is done is done: {goes_on}")
 }
 
 /// The target is rolled back, whether or not the source agent lives.

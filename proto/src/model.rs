@@ -170,6 +170,10 @@ impl Selection {
 /// The ledger's phase of a migration that is being taken back, and cannot go forward any more.
 pub const ROLLING_BACK: &str = "rollback";
 
+/// The ledger's phase of a finished migration after which another one was planned. It stays that when the later one is taken back or its
+/// ledger is removed.
+pub const SUPERSEDED: &str = "superseded";
+
 /// How ids of rehearsals begin, and of nothing else: what has one is about the scratch database of that rehearsal.
 pub const REHEARSAL: &str = "rehearsal-";
 

@@ -11,6 +11,11 @@ use super::{digest, failed, from_json};
 type Items = mpsc::Sender<Result<wire::LedgerItem, Status>>;
 
 /// Sends the ledger of `migration`, the latest when it is empty. One transaction: what is sent is of one moment.
+/// Which of the migrations comes first when the latest is asked for: the one that is unfinished, then the one that none was planned after.
+/// The server's clock, which may have been set back, is asked last.
+pub const LATEST_FIRST: &str =
+    "verdict IS NULL DESC, phase = 'superseded', created_at DESC, id DESC";
+
 pub async fn send(
     session: &Session,
     migration: &str,
@@ -55,7 +60,7 @@ async fn header(
                 to_char(created_at AT TIME ZONE 'UTC', {rfc3339}),
                 coalesce(to_char(finished_at AT TIME ZONE 'UTC', {rfc3339}), ''), archive_at IS NOT NULL,
                 coalesce(sync::text, '')
-         FROM pgconvoy.migrations WHERE $1 IN ('', id) ORDER BY created_at DESC, id DESC LIMIT 1"
+         FROM pgconvoy.migrations WHERE $1 IN ('', id) ORDER BY {LATEST_FIRST} LIMIT 1"
     );
     let row = session
         .query_opt(&query, &[&migration])

@@ -2,7 +2,8 @@
 use pgconvoy_agent_core::session::Session;
 use pgconvoy_proto::model::{
     Digest, Entry, Finding, OF_ACCESS, OF_CHECKS, OF_COMPARISON, OF_OBJECTS, OF_PLATFORM,
-    OF_SCHEMA, OF_STEPS, OF_SYNC, Options, Step, SyncUnderWay, TOLD, Table, parse_json, required,
+    OF_SCHEMA, OF_STEPS, OF_SYNC, Options, SUPERSEDED, Step, SyncUnderWay, TOLD, Table, parse_json,
+    required,
 };
 use pgconvoy_proto::wire;
 use pgconvoy_proto::wire::plan_item::Item;
@@ -53,6 +54,7 @@ pub async fn create(
     if !options.skip_schema && !options.replace {
         refuse_objects(session, &options).await?;
     }
+    supersede(session).await?;
     insert_header(session, &header).await?;
     insert_before(session, &header, &before).await?;
     let mut batch = Batch::default();
@@ -86,6 +88,15 @@ async fn refuse_unfinished(session: &Session) -> Result<(), Status> {
             row.get::<_, &str>(0)
         ))),
     }
+}
+
+/// Earlier migrations are not the latest any more, whatever becomes of the one that is planned, and whatever the clock says.
+async fn supersede(session: &Session) -> Result<(), Status> {
+    session
+        .execute("UPDATE pgconvoy.migrations SET phase = $1", &[&SUPERSEDED])
+        .await
+        .map_err(failed)?;
+    Ok(())
 }
 
 /// Somebody may have made something since preflight looked.

@@ -339,3 +339,38 @@ fn a_full_disk_ends_a_backup_with_one_clear_error_and_changes_nothing() {
     pair.at_target("DROP TABLE mine").expect("room");
     pair.migrate(&["--backup"]);
 }
+
+/// Two migrations in one ledger: the later one is the latest whatever the clock said, and taken back it is not followed by the earlier one.
+#[test]
+fn a_rollback_run_once_more_does_not_take_the_earlier_migration_back() {
+    let pair = Pair::new().expect("two servers and two agents");
+    pair.at_source("CREATE TABLE item (id int PRIMARY KEY); INSERT INTO item VALUES (1)")
+        .expect("a table");
+    let empty = target_dump(&pair);
+    pair.migrate(&["--migration", "first"]);
+    let before = target_dump(&pair);
+    pair.at_source("INSERT INTO item VALUES (2)")
+        .expect("the source goes on");
+    pair.migrate(&["--migration", "second", "--force"]);
+    pair.at_target(
+        "UPDATE pgconvoy.migrations SET created_at = now() + '1 hour' WHERE id = 'first'",
+    )
+    .expect("a clock that was fast");
+    let latest = pair.pgconvoy(&["status", "--json"]).expect("status runs");
+    assert_eq!(latest.expect(0).result()["migration"], "second");
+
+    proven(&pair, &["rollback"]);
+    assert_same(&before, &target_dump(&pair));
+    pair.pgconvoy(&["rollback"])
+        .expect("rollback runs")
+        .expect(1)
+        .says("nothing was changed")
+        .says("pgconvoy rollback --migration first");
+    assert_same(&before, &target_dump(&pair));
+    pair.pgconvoy(&["rollback", "--migration", "second"])
+        .expect("rollback runs")
+        .expect(1)
+        .says("no migration second");
+    proven(&pair, &["rollback", "--migration", "first"]);
+    assert_same(&empty, &target_dump(&pair));
+}
