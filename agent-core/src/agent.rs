@@ -1,6 +1,7 @@
 //! What the two agents share as programs: flags, the health of their database, serving until told to stop.
 //!
 //! An agent listens and reports itself unhealthy when its database cannot be reached: it does not end.
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -12,7 +13,6 @@ use pgconvoy_proto::identity::Identity;
 use pgconvoy_proto::serve;
 use pgconvoy_proto::settings::LogFormat;
 use preempt_rt::sched::{self, Pid, Scheduler, SchedulerParams};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tonic::service::RoutesBuilder;
 use tonic_health::ServingStatus;
@@ -121,7 +121,9 @@ pub fn exit(agent: impl Future<Output = anyhow::Result<()>>) -> ExitCode {
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {}", errors::in_words(&error));
+            let text = errors::in_words(&error);
+            // Where that cannot be written there is nobody left to tell.
+            writeln!(std::io::stderr(), "error: {text}").ok();
             ExitCode::FAILURE
         }
     }
@@ -144,7 +146,7 @@ pub async fn run(serving: Serving, mut routes: RoutesBuilder) -> anyhow::Result<
 
     let seen = first_look(&database).await;
     report(&reporter, &seen).await;
-    println!(
+    let ready = format!(
         "{program} {} ready: listening on {}, database {} ({}), identity {}",
         env!("CARGO_PKG_VERSION"),
         listener.local_addr()?,
@@ -155,6 +157,8 @@ pub async fn run(serving: Serving, mut routes: RoutesBuilder) -> anyhow::Result<
         },
         identity.describe(),
     );
+    // Who started it may have stopped listening.
+    writeln!(std::io::stdout(), "{ready}").ok();
 
     let watch = tokio::spawn(watch_health(database, reporter, stop.clone()));
     let mut terminate = signal(SignalKind::terminate())?;

@@ -393,9 +393,11 @@ pub fn init_logging(format: LogFormat) {
         Some(Ok(filter)) => (filter, None),
         Some(Err(error)) => (EnvFilter::new(DEFAULT_FILTER), Some(error)),
     };
+    // Where stderr cannot be written there is nobody left to tell: what is being done goes on.
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr);
+        .with_writer(std::io::stderr)
+        .log_internal_errors(false);
     // An error means that logging is set up already, by a test for one.
     let _ = match format {
         LogFormat::Text => builder

@@ -67,6 +67,8 @@ pub struct AgentProcess {
     disk: Option<(PathBuf, u64)>,
     /// As `chrt` takes it.
     scheduling: Option<&'static str>,
+    /// Its stderr is a pipe that nobody reads.
+    unheard: bool,
     running: Option<Agent>,
 }
 
@@ -249,6 +251,7 @@ impl AgentProcess {
             log,
             disk: None,
             scheduling: None,
+            unheard: false,
             running: None,
         })
     }
@@ -256,6 +259,7 @@ impl AgentProcess {
     pub fn start(&mut self) -> Result<()> {
         let program = program::path(&format!("pgconvoy-{}", self.role));
         let mut command = match (&self.disk, self.scheduling) {
+            (None, None) if self.unheard => unheard(&program, &self.log),
             (None, None) => clean_command(&program),
             (None, Some(policy)) => {
                 let mut command = clean_command(Path::new("chrt"));
@@ -283,6 +287,11 @@ impl AgentProcess {
     /// The scheduling policy of its next start: `--idle`, as `chrt` takes it.
     pub fn schedule(&mut self, policy: &'static str) {
         self.scheduling = Some(policy);
+    }
+
+    /// From its next start on nobody reads its stderr, and what it writes there is an error.
+    pub fn lose_stderr(&mut self) {
+        self.unheard = true;
     }
 
     /// `kill -9`.
@@ -333,6 +342,15 @@ impl AgentProcess {
             .map(|log| String::from_utf8_lossy(&log).into_owned())
             .unwrap_or_default()
     }
+}
+
+/// The program, whose stderr is a pipe that was read by its starter alone, until that became the program.
+fn unheard(program: &Path, log: &Path) -> Command {
+    let lose = "mkfifo \"$0\" && exec 3<>\"$0\" 2>\"$0\" 3<&- && exec \"$@\"";
+    let mut command = clean_command(Path::new("sh"));
+    command.args(["-c", lose]).arg(log.with_extension("fifo"));
+    command.arg(program);
+    command
 }
 
 /// The program, in a mount namespace of its own in which `folder` is a filesystem of so many bytes. Its process is the one that is started.
