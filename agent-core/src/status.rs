@@ -40,21 +40,30 @@ pub fn postgres(doing: &str, error: &tokio_postgres::Error) -> Status {
 }
 
 fn postgres_code(error: &tokio_postgres::Error) -> Code {
-    let Some(state) = error.code() else {
-        return Code::Unavailable;
-    };
-    match state {
-        &SqlState::T_R_SERIALIZATION_FAILURE | &SqlState::T_R_DEADLOCK_DETECTED => Code::Aborted,
-        &SqlState::ADMIN_SHUTDOWN
-        | &SqlState::CRASH_SHUTDOWN
-        | &SqlState::CANNOT_CONNECT_NOW
-        | &SqlState::TOO_MANY_CONNECTIONS => Code::Unavailable,
-        state => match &state.code()[..2] {
-            "08" => Code::Unavailable,
-            "53" => Code::ResourceExhausted,
-            _ => Code::Internal,
-        },
+    error
+        .code()
+        .map_or(Code::Unavailable, |state| state_code(state.code()))
+}
+
+/// INTERNAL is left to what PostgreSQL refuses for what it is. Somebody who cancels a statement, a deadlock, a server that stops, a disk that
+/// is full or fails refuse nothing.
+fn state_code(state: &str) -> Code {
+    match (state, &state[..2]) {
+        // A library or an extension's file that the server does not have: a refusal.
+        ("58P01", _) => Code::Internal,
+        // query_canceled, and what becomes of transactions beside others.
+        ("57014", _) | (_, "40") => Code::Aborted,
+        // too_many_connections; connections, and operators who stop the server or end sessions.
+        ("53300", _) | (_, "08" | "57") => Code::Unavailable,
+        // Disk, memory, locks; the system's own errors, of its disks above all.
+        (_, "53" | "58") => Code::ResourceExhausted,
+        _ => Code::Internal,
     }
+}
+
+/// Whether PostgreSQL would say the same again: not where the connection, the server or another session was in the way.
+pub fn is_refusal(error: &tokio_postgres::Error) -> bool {
+    postgres_code(error) == Code::Internal
 }
 
 /// Classes of SQLSTATE that may be a row's own: what PL/pgSQL raises, cardinality, data, integrity.
@@ -116,5 +125,26 @@ impl From<scan::Error> for Status {
             scan::Error::Rows { .. } => Self::internal(error.to_string()),
             scan::Error::Spill { .. } => Self::resource_exhausted(error.to_string()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_cancelled_or_has_no_disk_is_no_refusal() {
+        let code = |states: &[&str]| states.iter().map(|s| state_code(s)).collect::<Vec<_>>();
+        assert_eq!(code(&["57014", "40P01", "40001"]), [Code::Aborted; 3]);
+        assert_eq!(
+            code(&["57P01", "57P03", "53300", "08006"]),
+            [Code::Unavailable; 4]
+        );
+        assert_eq!(
+            code(&["53100", "53200", "58030", "58000"]),
+            [Code::ResourceExhausted; 4]
+        );
+        // A library that the target does not have; an unknown role; what an extension raises.
+        assert_eq!(code(&["58P01", "42704", "XX000"]), [Code::Internal; 3]);
     }
 }

@@ -43,10 +43,17 @@ fn blame(stderr: &str) -> Failure {
         return Status::unavailable(format!("pg_restore lost the target database: {stderr}"))
             .into();
     }
-    if stderr.contains("deadlock detected") {
+    let passing = ["deadlock detected", "canceling statement"];
+    if passing.iter().any(|words| stderr.contains(words)) {
         return Status::aborted(format!("pg_restore: {stderr}")).into();
     }
-    if stderr.contains("No space left on device") || stderr.contains("out of shared memory") {
+    let exhausted = [
+        "No space left on device",
+        "Check free disk space",
+        "Input/output error",
+        "out of shared memory",
+    ];
+    if exhausted.iter().any(|words| stderr.contains(words)) {
         return Status::resource_exhausted(format!("pg_restore: {stderr}")).into();
     }
     let dump_id = stderr
@@ -95,5 +102,27 @@ mod tests {
             panic!("an entry is blamed");
         };
         assert_eq!(status.code(), tonic::Code::Unavailable);
+    }
+
+    #[test]
+    fn a_statement_that_somebody_cancels_or_that_finds_no_disk_is_nobodys_fault() {
+        for (said, code) in [
+            (
+                "canceling statement due to user request",
+                tonic::Code::Aborted,
+            ),
+            (
+                "could not extend file \"base/5/16390\": wrote only 4096 of 8192 bytes at block 7\nHINT:  Check free disk space.",
+                tonic::Code::ResourceExhausted,
+            ),
+        ] {
+            let stderr = format!(
+                "pg_restore: from TOC entry 215; 1259 1 INDEX i o\npg_restore: error: could not execute query: ERROR:  {said}\n"
+            );
+            let Failure::Other(status) = blame(&stderr) else {
+                panic!("an entry is blamed");
+            };
+            assert_eq!(status.code(), code);
+        }
     }
 }

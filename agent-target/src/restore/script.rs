@@ -9,7 +9,7 @@ use pgconvoy_agent_core::child::Running;
 use pgconvoy_agent_core::session::Session;
 use pgconvoy_agent_core::status;
 use tokio::io::{AsyncBufReadExt, BufReader};
-use tonic::{Code, Status};
+use tonic::Status;
 
 use super::{Failure, Restore, verbose};
 use crate::archive::Line;
@@ -89,9 +89,8 @@ pub(super) async fn apply(session: &Session, piece: Piece) -> Result<(), Failure
     let Err(error) = session.batch_execute(&sql).await else {
         return Ok(());
     };
-    let status = status::postgres("restoring entries", &error);
     match error.as_db_error() {
-        Some(db) if status.code() == Code::Internal => {
+        Some(db) if status::is_refusal(&error) => {
             let more = [("DETAIL", db.detail()), ("HINT", db.hint())];
             let mut message = db.message().to_owned();
             for (word, text) in more {
@@ -99,7 +98,7 @@ pub(super) async fn apply(session: &Session, piece: Piece) -> Result<(), Failure
             }
             Err(refused(message))
         }
-        _ => Err(status.into()),
+        _ => Err(status::postgres("restoring entries", &error).into()),
     }
 }
 

@@ -65,7 +65,8 @@ impl Migration {
     }
 }
 
-/// Runs statements of a transaction in a savepoint: none when it went well, else what PostgreSQL said.
+/// Runs statements of a transaction in a savepoint: none when it went well, else what PostgreSQL said who refuses them. An error where that
+/// was no refusal: they are to be run again.
 pub async fn attempt(
     session: &Session,
     statement: &str,
@@ -75,7 +76,7 @@ pub async fn attempt(
         Ok(()) => Ok(None),
         Err(error) => match error.as_db_error().map(|db| db.message().to_owned()) {
             // Rolling back to the savepoint also resets the role.
-            Some(reason) if !session.is_closed() => {
+            Some(reason) if status::is_refusal(&error) && !session.is_closed() => {
                 session
                     .batch_execute("ROLLBACK TO SAVEPOINT attempt")
                     .await?;
@@ -112,9 +113,8 @@ fn refusal(
     object: String,
     error: &tokio_postgres::Error,
 ) -> Result<Finding, Status> {
-    let status = status::postgres(&object, error);
-    if status.code() != tonic::Code::Internal {
-        return Err(status);
+    if !status::is_refusal(error) {
+        return Err(status::postgres(&object, error));
     }
     Ok(
         Finding::new(severity, code, object, status::postgres_text(error))
