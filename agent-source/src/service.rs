@@ -162,6 +162,9 @@ impl Source for Service {
             self.snapshots.close(&request.migration);
             return Err(Status::not_found("the snapshot's transaction has ended"));
         }
+        if request.resumable {
+            self.snapshots.make_resumable(&request.migration);
+        }
         Ok(Response::new(wire::RenewSnapshotResponse {}))
     }
 

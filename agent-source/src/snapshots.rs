@@ -86,6 +86,13 @@ impl Snapshots {
         found.map(|held| held.position.clone()).ok_or_else(gone)
     }
 
+    /// From now on the migration's snapshot has the agent's lease.
+    pub fn make_resumable(&self, migration: &str) {
+        if let Some(held) = self.lock().get_mut(migration) {
+            held.lease = self.lease;
+        }
+    }
+
     pub fn close(&self, migration: &str) {
         self.lock().remove(migration);
     }

@@ -1,6 +1,6 @@
 //! What the source holds, as its agent tells it when it opens a snapshot.
 use pgconvoy_proto::model::{
-    Entry, Finding, Options, RoleChoice, Roles, Table, Work, parse_json, required,
+    Entry, Finding, Options, REHEARSAL, RoleChoice, Roles, Table, Work, parse_json, required,
 };
 use pgconvoy_proto::wire;
 use pgconvoy_proto::wire::inventory_item::Item;
@@ -48,10 +48,20 @@ impl Inventory {
 /// How long a snapshot is kept for a coordinator that has gone away.
 #[derive(Clone, Copy, Debug)]
 pub enum Lease {
-    /// Of a migration, for `resume`: as the source agent was told.
+    /// Of a migration whose plan is in the ledger, for `resume`: as the source agent was told.
     Migration,
-    /// Of a command that cannot be resumed.
+    /// Of what cannot be resumed: its locks make others wait.
     Short,
+}
+
+impl Lease {
+    /// Of a migration that is carried out. A rehearsal is not resumed.
+    pub fn of(migration: &str) -> Self {
+        match migration.starts_with(REHEARSAL) {
+            true => Self::Short,
+            false => Self::Migration,
+        }
+    }
 }
 
 const SHORT_LEASE_SECONDS: u32 = 60;

@@ -115,7 +115,10 @@ pub async fn migrate(args: MigrateArgs, global: &Global, reporter: &Arc<Reporter
         backup = Some(id.clone());
     }
     let settled = settled.as_ref();
-    let inventory = inventory(&mut ends, &id, &options, &facts, settled, Lease::Migration).await?;
+    // Until the plan is written nothing can be resumed.
+    let lease = Lease::Short;
+    let inventory = inventory(&mut ends, &id, &options, &facts, settled, lease).await?;
+    let _lease = snapshot::keep_alive(ends.source.clone(), id.clone(), lease);
     let options = effort::with_part_size(options, &inventory, effort, &facts);
     let mut plan = Plan::new(inventory, options);
     plan.findings.extend(findings);
@@ -344,7 +347,11 @@ pub async fn carry_out(run: &mut Run, resumed: bool) -> Ended {
     if resumed {
         snapshot::ensure(run).await?;
     }
-    let _lease = snapshot::keep_alive(run.ends.source.clone(), run.ledger.id.clone());
+    let _lease = snapshot::keep_alive(
+        run.ends.source.clone(),
+        run.ledger.id.clone(),
+        Lease::of(&run.ledger.id),
+    );
     run.dir
         .fetch_source_artefacts(&mut run.ends.source, &run.ledger.options.selection)
         .await?;

@@ -14,7 +14,7 @@ use crate::ends::{self, Ends, said};
 use crate::events::{Event, Reporter};
 use crate::inventory::{self, Lease};
 use crate::left_out::LeftOut;
-use crate::phases::Run;
+use crate::phases::{Run, snapshot};
 use crate::plan::Plan;
 use crate::platform::{self, Ground, Scope, Settling};
 use crate::preflight::{self, Intent};
@@ -136,8 +136,9 @@ async fn run(
     };
     let effort = effort::of(&args.effort, &facts);
     let settled = settled.as_ref();
-    let lease = Lease::Migration;
+    let lease = Lease::of(id);
     let inventory = migrate::inventory(&mut ends, id, &options, &facts, settled, lease).await?;
+    let _lease = snapshot::keep_alive(ends.source.clone(), id.to_owned(), lease);
     let options = effort::with_part_size(options, &inventory, effort, &facts);
     let mut plan = Plan::new(inventory, options);
     // What the scratch database has of the target's: its comparison goes by what the plan has told.

@@ -43,6 +43,7 @@ pub async fn is_alive(run: &Run) -> anyhow::Result<bool> {
     let request = wire::RenewSnapshotRequest {
         migration: run.ledger.id.clone(),
         snapshot: run.ledger.snapshot.clone(),
+        resumable: false,
     };
     match run.ends.source.clone().renew_snapshot(request).await {
         Ok(_) => Ok(true),
@@ -51,8 +52,13 @@ pub async fn is_alive(run: &Run) -> anyhow::Result<bool> {
     }
 }
 
-/// Renews the lease for as long as the handle lives: of the migration's snapshot, whichever that is by then.
-pub fn keep_alive(source: SourceClient<Channel>, migration: String) -> AbortOnDropHandle<()> {
+/// Renews the lease for as long as the handle lives: of the migration's snapshot, whichever that is by then. What was opened with a short
+/// one may get the migration's, now that there is something to resume.
+pub fn keep_alive(
+    source: SourceClient<Channel>,
+    migration: String,
+    lease: Lease,
+) -> AbortOnDropHandle<()> {
     AbortOnDropHandle::new(tokio::spawn(async move {
         let mut tick = tokio::time::interval(RENEW_EVERY);
         loop {
@@ -60,6 +66,7 @@ pub fn keep_alive(source: SourceClient<Channel>, migration: String) -> AbortOnDr
             let request = wire::RenewSnapshotRequest {
                 migration: migration.clone(),
                 snapshot: String::new(),
+                resumable: matches!(lease, Lease::Migration),
             };
             if let Err(status) = source.clone().renew_snapshot(request).await {
                 // Who reads under it is told; after the copy it is not needed any more.
@@ -77,7 +84,7 @@ pub async fn renew(run: &mut Run) -> anyhow::Result<()> {
         &run.ledger.id,
         &options,
         RoleChoice::None,
-        Lease::Migration,
+        Lease::of(&run.ledger.id),
     )
     .await?;
     let now = same_tables(run, &inventory)?;

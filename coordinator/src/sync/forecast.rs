@@ -6,7 +6,7 @@ use pgconvoy_proto::model::{Selection, SyncCounts, Work};
 use serde_json::{Value, json};
 
 use super::{Asked, apply, compare_schema, converger, open, outcome, scan, scope};
-use crate::inventory;
+use crate::inventory::{self, Lease};
 use crate::left_out::LeftOut;
 use crate::phases::{Run, snapshot};
 use crate::schema::Sequences;
@@ -66,7 +66,7 @@ async fn measure(run: &mut Run) -> anyhow::Result<Forecast> {
     let schema = compare_schema(run, &asked, Sequences::Coming).await?;
     let of_schema = begun.elapsed().as_secs_f64();
     let inventory = open(run).await?;
-    let _lease = snapshot::keep_alive(run.ends.source.clone(), run.ledger.id.clone());
+    let _lease = snapshot::keep_alive(run.ends.source.clone(), run.ledger.id.clone(), Lease::Short);
     let scope = scope::find(run, &asked, &inventory, &schema).await?;
     let converger = converger(run, &inventory, true);
     let begun = Instant::now();

@@ -203,7 +203,7 @@ async fn run_sync(run: &mut Run, asked: &Asked, target: &ServerFacts) -> Ended {
     let inventory = open(run).await?;
     let (streams, source) = (run.effort.streams, inventory.machine.as_deref());
     run.effort.scan_sessions = effort::scan_sessions(streams, source, target);
-    let _lease = snapshot::keep_alive(run.ends.source.clone(), run.ledger.id.clone());
+    let _lease = snapshot::keep_alive(run.ends.source.clone(), run.ledger.id.clone(), Lease::Short);
     let unknown = unknown::findings(&run.ledger, &asked.selection, &inventory)?;
     if !unknown.is_empty() {
         return blocked(run, unknown).await;
