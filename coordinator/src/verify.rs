@@ -27,7 +27,7 @@ use crate::left_out::LeftOut;
 use crate::live::{self, Live};
 use crate::narrow::Detail;
 use crate::objects::{self, Carrier};
-use crate::phases::snapshot::without_large_objects;
+use crate::phases::snapshot::{self, without_large_objects};
 use crate::run_dir::RunDir;
 use crate::schema::{self, Question, Sequences};
 use crate::verdict::Verdict;
@@ -143,6 +143,8 @@ async fn look(
     let schema = compare_schemas(asked, ends, reporter).await?;
     let options = &asked.options;
     let inventory = inventory::open(ends, &key, options, RoleChoice::None, Lease::Short).await?;
+    // The target may have work for longer than the lease, while nobody reads at the source.
+    let _lease = snapshot::keep_alive(ends.source.clone(), key.clone(), Lease::Short);
     let chosen = Filter::new(&asked.selection)?;
     if let Err(error) = unknown::refuse(ledger, &asked.selection, &inventory) {
         inventory::close(ends, &key).await?;

@@ -49,6 +49,8 @@ mod kill;
 mod kill_steps;
 #[path = "e2e/large_objects.rs"]
 mod large_objects;
+#[path = "e2e/leases.rs"]
+mod leases;
 #[path = "e2e/locks.rs"]
 mod locks;
 #[path = "e2e/migrate.rs"]

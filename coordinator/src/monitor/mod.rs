@@ -18,6 +18,7 @@ use crate::events::Reporter;
 use crate::inventory::{self, Lease};
 use crate::ledger::Ledger;
 use crate::left_out::LeftOut;
+use crate::phases::snapshot;
 use crate::schema::{self, Question, Sequences};
 use crate::verdict::Verdict;
 use crate::verify::{Counted, count};
@@ -86,6 +87,8 @@ async fn differences(
     let options = &ledger.options;
     let inventory =
         inventory::open(&mut ends, &key, options, RoleChoice::None, Lease::Short).await?;
+    // The target may have work for longer than the lease, while nobody reads at the source.
+    let _lease = snapshot::keep_alive(ends.source.clone(), key.clone(), Lease::Short);
     let held = Held {
         key: key.clone(),
         snapshot: inventory.snapshot.clone(),

@@ -13,6 +13,7 @@ use crate::digest::Held;
 use crate::ends::{Ends, retry, said};
 use crate::events::{Event, Reporter};
 use crate::inventory::{self, Lease};
+use crate::phases::snapshot;
 use crate::verdict::Verdict;
 use crate::workers::each;
 use crate::{checks, gone, text, unknown};
@@ -27,6 +28,8 @@ pub async fn verify(asked: Asked<'_>, mut ends: Ends, reporter: &Arc<Reporter>) 
     let options = &ledger.options;
     let inventory =
         inventory::open(&mut ends, &key, options, RoleChoice::None, Lease::Short).await?;
+    // The target may have work for longer than the lease, while nobody reads at the source.
+    let _lease = snapshot::keep_alive(ends.source.clone(), key.clone(), Lease::Short);
     if let Err(error) = unknown::refuse(ledger, &asked.selection, &inventory) {
         inventory::close(&mut ends, &key).await?;
         return Err(error);
