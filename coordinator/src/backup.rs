@@ -30,7 +30,7 @@ pub async fn backup(args: BackupArgs, global: &Global, reporter: &Reporter) -> E
         "backup": id, "folder": made.folder, "bytes": made.bytes, "digest": made.digest,
         "tables": made.tables, "rows": made.rows,
     });
-    dir.write("backup.json", &serde_json::to_string_pretty(&result)?)?;
+    dir.write_result("backup.json", &result, reporter);
     Ok((Verdict::Ok, result))
 }
 

@@ -385,7 +385,7 @@ async fn finish(run: &mut Run, verdict: Verdict) -> Ended {
         ));
     }
     let json = report::json(&run.ledger);
-    run.dir.write_report(&run.ledger, &json)?;
+    run.dir.write_report(&run.ledger, &json, &run.reporter);
     run.reporter.quiet();
     run.reporter.line(&report::text(&run.ledger));
     run.reporter

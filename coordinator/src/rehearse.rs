@@ -156,8 +156,8 @@ async fn run(
     let timed = async |run: &mut Run| {
         let (verdict, mut result) = migrate::carry_out(run, false).await?;
         told(run, &mut result);
-        let text = serde_json::to_string_pretty(&result)?;
-        run.dir.write("rehearsal.json", &text)?;
+        run.dir
+            .write_result("rehearsal.json", &result, &run.reporter);
         Ok((verdict, result))
     };
     driven.drive(timed).await

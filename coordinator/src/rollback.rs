@@ -64,7 +64,7 @@ pub async fn rollback(args: RollbackArgs, global: &Global, reporter: &Arc<Report
     let (verdict, mut result) = told(&what, done, reporter)?;
     result["migration"] = migration.into();
     result["backup"] = args.to_backup.into();
-    dir.write("rollback.json", &serde_json::to_string_pretty(&result)?)?;
+    dir.write_result("rollback.json", &result, reporter);
     Ok((verdict, result))
 }
 

@@ -15,6 +15,7 @@ use tonic::Streaming;
 use tonic::transport::Channel;
 
 use crate::ends::said;
+use crate::events::Reporter;
 use crate::ledger::Ledger;
 use crate::report;
 
@@ -66,17 +67,35 @@ impl RunDir {
             .with_context(|| path.display().to_string())
     }
 
-    pub fn write(&self, name: &str, content: &str) -> anyhow::Result<()> {
+    fn write(&self, name: &str, content: &str) -> anyhow::Result<()> {
         let path = self.path.join(name);
         fs::write(&path, content).with_context(|| path.display().to_string())
     }
 
-    /// What there is to say of the migration: summary.txt, verification.json, report.html.
-    pub fn write_report(&self, ledger: &Ledger, verification: &Value) -> anyhow::Result<()> {
-        self.write("summary.txt", &report::text(ledger))?;
-        let pretty = serde_json::to_string_pretty(verification)?;
-        self.write("verification.json", &pretty)?;
-        self.write("report.html", &report::html(ledger))
+    /// What there is to say of the migration: summary.txt, verification.json, report.html. What they are about is done, and its verdict is in
+    /// the ledger, whether or not the folder takes them.
+    pub fn write_report(&self, ledger: &Ledger, verification: &Value, reporter: &Reporter) {
+        let write = || {
+            self.write("summary.txt", &report::text(ledger))?;
+            self.write_json("verification.json", verification)?;
+            self.write("report.html", &report::html(ledger))
+        };
+        if let Err(error) = write() {
+            reporter.note(format!(
+                "the report could not be written ({error:#}): pgconvoy report --html FILE makes it again"
+            ));
+        }
+    }
+
+    /// How something ended. It is done, whether or not the folder takes this.
+    pub fn write_result(&self, name: &str, result: &Value, reporter: &Reporter) {
+        if let Err(error) = self.write_json(name, result) {
+            reporter.note(format!("{name} could not be written ({error:#})"));
+        }
+    }
+
+    fn write_json(&self, name: &str, value: &Value) -> anyhow::Result<()> {
+        self.write(name, &serde_json::to_string_pretty(value)?)
     }
 
     /// rls_policies.sql and storage_config.sql, from the source.

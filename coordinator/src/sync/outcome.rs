@@ -259,8 +259,8 @@ pub fn json(run: &Run, outcome: &Outcome, findings: &[Finding]) -> Value {
 }
 
 /// Into the run folder, and to people.
-pub fn tell(run: &Run, outcome: &Outcome, verdict: Verdict, json: &Value) -> anyhow::Result<()> {
-    run.dir.write_report(&run.ledger, json)?;
+pub fn tell(run: &Run, outcome: &Outcome, verdict: Verdict, json: &Value) {
+    run.dir.write_report(&run.ledger, json, &run.reporter);
     run.reporter.quiet();
     if let Some(sequences) = outcome.sequences {
         run.reporter.line(&format!(
@@ -268,7 +268,7 @@ pub fn tell(run: &Run, outcome: &Outcome, verdict: Verdict, json: &Value) -> any
             outcome.position.lsn,
             duration(outcome.seconds)
         ));
-        return Ok(());
+        return;
     }
     let table = table_text(&outcome.tables);
     if !table.is_empty() {
@@ -285,5 +285,4 @@ pub fn tell(run: &Run, outcome: &Outcome, verdict: Verdict, json: &Value) -> any
         bytes(outcome.wire_bytes()),
         duration(outcome.seconds)
     ));
-    Ok(())
 }

@@ -52,7 +52,7 @@ pub async fn tell(
     let ledger = Ledger::read(&mut ends.target, Some(&asked.ledger.id)).await?;
     let mut json = report::json(&ledger);
     json["skipped"] = json!(asked.left_out.names());
-    dir.write_report(&ledger, &json)?;
+    dir.write_report(&ledger, &json, reporter);
     reporter.quiet();
     if asked.verbose {
         reporter.line(&report::text(&ledger));

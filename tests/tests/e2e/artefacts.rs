@@ -161,3 +161,30 @@ fn without_storage_the_file_says_so_and_the_report_is_one_file_without_secrets()
         }
     }
 }
+
+/// What is done is done, and its exit code says so, whether or not the folder takes the report.
+#[test]
+fn a_run_folder_that_takes_no_report_is_a_note() {
+    let pair = Pair::new().expect("two servers and two agents");
+    pair.at_source("CREATE TABLE item (id int PRIMARY KEY); INSERT INTO item VALUES (1)")
+        .expect("a table");
+    let folder = pair.folder().join("runs/one");
+    for name in ["summary.txt", "rollback.json"] {
+        fs::create_dir_all(folder.join(name)).expect("a folder where a file should be");
+    }
+    for command in [
+        &["migrate", "--migration", "one"][..],
+        &["verify"],
+        &["sync"],
+    ] {
+        pair.pgconvoy(command)
+            .expect("it runs")
+            .expect(0)
+            .says("the report could not be written")
+            .says("pgconvoy report --html");
+    }
+    pair.pgconvoy(&["rollback"])
+        .expect("rollback runs")
+        .expect(0)
+        .says("rollback.json could not be written");
+}
