@@ -95,13 +95,16 @@ async fn run(args: Args) -> anyhow::Result<()> {
         let folder = args.data_dir.display();
         format!("--data-dir {folder}: name a folder that this user may write to, or have it made")
     })?;
+    let sessions = Sessions::new(database.clone());
+    let vault = Vault::new(&args.data_dir, args.agent.pg_bin.clone());
+    vault.remove_unfinished();
     let service = Service {
         runner: Runner {
-            sessions: Sessions::new(database.clone()),
+            sessions: sessions.clone(),
             store: Store::new(args.data_dir.clone(), args.agent.pg_bin.clone()),
         },
         home: Home::new(Access::resolve(&args.agent.storage)?),
-        vault: Vault::new(&args.data_dir, args.agent.pg_bin.clone()),
+        vault,
         pg_bin: args.agent.pg_bin,
         data_dir: args.data_dir,
     };

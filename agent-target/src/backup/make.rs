@@ -1,5 +1,4 @@
 //! Makes a backup: inventory, digests of rows and pg_dump's archive are of one snapshot.
-use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -15,6 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tonic::Status;
 use xxhash_rust::xxh3::Xxh3;
 
+use super::unfinished::Unfinished;
 use super::{
     ARCHIVE, BLOCK, MANIFEST, Manifest, Vault, cannot, read_back, restore_tool, write_manifest,
 };
@@ -34,19 +34,9 @@ impl Vault {
         if folder.join(MANIFEST).exists() {
             return Err(Status::already_exists(format!("there is a backup {id}")));
         }
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&folder)
-            .map_err(|error| cannot("create", &folder, &error))?;
-        let made = self.make_in(database, id, &folder).await;
-        if made.is_err() {
-            // The temporary files are gone by themselves; the folder is empty, or holds an archive without a manifest.
-            if let Err(error) = std::fs::remove_dir_all(&folder) {
-                tracing::warn!(%error, folder = %folder.display(), "cannot be removed");
-            }
-        }
-        made.map(|manifest| (manifest, folder.display().to_string()))
+        let _unfinished = Unfinished::create(&folder)?;
+        let manifest = self.make_in(database, id, &folder).await?;
+        Ok((manifest, folder.display().to_string()))
     }
 
     async fn make_in(

@@ -5,6 +5,7 @@
 //! wants to restore it [`open`](Vault::open)s it first, which reads it again and compares it with its digest.
 mod make;
 mod restore;
+mod unfinished;
 
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
