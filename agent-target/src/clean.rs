@@ -5,6 +5,7 @@ use tonic::Status;
 
 use crate::archive::Store;
 use crate::ledger;
+use crate::sessions::Sessions;
 use crate::steps::attempt;
 
 /// For people.
@@ -15,7 +16,12 @@ pub struct Cleaned {
 }
 
 /// An empty `migration` means all.
-pub async fn clean(session: &Session, store: &Store, migration: &str) -> Result<Cleaned, Status> {
+pub async fn clean(
+    session: &Session,
+    sessions: &Sessions,
+    store: &Store,
+    migration: &str,
+) -> Result<Cleaned, Status> {
     let rows = session
         .query(
             "SELECT id FROM pgconvoy.migrations WHERE $1 IN ('', id)",
@@ -76,6 +82,9 @@ pub async fn clean(session: &Session, store: &Store, migration: &str) -> Result<
         .batch_execute("COMMIT")
         .await
         .map_err(ledger::failed)?;
+    for id in &ids {
+        sessions.close_idle(id);
+    }
     Ok(Cleaned { removed, kept })
 }
 

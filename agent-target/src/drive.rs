@@ -41,16 +41,31 @@ pub async fn drive(
     }
     sessions.close_idle(&migration);
     end_orphans(&session, &migration).await?;
+    let _left = Left {
+        sessions: &sessions,
+        migration: &migration,
+    };
     if granted.send(Ok(wire::DriveGranted {})).await.is_err() {
         return Ok(());
     }
     tracing::info!(migration, driver, "driven");
     tokio::select! {
-        () = granted.closed() => {}
-        error = watch(&session) => return Err(error),
+        () = granted.closed() => Ok(()),
+        error = watch(&session) => Err(error),
     }
-    tracing::info!(migration, driver, "left");
-    Ok(())
+}
+
+/// When the driver has left, which may end this call anywhere, nobody needs the migration's idle sessions.
+struct Left<'a> {
+    sessions: &'a Sessions,
+    migration: &'a str,
+}
+
+impl Drop for Left<'_> {
+    fn drop(&mut self) {
+        self.sessions.close_idle(self.migration);
+        tracing::info!(migration = self.migration, "left");
+    }
 }
 
 /// Takes the migration's advisory lock. A driver that has just died may have it for a moment longer: waits for that.

@@ -2,6 +2,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
@@ -115,5 +116,8 @@ async fn run(args: Args) -> anyhow::Result<()> {
             .max_encoding_message_size(MAX_PLAN_MESSAGE_BYTES),
     );
     let serving = Serving::new("pgconvoy-target", args.listen, identity, database);
-    agent::run(serving, routes).await
+    let unused = sessions.close_unused(Duration::from_secs(5), serving.stop.clone());
+    let unused = tokio::spawn(unused);
+    agent::run(serving, routes).await?;
+    unused.await.context("the sessions' task failed")
 }

@@ -430,13 +430,10 @@ impl Target for Service {
         request: Request<wire::CleanRequest>,
     ) -> Result<Response<wire::CleanResponse>, Status> {
         let migration = command(request)?.migration;
-        let session = self
-            .runner
-            .sessions
-            .database(&migration)
-            .connect("pgconvoy clean")
-            .await?;
-        let cleaned = clean::clean(&session, &self.runner.store, &migration).await?;
+        let Runner { sessions, store } = &self.runner;
+        let session = sessions.database(&migration);
+        let session = session.connect("pgconvoy clean").await?;
+        let cleaned = clean::clean(&session, sessions, store, &migration).await?;
         let mut removed = cleaned.removed;
         if migration.is_empty() {
             removed.extend(rehearsal::clear(&self.runner).await?);

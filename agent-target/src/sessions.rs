@@ -5,11 +5,13 @@
 //! [`crate::ledger::write::record`], with which the coordinator begins a phase and ends the migration.
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use pgconvoy_agent_core::database::Database;
 use pgconvoy_agent_core::session::Session;
 use pgconvoy_agent_core::status;
 use tokio_postgres::error::SqlState;
+use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use crate::wal_writer::Wakers;
@@ -34,8 +36,11 @@ pub struct Sessions {
     pub wakers: Wakers,
 }
 
-/// By migration and purpose.
-type Idle = HashMap<(String, Purpose), Vec<Session>>;
+/// How long a session is kept for who may need one next.
+const KEPT: Duration = Duration::from_secs(60);
+
+/// By migration and purpose, with when each was given back.
+type Idle = HashMap<(String, Purpose), Vec<(Instant, Session)>>;
 
 /// How this migration's backends are called in pg_stat_activity.
 pub fn application_name(migration: &str) -> String {
@@ -65,7 +70,7 @@ impl Sessions {
     pub async fn take(&self, migration: &str, purpose: Purpose) -> Result<Session, Status> {
         let key = (migration.to_owned(), purpose);
         let pop = || self.lock().get_mut(&key).and_then(Vec::pop);
-        while let Some(session) = pop() {
+        while let Some((_, session)) = pop() {
             if !session.is_closed() {
                 return Ok(session);
             }
@@ -96,12 +101,23 @@ impl Sessions {
         self.lock()
             .entry((migration.to_owned(), purpose))
             .or_default()
-            .push(session);
+            .push((Instant::now(), session));
     }
 
     /// Closes the idle sessions of a migration.
     pub fn close_idle(&self, migration: &str) {
         self.lock().retain(|(name, _), _| name != migration);
+    }
+
+    /// Closes sessions that nobody has needed for a while: of a verification that is over, of parts that came after their driver had left.
+    pub async fn close_unused(self, every: Duration, stop: CancellationToken) {
+        let mut tick = tokio::time::interval(every);
+        while stop.run_until_cancelled(tick.tick()).await.is_some() {
+            self.lock().retain(|_, idle| {
+                idle.retain(|(since, _)| since.elapsed() < KEPT);
+                !idle.is_empty()
+            });
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Idle> {

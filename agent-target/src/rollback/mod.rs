@@ -117,7 +117,7 @@ pub async fn roll_back(means: &Means<'_>, asked: &Asked) -> Result<RolledBack, S
         means.sessions.close_idle(&asked.migration);
         // Its commit waits for the disk, and so is everything before it.
         let lasting = means.sessions.live.connect("pgconvoy rollback").await?;
-        let cleaned = clean::clean(&lasting, means.store, &asked.migration).await?;
+        let cleaned = clean::clean(&lasting, means.sessions, means.store, &asked.migration).await?;
         done.removed.extend(cleaned.removed);
         done.kept = cleaned.kept;
     }
