@@ -98,8 +98,24 @@ impl Store {
         Ok(self.folder(migration)?.join("secrets.json"))
     }
 
+    /// Whether the migration's archive is there, and with it what came with it.
+    pub fn has_archive(&self, migration: &str) -> Result<bool, Status> {
+        Ok(self.archive(migration)?.exists())
+    }
+
+    /// FAILED_PRECONDITION: the archive was received, and its folder is lost.
+    pub fn lost(&self) -> Status {
+        Status::failed_precondition(format!(
+            "the schema archive is not in {}: was --data-dir changed? pgconvoy resume has it sent again",
+            self.data_dir.display()
+        ))
+    }
+
     /// The secrets that came with the archive; none once they were forgotten.
     pub fn secrets(&self, migration: &str) -> Result<Secrets, Status> {
+        if !self.has_archive(migration)? {
+            return Err(self.lost());
+        }
         let path = self.secrets_file(migration)?;
         match std::fs::read(&path) {
             Ok(bytes) => Ok(Secrets::decode(&bytes)?),

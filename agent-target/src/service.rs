@@ -138,8 +138,9 @@ impl Target for Service {
             .connect("pgconvoy status")
             .await?;
         let target = self.runner.sessions.database(&migration).describe();
+        let store = self.runner.store.clone();
         Ok(Response::new(TaskStream::new(|items| async move {
-            ledger::read::send(&session, &migration, &target, &items).await
+            ledger::read::send(&session, &store, &migration, &target, &items).await
         })))
     }
 

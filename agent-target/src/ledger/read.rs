@@ -7,17 +7,19 @@ use tokio::sync::mpsc;
 use tonic::Status;
 
 use super::{digest, failed, from_json};
+use crate::archive::Store;
 
 type Items = mpsc::Sender<Result<wire::LedgerItem, Status>>;
 
-/// Sends the ledger of `migration`, the latest when it is empty. One transaction: what is sent is of one moment.
 /// Which of the migrations comes first when the latest is asked for: the one that is unfinished, then the one that none was planned after.
 /// The server's clock, which may have been set back, is asked last.
 pub const LATEST_FIRST: &str =
     "verdict IS NULL DESC, phase = 'superseded', created_at DESC, id DESC";
 
+/// Sends the ledger of `migration`, the latest when it is empty. One transaction: what is sent is of one moment.
 pub async fn send(
     session: &Session,
+    store: &Store,
     migration: &str,
     target: &str,
     items: &Items,
@@ -28,6 +30,8 @@ pub async fn send(
         .map_err(failed)?;
     let mut header = header(session, migration, target).await?;
     let id = header.id.clone();
+    // One whose folder is lost is to be sent again.
+    header.archive_received &= store.has_archive(&id)?;
     header.crossed = crossed(session, &id).await?;
     header.objects = objects(session, &id).await?;
     let mut all = vec![Item::Header(header)];

@@ -72,9 +72,7 @@ impl Runner {
             .store
             .open(&migration.id, &migration.skipped, major)
             .await?;
-        opened.ok_or_else(|| {
-            Status::failed_precondition("the schema archive is not there: was --data-dir changed?")
-        })
+        opened.ok_or_else(|| self.store.lost())
     }
 
     /// Restores lines of the archive; those that are refused as findings.

@@ -25,7 +25,11 @@ pub async fn apply(
 ) -> Result<Vec<Finding>, Status> {
     let failed = |error: Error| status::postgres("setting up the database", &error);
     let refused = unloadable(database, wanted).await?;
-    session.batch_execute("BEGIN").await.map_err(failed)?;
+    // On the disk when it ends: then the secrets are forgotten.
+    session
+        .batch_execute("BEGIN; SET LOCAL synchronous_commit TO DEFAULT")
+        .await
+        .map_err(failed)?;
     hush(session).await.map_err(failed)?;
     let mut apply = Apply::new(session, secrets).await.map_err(failed)?;
     apply.settings(wanted, &refused).await.map_err(failed)?;
