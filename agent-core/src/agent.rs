@@ -12,6 +12,7 @@ use pgconvoy_proto::errors;
 use pgconvoy_proto::identity::Identity;
 use pgconvoy_proto::serve;
 use pgconvoy_proto::settings::LogFormat;
+use pgconvoy_proto::signals::Signals;
 use preempt_rt::sched::{self, Pid, Scheduler, SchedulerParams};
 use tokio_util::sync::CancellationToken;
 use tonic::service::RoutesBuilder;
@@ -129,7 +130,7 @@ pub fn exit(agent: impl Future<Output = anyhow::Result<()>>) -> ExitCode {
     }
 }
 
-/// Serves `routes` until SIGTERM or SIGINT, then drains. Prints one line on stdout when it is ready.
+/// Serves `routes` until SIGTERM, SIGINT or SIGHUP, then drains. Prints one line on stdout when it is ready.
 pub async fn run(serving: Serving, mut routes: RoutesBuilder) -> anyhow::Result<()> {
     let Serving {
         program,
@@ -161,16 +162,15 @@ pub async fn run(serving: Serving, mut routes: RoutesBuilder) -> anyhow::Result<
     writeln!(std::io::stdout(), "{ready}").ok();
 
     let watch = tokio::spawn(watch_health(database, reporter, stop.clone()));
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut signals = Signals::listen()?;
     let stopper = stop.clone();
     tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => tracing::info!("SIGTERM: draining"),
-            _ = interrupt.recv() => tracing::info!("SIGINT: draining"),
-            _ = stopper.cancelled() => {}
-        }
+        let told = tokio::select! {
+            told = signals.recv() => told,
+            () = stopper.cancelled() => return,
+        };
         stopper.cancel();
+        tracing::info!("{told}: draining");
     });
     let served = serve::serve(listener, &identity, routes.routes(), stop.clone(), DRAIN).await;
     stop.cancel();

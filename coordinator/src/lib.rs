@@ -44,9 +44,9 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use clap::CommandFactory;
+use pgconvoy_proto::signals::Signals;
 use pgconvoy_proto::{errors, pki, wire};
 use serde_json::{Value, json};
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::{CleanArgs, Cli, Command, Ends, PkiCommand};
 use crate::ends::{Usage, said};
@@ -112,17 +112,12 @@ fn goes_on(command: &Command) -> &'static str {
 }
 
 async fn interrupted() {
-    let terminate = signal(SignalKind::terminate());
-    let interrupt = signal(SignalKind::interrupt());
-    match (terminate, interrupt) {
-        (Ok(mut terminate), Ok(mut interrupt)) => {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
+    match Signals::listen() {
+        Ok(mut signals) => {
+            signals.recv().await;
         }
         // Without handlers the signals end the process by themselves.
-        _ => std::future::pending().await,
+        Err(_) => std::future::pending().await,
     }
 }
 

@@ -14,6 +14,7 @@ pub mod secrets;
 pub mod selection;
 pub mod serve;
 pub mod settings;
+pub mod signals;
 pub mod survey;
 mod tls;
 pub mod wire {

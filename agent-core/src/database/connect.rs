@@ -18,7 +18,8 @@ use crate::session::Session;
 
 /// A host has several addresses, and TLS, authentication and the first query come after the socket.
 const OPENING_TIMEOUT_FACTOR: u32 = 3;
-/// A peer that vanished is noticed after a minute and a half, not after the kernel's two hours.
+/// A peer that vanished is noticed after [`UNANSWERED`], not after the kernel's two hours: where that is set, Linux goes by it and not by the
+/// count of keepalives (tcp(7), TCP_USER_TIMEOUT). Shorter it cannot be: a session that copies in has the same.
 pub(super) const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
 pub(super) const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 pub(super) const KEEPALIVE_RETRIES: u32 = 6;
