@@ -1,7 +1,11 @@
 //! Deaths in each phase, at a place that the ledger shows: where a step begins, and where its work is done and the ledger does not know. `resume` ends proven, and `rollback` from there brings back what was.
+use pgconvoy_tests::hold::Hold;
+use pgconvoy_tests::pair::DATABASE;
 use pgconvoy_tests::program::Running;
-use pgconvoy_tests::{PATIENCE, Pair, say_aloud};
+use pgconvoy_tests::{PATIENCE, Pair, eventually, say_aloud};
+use rustix::process::{Pid, Signal, kill_process};
 
+use crate::depot;
 use crate::rollback::{assert_same, target_dump};
 use crate::stops::{self, Stop, proven};
 
@@ -154,4 +158,107 @@ fn whoever_dies_while_sequences_are_set_it_is_resumed_and_taken_back() {
 #[test]
 fn whoever_dies_while_statistics_are_gathered_it_is_resumed_and_taken_back() {
     survives_every_death_in("statistics");
+}
+
+/// The terminal is closed, and then somebody cancels a statement of the migration: neither is PostgreSQL's last word.
+#[test]
+fn a_hangup_is_an_interruption_and_a_statement_that_somebody_cancels_is_run_again() {
+    let pair = stops::pair();
+    let mut stop = Stop::lay(&pair);
+    let migrate = stop.at(&pair, "foreign-key running", "migrate");
+    signal(migrate.pid(), Signal::HUP);
+    migrate
+        .wait(PATIENCE)
+        .expect("migrate ends")
+        .expect(130)
+        .says("pgconvoy resume");
+
+    let resume = stop.at(&pair, "foreign-key running", "resume");
+    let writer = "LOCK TABLE branch IN ROW EXCLUSIVE MODE";
+    let writer = Hold::transaction(&pair.target, DATABASE, writer).expect("a writer");
+    stop.disarm(&pair);
+    let cancelled = "SELECT count(pg_cancel_backend(pid)) FROM (
+        SELECT DISTINCT pid FROM pg_locks WHERE NOT granted AND locktype = 'relation') AS waiting";
+    eventually("the foreign key waits and is cancelled", PATIENCE, || {
+        depot::count(&pair, cancelled) > 0
+    });
+    writer.release();
+    resume
+        .wait(PATIENCE)
+        .expect("resume ends")
+        .expect(0)
+        .says("canceling statement");
+    stop.remove(&pair);
+    pair.assert_equal_ends();
+}
+
+pub fn signal(pid: u32, signal: Signal) {
+    let pid = Pid::from_raw(pid.try_into().expect("a pid"));
+    kill_process(pid.expect("a process"), signal).expect("it gets the signal");
+}
+
+/// The archive was received, and the agent comes back with an empty --data-dir: what it needs of it is sent again.
+#[test]
+fn a_data_dir_that_was_lost_is_filled_again_by_resume() {
+    let mut pair = stops::pair();
+    pair.at_source("ALTER ROLE teller LOGIN PASSWORD 'told to nobody'")
+        .expect("a password");
+    let mut stop = Stop::lay(&pair);
+    let migrate = stop.at(&pair, "roles running", "migrate");
+    pair.target_agent.kill().expect("the target agent dies");
+    migrate.kill().expect("the coordinator dies");
+    let data_dir = pair.folder().join("target-data");
+    std::fs::remove_dir_all(&data_dir).expect("the folder was there");
+    pair.target_agent.restart().expect("it comes back");
+    stop.disarm(&pair);
+    proven(&pair, "resume");
+    stop.remove(&pair);
+    let password = "SELECT rolpassword FROM pg_authid WHERE rolname = 'teller'";
+    assert_eq!(
+        pair.at_target(password).expect("the target answers"),
+        pair.at_source(password).expect("the source answers")
+    );
+    pair.assert_equal_ends();
+}
+
+/// Whoever read their log has gone: it does not matter to what they do.
+#[test]
+fn agents_whose_log_nobody_reads_work_and_end_and_leave_no_session() {
+    let mut pair = stops::pair();
+    pair.source_agent.lose_stderr();
+    pair.target_agent.lose_stderr();
+    pair.source_agent.restart().expect("it comes back");
+    pair.target_agent.restart().expect("it comes back");
+    let sessions = |pair: &Pair| {
+        let used = "SELECT count(*) FROM pg_stat_activity
+                    WHERE application_name ~ '^pgconvoy ' AND application_name <> 'pgconvoy health'";
+        depot::count(pair, used)
+    };
+    pair.migrate(&[]);
+    eventually("the migration's sessions are closed", SOON, || {
+        sessions(&pair) == 0
+    });
+    for command in ["verify", "clean"] {
+        pair.pgconvoy(&[command]).expect("it runs").expect(0);
+    }
+    eventually("the verification's sessions are closed", SOON, || {
+        sessions(&pair) == 0
+    });
+    for (pid, told) in [
+        (pair.source_agent.pid(), Signal::HUP),
+        (pair.target_agent.pid(), Signal::TERM),
+    ] {
+        signal(pid, told);
+        eventually("the agent ends", SOON, || is_over(pid));
+    }
+}
+
+/// Much less than the minute for which idle sessions are kept at most.
+const SOON: std::time::Duration = std::time::Duration::from_secs(30);
+
+/// It ended, and nobody has asked how (proc_pid_stat(5), state).
+fn is_over(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(')')
+        .is_none_or(|(_, rest)| rest.trim_start().starts_with('Z'))
 }
