@@ -46,8 +46,9 @@ impl Signals {
     }
 }
 
-/// By the mask of ignored signals (proc_pid_status(5), SigIgn). Where it cannot be read, none is.
-fn is_ignored(kind: SignalKind) -> bool {
+/// Whether this process, and what it starts, ignores the signal: by the mask of ignored signals (proc_pid_status(5), SigIgn). Where that cannot
+/// be read, none is.
+pub fn is_ignored(kind: SignalKind) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     ignores(&status, kind)
 }

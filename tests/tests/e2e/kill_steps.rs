@@ -1,9 +1,11 @@
 //! Deaths in each phase, at a place that the ledger shows: where a step begins, and where its work is done and the ledger does not know. `resume` ends proven, and `rollback` from there brings back what was.
+use pgconvoy_proto::signals::is_ignored;
 use pgconvoy_tests::hold::Hold;
 use pgconvoy_tests::pair::DATABASE;
 use pgconvoy_tests::program::Running;
 use pgconvoy_tests::{PATIENCE, Pair, eventually, say_aloud};
 use rustix::process::{Pid, Signal, kill_process};
+use tokio::signal::unix::SignalKind;
 
 use crate::depot;
 use crate::rollback::{assert_same, target_dump};
@@ -166,7 +168,7 @@ fn a_hangup_is_an_interruption_and_a_statement_that_somebody_cancels_is_run_agai
     let pair = stops::pair();
     let mut stop = Stop::lay(&pair);
     let migrate = stop.at(&pair, "foreign-key running", "migrate");
-    signal(migrate.pid(), Signal::HUP);
+    signal(migrate.pid(), hangup());
     migrate
         .wait(PATIENCE)
         .expect("migrate ends")
@@ -245,12 +247,21 @@ fn agents_whose_log_nobody_reads_work_and_end_and_leave_no_session() {
         sessions(&pair) == 0
     });
     for (pid, told) in [
-        (pair.source_agent.pid(), Signal::HUP),
+        (pair.source_agent.pid(), hangup()),
         (pair.target_agent.pid(), Signal::TERM),
     ] {
         signal(pid, told);
         eventually("the agent ends", SOON, || is_over(pid));
     }
+}
+
+/// Where whoever runs these tests has hangups ignored, as nohup does, so do the programs that they start.
+fn hangup() -> Signal {
+    if !is_ignored(SignalKind::hangup()) {
+        return Signal::HUP;
+    }
+    say_aloud("hangups are ignored here: the programs are terminated instead");
+    Signal::TERM
 }
 
 /// Much less than the minute for which idle sessions are kept at most.
