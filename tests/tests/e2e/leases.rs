@@ -6,7 +6,7 @@ use pgconvoy_tests::hold::Hold;
 use pgconvoy_tests::pair::DATABASE;
 use pgconvoy_tests::{PATIENCE, Pair, eventually};
 
-use crate::depot;
+use crate::{depot, rehearse};
 
 /// Longer than the short lease (coordinator/src/inventory.rs), and the source agent's look at it.
 const OUTLASTED: Duration = Duration::from_secs(66);
@@ -20,14 +20,7 @@ fn sessions_at_source(pair: &Pair, of: &str) -> bool {
 fn a_killed_rehearsal_lets_go_of_the_source_and_a_verify_keeps_it_while_the_target_is_busy() {
     let pair = depot::pair();
     pair.migrate(&[]);
-    let killed = pair
-        .spawn(&["rehearse", "--streams", "1"])
-        .expect("rehearse starts");
-    let copying = "SELECT count(*) FROM pg_stat_activity WHERE datname LIKE 'pgconvoy\\_rehearsal-0%' AND query LIKE 'COPY%'";
-    eventually("the rehearsal copies", PATIENCE, || {
-        depot::count(&pair, copying) > 0
-    });
-    killed.kill().expect("the coordinator dies");
+    rehearse::kill_while_it_copies(&pair);
     assert!(sessions_at_source(&pair, "pgconvoy rehearsal-%"));
 
     pair.at_source("UPDATE depot.big SET load = 'late' WHERE id = 7")

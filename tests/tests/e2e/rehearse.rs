@@ -47,6 +47,18 @@ fn a_rehearsal_is_proven_and_timed_and_leaves_the_target_as_it_was() {
     assert_eq!(depot::count(&pair, ledger), 0, "the target has no ledger");
 }
 
+/// Starts a rehearsal, whose coordinator then dies.
+pub fn kill_while_it_copies(pair: &Pair) {
+    let killed = pair
+        .spawn(&["rehearse", "--streams", "1"])
+        .expect("rehearse starts");
+    let copying = "SELECT count(*) FROM pg_stat_activity WHERE datname LIKE 'pgconvoy\\_rehearsal-0%' AND query LIKE 'COPY%'";
+    eventually("the rehearsal copies", PATIENCE, || {
+        depot::count(pair, copying) > 0
+    });
+    killed.kill().expect("the coordinator dies");
+}
+
 #[test]
 fn what_a_killed_rehearsal_left_is_dropped_by_the_next_and_by_clean_and_nothing_else_is() {
     let pair = pair();
@@ -58,14 +70,7 @@ fn what_a_killed_rehearsal_left_is_dropped_by_the_next_and_by_clean_and_nothing_
         )
         .expect("somebody's database");
     for ends in ["rehearse", "clean"] {
-        let killed = pair
-            .spawn(&["rehearse", "--streams", "1"])
-            .expect("rehearse starts");
-        let copying = "SELECT count(*) FROM pg_stat_activity WHERE datname LIKE 'pgconvoy\\_rehearsal-0%' AND query LIKE 'COPY%'";
-        eventually("the rehearsal copies", PATIENCE, || {
-            depot::count(&pair, copying) > 0
-        });
-        killed.kill().expect("the coordinator dies");
+        kill_while_it_copies(&pair);
         assert_eq!(depot::count(&pair, SCRATCH), 2, "something is left behind");
         pair.pgconvoy(&[ends])
             .expect("it runs")
