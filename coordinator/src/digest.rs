@@ -37,6 +37,16 @@ pub struct Held {
     pub snapshot: String,
 }
 
+impl Held {
+    /// The migration's, as its ledger knows it.
+    pub fn of(run: &Run) -> Self {
+        Self {
+            key: run.ledger.id.clone(),
+            snapshot: run.ledger.snapshot.clone(),
+        }
+    }
+}
+
 impl Digester {
     pub fn of(run: &Run) -> Self {
         Self {

@@ -36,10 +36,7 @@ pub async fn run(run: &mut Run) -> anyhow::Result<()> {
 
     let converger = Converger {
         digester: Digester::of(run),
-        held: Held {
-            key: run.ledger.id.clone(),
-            snapshot: run.ledger.snapshot.clone(),
-        },
+        held: Held::of(run),
         compression: run.effort.compression,
         dry_run: false,
     };

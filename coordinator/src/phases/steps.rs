@@ -1,12 +1,11 @@
 //! Runs the steps of a phase at the target: in order, or several at once.
-use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Instant;
 
 use pgconvoy_proto::model::{Finding, Oid, Step, Work};
 use pgconvoy_proto::wire;
 use pgconvoy_proto::wire::target_client::TargetClient;
-use tokio::task::JoinSet;
 use tonic::transport::Channel;
 
 use super::{Phase, Run};
@@ -14,7 +13,7 @@ use crate::ends::{retry, said};
 use crate::events::{Event, Reporter};
 use crate::ledger::Ledger;
 use crate::live::{End, Live};
-use crate::workers;
+use crate::workers::each;
 
 /// What is needed to run a step, apart from the rest of the run.
 #[derive(Clone)]
@@ -160,22 +159,9 @@ impl<'a> Sizes<'a> {
 
 /// Runs the groups of steps, `jobs` at once. The first error ends it.
 pub async fn all(runner: StepRunner, groups: Vec<Vec<Step>>, jobs: usize) -> anyhow::Result<()> {
-    let queue = Arc::new(Mutex::new(VecDeque::from(groups)));
-    let mut workers = JoinSet::new();
-    for _ in 0..jobs {
-        let (runner, queue) = (runner.clone(), queue.clone());
-        workers.spawn(async move {
-            let next = || {
-                queue
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .pop_front()
-            };
-            while let Some(group) = next() {
-                runner.run(&group.iter().collect::<Vec<_>>()).await?;
-            }
-            anyhow::Ok(())
-        });
-    }
-    workers::join(workers).await
+    let run = |group: Vec<Step>| {
+        let runner = runner.clone();
+        async move { runner.run(&group.iter().collect::<Vec<_>>()).await }
+    };
+    each(groups, jobs, run).await
 }

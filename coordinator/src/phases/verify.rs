@@ -61,11 +61,8 @@ pub async fn run(run: &mut Run) -> anyhow::Result<()> {
 }
 
 /// The migration's snapshot, as long as it lives.
-async fn held(run: &mut Run) -> anyhow::Result<Option<Held>> {
-    Ok(snapshot::is_alive(run).await?.then(|| Held {
-        key: run.ledger.id.clone(),
-        snapshot: run.ledger.snapshot.clone(),
-    }))
+async fn held(run: &Run) -> anyhow::Result<Option<Held>> {
+    Ok(snapshot::is_alive(run).await?.then(|| Held::of(run)))
 }
 
 /// Runs the migration's business checks, and writes down what they say in place of what they said before.
@@ -131,7 +128,7 @@ async fn generated(run: &Run, digester: &Digester) -> anyhow::Result<Vec<Finding
     if tables.is_empty() {
         return Ok(findings);
     }
-    if !snapshot::is_alive(run).await? {
+    let Some(held) = held(run).await? else {
         findings.extend(tables.into_iter().map(|table| {
             let what = "its generated columns were not compared: the snapshot is gone";
             Finding::new(
@@ -143,10 +140,6 @@ async fn generated(run: &Run, digester: &Digester) -> anyhow::Result<Vec<Finding
             .hint("pgconvoy verify compares them")
         }));
         return Ok(findings);
-    }
-    let held = Held {
-        key: run.ledger.id.clone(),
-        snapshot: run.ledger.snapshot.clone(),
     };
     for table in tables {
         let (source, target) = tokio::try_join!(
