@@ -33,27 +33,25 @@ pub(super) async fn run(restore: &Restore<'_>, list: &Path) -> Result<(), Failur
 
 /// Which entry failed and why, from pg_restore's complaints.
 fn blame(stderr: &str) -> Failure {
-    let lost = [
+    let says = |words: &[&str]| words.iter().any(|words| stderr.contains(words));
+    if says(&[
         "server closed the connection",
         "FATAL:",
         "could not connect",
         "connection to server",
-    ];
-    if lost.iter().any(|words| stderr.contains(words)) {
+    ]) {
         return Status::unavailable(format!("pg_restore lost the target database: {stderr}"))
             .into();
     }
-    let passing = ["deadlock detected", "canceling statement"];
-    if passing.iter().any(|words| stderr.contains(words)) {
+    if says(&["deadlock detected", "canceling statement"]) {
         return Status::aborted(format!("pg_restore: {stderr}")).into();
     }
-    let exhausted = [
+    if says(&[
         "No space left on device",
         "Check free disk space",
         "Input/output error",
         "out of shared memory",
-    ];
-    if exhausted.iter().any(|words| stderr.contains(words)) {
+    ]) {
         return Status::resource_exhausted(format!("pg_restore: {stderr}")).into();
     }
     let dump_id = stderr
