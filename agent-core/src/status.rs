@@ -69,8 +69,9 @@ pub fn is_refusal(error: &tokio_postgres::Error) -> bool {
 /// Classes of SQLSTATE that may be a row's own: what PL/pgSQL raises, cardinality, data, integrity.
 const OF_A_ROW: &[&str] = &["P0", "21", "22", "23"];
 
-/// Of a row that PostgreSQL would not take: OUT_OF_RANGE where it may be taken later. What is refused now: the function of a check constraint, domain or generated column may read tables that are not
-/// loaded yet, and say in any of these ways that it misses something; where foreign keys fire they may refer to them.
+/// Of a row that PostgreSQL would not take: OUT_OF_RANGE where it may be taken later. The function of a check constraint, domain or
+/// generated column may read tables that are not loaded yet, and say in any of these ways that it misses something; where foreign
+/// keys fire they may refer to them.
 pub fn of_row(doing: &str, error: &tokio_postgres::Error) -> Status {
     let status = postgres(doing, error);
     match error.code() {

@@ -52,7 +52,7 @@ pub struct Table {
     /// blanks to n characters, whatever it is given.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub padded: Vec<String>,
-    /// Copied and generated columns that are arrays, of a table in binary: their digests are of what a load stores.
+    /// Copied and generated columns that are arrays: digests of a table in binary are of what a load stores.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub arrays: Vec<String>,
     /// Set on all rows in the transaction that loads some: column, and value as SQL writes it. Neither copied nor digested.

@@ -194,7 +194,7 @@ fn a_hangup_is_an_interruption_and_a_statement_that_somebody_cancels_is_run_agai
     pair.assert_equal_ends();
 }
 
-pub fn signal(pid: u32, signal: Signal) {
+fn signal(pid: u32, signal: Signal) {
     let pid = Pid::from_raw(pid.try_into().expect("a pid"));
     kill_process(pid.expect("a process"), signal).expect("it gets the signal");
 }
